@@ -1,0 +1,172 @@
+"""One pydantic schema a job: what the plugin, the command line and a file ask for.
+
+The descriptions are the help texts of the command line. Nothing here imports torch, rasterio or pandas.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from core.errors import UsageError
+
+Architecture = Literal["unet_early", "unet_intermediate"]
+Sentinel2Offset = Literal["auto", "yes", "no"]
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Inputs(_Schema):
+    """The rasters of a scene by role; every list may hold several files that tile the ground."""
+
+    optical: list[str] = Field([], description="Optical rasters: satellite, aerial or hyperspectral.")
+    sar: list[str] = Field([], description="SAR rasters, backscatter in dB or linear.")
+    elevation: list[str] = Field([], description="Elevation rasters: DEM, DSM or height above ground, in metres.")
+    other: list[str] = Field([], description="Any other rasters: indices, temperature, texture.")
+    optical_sensor: str = Field("auto", description="Sensor of the optical rasters, or 'auto'.")
+    sar_sensor: str = Field("auto", description="Sensor of the SAR rasters, or 'auto'.")
+    elevation_sensor: str = Field("auto", description="Sensor of the elevation rasters, or 'auto'.")
+    other_sensor: str = Field("auto", description="Sensor of the other rasters, or 'auto'.")
+    resolution: float | None = Field(
+        None, gt=0, description="Pixel size of the map in the units of the main raster's CRS; by default the main raster's."
+    )
+    sentinel2_offset: Sentinel2Offset = Field(
+        "auto", description="Whether Sentinel-2 digital numbers carry the +1000 offset of baseline 04.00 and later."
+    )
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> Inputs:
+        if not (self.optical or self.sar or self.elevation or self.other):
+            raise ValueError("No raster was given. Give at least one of optical, sar, elevation and other.")
+        return self
+
+
+class ClassEntry(_Schema):
+    """A class as the label layer's own style shows it."""
+
+    value: str = Field(description="What the class field holds, as text.")
+    name: str = Field(description="The name shown to the user.")
+    colour: str = Field(pattern=r"^#[0-9a-fA-F]{6}$", description="#rrggbb.")
+
+
+class Labels(_Schema):
+    """Polygons or points with a class."""
+
+    path: str = Field(description="Vector file with polygons or points.")
+    layer: str | None = Field(None, description="Layer of the file, where it has several.")
+    class_field: str = Field(description="Field that holds the class, text or whole numbers.")
+    classes: list[ClassEntry] = Field([], description="Names and colours from the layer's style, if it has any.")
+    class_scheme: str = Field(
+        "auto", description="Name of a shipped class scheme, path of a scheme's JSON file, or 'auto': made from the field."
+    )
+
+
+class Extent(_Schema):
+    """A rectangle on the ground."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+    crs: str = Field(description="Authority code or WKT.")
+
+    @model_validator(mode="after")
+    def _has_area(self) -> Extent:
+        if not (self.left < self.right and self.bottom < self.top):
+            raise ValueError("The extent has no area: left must lie below right, and bottom below top.")
+        return self
+
+
+class SampleSceneJob(_Schema):
+    """Write a simulated scene with rasters, truth and polygons."""
+
+    kind: Literal["sample-scene"] = "sample-scene"
+    output: str = Field(description="Folder to write the scene to.")
+    size: int = Field(500, ge=64, le=20000, description="Width and height in pixels of 10 m.")
+    seed: int = Field(0, ge=0, description="Seed: the same seed gives the same files.")
+
+
+class FinetuneJob(_Schema):
+    """Train a model on drawn labels."""
+
+    kind: Literal["finetune"] = "finetune"
+    inputs: Inputs
+    labels: Labels
+    base_model: str | None = Field(None, description="Model file to start from; from scratch by default.")
+    architecture: Architecture = Field("unet_intermediate", description="Architecture of a model made from scratch.")
+    epochs: int = Field(40, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    validation_fraction: float = Field(0.3, gt=0, lt=0.9, description="Part of the labels held out, in spatial blocks.")
+    block_size: float | None = Field(None, gt=0, description="Side of a spatial block in metres; chosen by default.")
+    output_model: str = Field(description="Model file to write (.safetensors).")
+    report: str | None = Field(None, description="HTML report to write.")
+
+
+class MapJob(_Schema):
+    """Map a scene with a model."""
+
+    kind: Literal["map"] = "map"
+    inputs: Inputs
+    model: str = Field(description="Model file (.safetensors).")
+    extent: Extent | None = Field(None, description="Part of the scene to map.")
+    mask: str | None = Field(None, description="Vector file whose polygons limit the map.")
+    overlap: float = Field(0.25, ge=0, le=0.75, description="Part of a tile that it shares with its neighbour.")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    format: Literal["gtiff", "cog"] = Field("gtiff", description="Tiled GeoTIFF, or cloud-optimised GeoTIFF.")
+    output: str = Field(description="Class raster to write.")
+    confidence: str | None = Field(None, description="Confidence raster to write, in percent.")
+    probabilities: str | None = Field(None, description="Raster of class probabilities to write, a band a class.")
+
+
+class AccuracyJob(_Schema):
+    """Compare a map with reference polygons or points."""
+
+    kind: Literal["accuracy"] = "accuracy"
+    map: str = Field(description="Class raster.")
+    reference: Labels
+    report: str | None = Field(None, description="HTML report to write.")
+
+
+Job = Annotated[SampleSceneJob | FinetuneJob | MapJob | AccuracyJob, Field(discriminator="kind")]
+AnyJob = SampleSceneJob | FinetuneJob | MapJob | AccuracyJob
+_ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
+
+
+def parse_job(value: Any) -> AnyJob:
+    """A job from the plain data of its JSON file.
+
+    Raises:
+        UsageError: a key is missing, unknown or out of range; the message names it.
+    """
+    try:
+        return _ADAPTER.validate_python(value)
+    except ValidationError as error:
+        raise UsageError(describe(error)) from None
+
+
+def read_job(path: Path) -> AnyJob:
+    """A job from its JSON file.
+
+    Raises:
+        UsageError: the file is missing, is not JSON, or is no job.
+    """
+    try:
+        return _ADAPTER.validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"The job file '{path}' cannot be read: {error.strerror}.") from None
+    except ValidationError as error:
+        raise UsageError(f"'{path}' is not a job: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """What pydantic found, a line a field, without its addresses and codes."""
+    lines = []
+    for entry in error.errors(include_url=False, include_context=False):
+        place = ".".join(str(part) for part in entry["loc"]) or "job"
+        lines.append(f"{place}: {entry['msg'].removeprefix('Value error, ')}")
+    return "; ".join(lines)
