@@ -32,7 +32,9 @@ class Inputs(_Schema):
     elevation_sensor: str = Field("auto", description="Sensor of the elevation rasters, or 'auto'.")
     other_sensor: str = Field("auto", description="Sensor of the other rasters, or 'auto'.")
     resolution: float | None = Field(
-        None, gt=0, description="Pixel size of the map in the units of the main raster's CRS; by default the main raster's."
+        None,
+        gt=0,
+        description="Pixel size of the map in the units of the main raster's CRS; by default the main raster's.",
     )
     sentinel2_offset: Sentinel2Offset = Field(
         "auto", description="Whether Sentinel-2 digital numbers carry the +1000 offset of baseline 04.00 and later."
@@ -61,7 +63,8 @@ class Labels(_Schema):
     class_field: str = Field(description="Field that holds the class, text or whole numbers.")
     classes: list[ClassEntry] = Field([], description="Names and colours from the layer's style, if it has any.")
     class_scheme: str = Field(
-        "auto", description="Name of a shipped class scheme, path of a scheme's JSON file, or 'auto': made from the field."
+        "auto",
+        description="Name of a shipped class scheme, path of a scheme's JSON file, or 'auto': made from the field.",
     )
 
 
@@ -98,7 +101,9 @@ class FinetuneJob(_Schema):
     labels: Labels
     base_model: str | None = Field(None, description="Model file to start from; from scratch by default.")
     architecture: Architecture = Field("unet_intermediate", description="Architecture of a model made from scratch.")
-    epochs: int = Field(40, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
+    epochs: int = Field(
+        40, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps."
+    )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
     validation_fraction: float = Field(0.3, gt=0, lt=0.9, description="Part of the labels held out, in spatial blocks.")

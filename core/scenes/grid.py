@@ -168,9 +168,7 @@ class Grid:
     def crop(self, window: Window) -> Grid:
         """The grid of a window, which may reach beyond this grid."""
         bounds = self.bounds_of(window)
-        return Grid(
-            self.crs, bounds.left, bounds.top, self.pixel_width, self.pixel_height, window.width, window.height
-        )
+        return Grid(self.crs, bounds.left, bounds.top, self.pixel_width, self.pixel_height, window.width, window.height)
 
     def window_of(self, bounds: Bounds) -> Window:
         """The smallest window of whole pixels that covers ``bounds``; it may reach beyond the grid."""
@@ -293,10 +291,7 @@ def on_scale(grid: Grid, window: Window, scale: Scale) -> Grid:
     if scale.coarser == 1:
         return grid.crop(window).refined(scale.finer)
     column, row = grid.anchor()
-    if any(
-        value % scale.coarser
-        for value in (column + window.column, row + window.row, window.width, window.height)
-    ):
+    if any(value % scale.coarser for value in (column + window.column, row + window.row, window.width, window.height)):
         raise ValueError(f"{window} is not aligned to pixels {scale.coarser} times coarser.")
     fine = grid.crop(window)
     return Grid(

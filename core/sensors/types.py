@@ -64,7 +64,7 @@ class Sensor:
     @property
     def role(self) -> Role:
         """The input that rasters of this sensor belong to."""
-        return self.kind if self.kind in ("optical", "sar", "elevation") else "other"  # type: ignore[return-value]
+        return self.kind if self.kind in ("optical", "sar", "elevation") else "other"
 
     def band(self, name: str) -> Band:
         """The band of that name.

@@ -1,0 +1,176 @@
+"""What the reports say, as plain values: the jobs fill them, ``core.assessment.report`` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.assessment.area_adjusted import AreaAdjusted
+from core.assessment.confusion import Accuracy, AccuracyInterval, checked_counts
+from core.labels.scheme import ClassScheme
+
+ByteArray = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """How one model did on the held-out part.
+
+    Attributes:
+        name: as a sentence can use it, such as "Random forest on pixels".
+        is_delivered: whether it is the model that the job wrote.
+        overall_accuracy, macro_f1, mean_iou: 0..1.
+        interval: over the groups held out, where there is one.
+        seconds: to train and score it.
+        note: anything the reader should know of it.
+    """
+
+    name: str
+    is_delivered: bool
+    overall_accuracy: float
+    macro_f1: float
+    mean_iou: float
+    interval: AccuracyInterval | None = None
+    seconds: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of training; NaN where it was not measured.
+
+    Attributes:
+        epoch: counted from 1.
+        training_loss, validation_loss: means over the labelled pixels.
+        validation_macro_f1: 0..1.
+        learning_rate: at the end of the epoch.
+    """
+
+    epoch: int
+    training_loss: float
+    validation_loss: float
+    validation_macro_f1: float
+    learning_rate: float = float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingReport:
+    """The contents of a training report.
+
+    Attributes:
+        title: of the page.
+        created: date and time, ISO 8601.
+        summary_lines: what was done, in sentences.
+        rows: the model delivered, exactly one, and what it is compared with.
+        accuracy, confusion: of the model delivered on the held-out blocks; (K, K) rows = map, columns = reference.
+        scheme: the K classes.
+        curves: the epochs in order; empty where the model delivered has none.
+        best_epoch: the one whose weights were kept.
+        imagery: (H, W, 3) uint8, as shown beside the map.
+        map_codes: (H, W) uint8 codes of the scheme, 0 = not mapped, of the same ground.
+        label_lines: what was found in the labels.
+        input_lines: how bands were matched, which offsets were taken off.
+        split_lines: how the validation part was blocked.
+        warnings: what may be wrong.
+        settings, provenance: name to value, shown as text.
+    """
+
+    title: str
+    created: str
+    summary_lines: tuple[str, ...]
+    rows: tuple[ModelScore, ...]
+    accuracy: Accuracy
+    confusion: NDArray[np.integer]
+    scheme: ClassScheme
+    curves: tuple[EpochRecord, ...] = ()
+    best_epoch: int | None = None
+    imagery: ByteArray | None = None
+    map_codes: ByteArray | None = None
+    label_lines: tuple[str, ...] = ()
+    input_lines: tuple[str, ...] = ()
+    split_lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_scores(self.accuracy, self.confusion, self.scheme)
+        _check_pictures(self.imagery, self.map_codes)
+        delivered = [row.name for row in self.rows if row.is_delivered]
+        if len(delivered) != 1:
+            raise ValueError(f"Exactly one model of a report is the one delivered; got {delivered}.")
+
+    @property
+    def delivered(self) -> ModelScore:
+        """The model that the job wrote."""
+        return next(row for row in self.rows if row.is_delivered)
+
+    @property
+    def better_rows(self) -> tuple[ModelScore, ...]:
+        """What did better than the model delivered, in mean IoU or in macro-F1, best mean IoU first."""
+        own = self.delivered
+        better = [row for row in self.rows if row.mean_iou > own.mean_iou or row.macro_f1 > own.macro_f1]
+        return tuple(sorted(better, key=lambda row: -row.mean_iou))
+
+
+@dataclass(frozen=True, eq=False)
+class AccuracyReport:
+    """The contents of an accuracy report.
+
+    Attributes:
+        title: of the page.
+        created: date and time, ISO 8601.
+        accuracy, confusion: of the map; (K, K) rows = map, columns = reference.
+        scheme: the K classes.
+        n_reference_units: polygons or points that the reference came from.
+        mapped_areas_ha: (K,) area of each class in the map, hectares; empty where unknown.
+        area_adjusted: stratified estimates, with areas in hectares.
+        interval: over the polygons or blocks of the reference.
+        lines: what was compared, in sentences.
+        warnings: what may be wrong.
+        imagery: (H, W, 3) uint8, as shown beside the map.
+        map_codes: (H, W) uint8 codes of the scheme, 0 = not mapped, of the same ground.
+        provenance: name to value, shown as text.
+    """
+
+    title: str
+    created: str
+    accuracy: Accuracy
+    confusion: NDArray[np.integer]
+    scheme: ClassScheme
+    n_reference_units: int
+    mapped_areas_ha: tuple[float, ...] = ()
+    area_adjusted: AreaAdjusted | None = None
+    interval: AccuracyInterval | None = None
+    lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    imagery: ByteArray | None = None
+    map_codes: ByteArray | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_scores(self.accuracy, self.confusion, self.scheme)
+        _check_pictures(self.imagery, self.map_codes)
+        if len(self.mapped_areas_ha) not in (0, len(self.scheme)):
+            raise ValueError(f"{len(self.scheme)} classes need as many areas; got {len(self.mapped_areas_ha)}.")
+        if self.area_adjusted is not None and self.area_adjusted.names != self.scheme.names:
+            raise ValueError(f"The estimates are of {self.area_adjusted.names}, the scheme has {self.scheme.names}.")
+
+
+def _check_scores(accuracy: Accuracy, confusion: NDArray[np.integer], scheme: ClassScheme) -> None:
+    shape = checked_counts(confusion).shape
+    if shape[0] != len(scheme):
+        raise ValueError(f"The confusion matrix is {shape} and the scheme has {len(scheme)} classes.")
+    if accuracy.names != scheme.names:
+        raise ValueError(f"The scores are of {accuracy.names}, the scheme has {scheme.names}.")
+
+
+def _check_pictures(imagery: ByteArray | None, map_codes: ByteArray | None) -> None:
+    if imagery is not None and (imagery.ndim != 3 or imagery.shape[2] != 3 or imagery.dtype != np.uint8):
+        raise ValueError(f"Imagery is (H, W, 3) uint8; got {imagery.shape} {imagery.dtype}.")
+    if map_codes is not None and (map_codes.ndim != 2 or map_codes.dtype != np.uint8):
+        raise ValueError(f"Map codes are (H, W) uint8; got {map_codes.shape} {map_codes.dtype}.")

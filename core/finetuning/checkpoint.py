@@ -1,0 +1,81 @@
+"""The state of a training run on disk, so that a run that was killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.errors import ModelFileError
+from core.finetuning.records import EpochRecord
+from core.models.model_file import read_tensors, write_tensors
+
+
+def save_checkpoint(
+    path: Path,
+    identity: str,
+    modules: dict[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    records: list[EpochRecord],
+    extra: dict[str, Any],
+) -> None:
+    """Writes everything that the next epoch depends on; randomness is drawn anew from seed and epoch and needs no state.
+
+    Args:
+        path: of the checkpoint.
+        identity: of data, labels and settings; a checkpoint with another one is not used.
+        modules: by name: the model, its average, the best so far.
+        optimizer, schedule: of the run.
+        records: of the epochs done.
+        extra: plain values of the loop.
+    """
+    tensors = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
+    state = optimizer.state_dict()
+    for number, entry in state["state"].items():
+        tensors.update({f"optimizer/{number}/{key}": torch.as_tensor(value) for key, value in entry.items()})
+    header = {
+        "identity": identity,
+        "groups": state["param_groups"],
+        "schedule": {key: value for key, value in schedule.state_dict().items() if not key.startswith("_")},
+        "records": [asdict(record) for record in records],
+        "extra": extra,
+    }
+    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    write_tensors(path, copies, json.dumps(header))
+
+
+def load_checkpoint(
+    path: Path,
+    identity: str,
+    modules: dict[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+) -> tuple[list[EpochRecord], dict[str, Any]] | None:
+    """Restores what ``save_checkpoint`` wrote; None where there is no checkpoint of this very run."""
+    if not path.is_file():
+        return None
+    try:
+        tensors, text = read_tensors(path)
+        header = json.loads(text)
+    except (ModelFileError, json.JSONDecodeError):
+        return None
+    if header.get("identity") != identity:
+        return None
+    for name, module in modules.items():
+        module.load_state_dict(_with_prefix(tensors, f"{name}/"))
+    entries: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in _with_prefix(tensors, "optimizer/").items():
+        number, _, field = key.partition("/")
+        entries.setdefault(int(number), {})[field] = tensor
+    optimizer.load_state_dict({"state": entries, "param_groups": header["groups"]})
+    schedule.load_state_dict(header["schedule"])
+    return [EpochRecord(**record) for record in header["records"]], header["extra"]
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

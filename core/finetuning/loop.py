@@ -1,0 +1,200 @@
+"""Training on labels: a thin loop around a model, a sampler and a held-out part."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.finetuning.checkpoint import load_checkpoint, save_checkpoint
+from core.finetuning.evaluation import Predictions, balanced_log_loss, fit_temperature, predict_labelled
+from core.finetuning.records import EpochRecord
+from core.finetuning.sampling import WindowSampler, class_weights
+from core.finetuning.settings import TrainingSettings
+from core.finetuning.training_data import TrainingData
+from core.models.specification import ModelSpecification
+
+GRADIENT_LIMIT = 1.0
+"""Largest norm of a step's gradient: a window of mislabelled pixels must not undo an epoch."""
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """A trained model and how it came about.
+
+    Attributes:
+        model: the averaged weights of the best epoch, in evaluation mode.
+        records: an entry an epoch.
+        best_epoch: the epoch that the model is from.
+        validation: scores of the held-out pixels; None without validation labels.
+        temperature: by which scores are divided before the softmax.
+    """
+
+    model: nn.Module
+    records: tuple[EpochRecord, ...]
+    best_epoch: int
+    validation: Predictions | None
+    temperature: float
+
+
+class _Run:
+    """The moving parts of one training run."""
+
+    def __init__(self, model: nn.Module, settings: TrainingSettings, device: torch.device) -> None:
+        self.model = model.to(device)
+        self.average = copy.deepcopy(self.model).eval()
+        self.best = copy.deepcopy(self.average)
+        # Biases and normalisation weights are not decayed: they set levels and do not overfit.
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        others = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+        )
+        total = settings.epochs * settings.steps_per_epoch
+        warm_up = max(1, total // 10)
+
+        def rate(step: int) -> float:
+            if step < warm_up:
+                return (step + 1) / warm_up
+            return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, rate)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "average": self.average, "best": self.best}
+
+
+def train(
+    model: nn.Module,
+    specification: ModelSpecification,
+    data: TrainingData,
+    validation: NDArray[np.bool_],
+    settings: TrainingSettings,
+    device: torch.device,
+    checkpoint: Path,
+    identity: str,
+    progress: Progress,
+) -> TrainingResult:
+    """Trains on the features that are not held out; everything without a label is ignored.
+
+    A run that was killed goes on from its last whole epoch and ends with the same weights to the bit, on the same
+    machine with the same number of threads.
+
+    Args:
+        model: initialised.
+        specification: of the model.
+        data: blocks around the labels.
+        validation: (n_features,) bool, the features held out. They stop the training and choose the epoch.
+        settings: of the loop.
+        device: to train on.
+        checkpoint: where the state is kept after each epoch; removed by the caller when the model is safe.
+        identity: of data, labels and settings, so that another run's checkpoint is not taken for this one's.
+        progress: told the part done, and in which phase; raises to stop.
+    """
+    run = _Run(model, settings, device)
+    sampler = WindowSampler(data, ~validation, specification, settings)
+    weights = class_weights(data, ~validation, specification.n_classes).to(device)
+    can_validate = bool(validation[data.pixels[:, 3]].any())
+    restored = load_checkpoint(checkpoint, identity, run.modules, run.optimizer, run.schedule)
+    records, extra = restored if restored is not None else ([], {"best_epoch": 0, "best_loss": math.inf, "step": 0})
+    best_epoch, best_loss, step = int(extra["best_epoch"]), float(extra["best_loss"]), int(extra["step"])
+    for epoch in range(len(records) + 1, settings.epochs + 1):
+        if can_validate and epoch - best_epoch > settings.patience:
+            break
+        progress((epoch - 1) / settings.epochs, _phase(epoch, settings.epochs, records))
+        loss, step = _train_epoch(run, sampler, weights, settings, device, epoch, step, progress)
+        record, validation_loss = _validate(run, data, validation if can_validate else None, device, epoch, loss)
+        records.append(record)
+        if validation_loss < best_loss or not can_validate:
+            best_epoch, best_loss = epoch, min(best_loss, validation_loss)
+            run.best.load_state_dict(run.average.state_dict())
+        extra = {"best_epoch": best_epoch, "best_loss": best_loss, "step": step}
+        save_checkpoint(checkpoint, identity, run.modules, run.optimizer, run.schedule, records, extra)
+    held_out = predict_labelled(run.best, data, validation, device) if can_validate else None
+    temperature = fit_temperature(held_out) if held_out is not None else 1.0
+    return TrainingResult(run.best, tuple(records), best_epoch, held_out, temperature)
+
+
+def _phase(epoch: int, epochs: int, records: list[EpochRecord]) -> str:
+    text = f"Training: epoch {epoch} of at most {epochs}"
+    score = records[-1].validation_macro_f1 if records else math.nan
+    return text if math.isnan(score) else f"{text}, macro F1 on held-out labels {score:.2f}"
+
+
+def _train_epoch(
+    run: _Run,
+    sampler: WindowSampler,
+    weights: Tensor,
+    settings: TrainingSettings,
+    device: torch.device,
+    epoch: int,
+    step: int,
+    progress: Progress,
+) -> tuple[float, int]:
+    # Everything random in an epoch follows from the seed and the epoch, which is what makes resuming exact.
+    generator = np.random.default_rng((settings.seed, epoch))
+    total = 0.0
+    run.model.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(int(generator.integers(2**62)))
+        for number in range(settings.steps_per_epoch):
+            batch = sampler.batch(generator)
+            scores = run.model({name: values.to(device) for name, values in batch.values.items()})
+            loss = functional.cross_entropy(
+                scores,
+                batch.classes.to(device),
+                weight=weights,
+                ignore_index=-1,
+                label_smoothing=settings.label_smoothing,
+            )
+            run.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_LIMIT)
+            run.optimizer.step()
+            run.schedule.step()
+            step += 1
+            _average(run.average, run.model, min(settings.averaging, step / (step + 9)))
+            total += float(loss.detach())
+            done = (epoch - 1 + (number + 1) / settings.steps_per_epoch) / settings.epochs
+            progress(done, "")
+    return total / settings.steps_per_epoch, step
+
+
+@torch.no_grad()
+def _average(average: nn.Module, model: nn.Module, kept: float) -> None:
+    """Exponential average of weights and running statistics; what is not a real number is copied."""
+    for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - kept)
+        else:
+            mean.copy_(value)
+
+
+def _validate(
+    run: _Run,
+    data: TrainingData,
+    validation: NDArray[np.bool_] | None,
+    device: torch.device,
+    epoch: int,
+    training_loss: float,
+) -> tuple[EpochRecord, float]:
+    if validation is None:
+        return EpochRecord(epoch, training_loss, math.nan, math.nan), math.inf
+    predictions = predict_labelled(run.average, data, validation, device)
+    loss = balanced_log_loss(predictions)
+    present = np.unique(predictions.classes)
+    score = f1_score(predictions.classes, predictions.predicted, labels=present, average="macro", zero_division=0.0)
+    return EpochRecord(epoch, training_loss, loss, float(score)), loss

@@ -1,0 +1,98 @@
+"""Which windows are shown: every class equally often, every polygon of a class equally often."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.finetuning.augmentation import symmetry, vary_radiometry
+from core.finetuning.settings import TrainingSettings
+from core.finetuning.training_data import TrainingData
+from core.models.specification import ModelSpecification
+from core.scenes.grid import Window, aligned
+
+Inputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A batch on the CPU.
+
+    Attributes:
+        values: by modality (B, C, h, w) float32, NaN = missing.
+        classes: (B, H, W) int64, -1 = ignored.
+    """
+
+    values: Inputs
+    classes: Tensor
+
+
+class WindowSampler:
+    """Draws windows around the labels of a set of features.
+
+    Large polygons would otherwise fill most windows: a class is drawn first, then a feature of it, then a pixel of
+    that, which lies anywhere in the window.
+
+    Args:
+        data: blocks around the labels.
+        features: (n_features,) bool, those to learn from.
+        specification: of the model.
+        settings: of the training.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        features: NDArray[np.bool_],
+        specification: ModelSpecification,
+        settings: TrainingSettings,
+    ) -> None:
+        self._data = data
+        self._features = features
+        self._specification = specification
+        self._settings = settings
+        pixels = data.pixels[features[data.pixels[:, 3]]]
+        self._by_class: list[list[NDArray[np.int64]]] = []
+        for index in np.unique(pixels[:, 2]):
+            of_class = pixels[pixels[:, 2] == index]
+            self._by_class.append([of_class[of_class[:, 3] == feature] for feature in np.unique(of_class[:, 3])])
+
+    def batch(self, generator: np.random.Generator) -> Batch:
+        """Draws one batch, augmented."""
+        size, step = self._settings.window_size, self._data.scene.step
+        windows, classes = [], []
+        for _ in range(self._settings.batch_size):
+            of_class = self._by_class[generator.integers(len(self._by_class))]
+            pixels = of_class[generator.integers(len(of_class))]
+            column, row, _, _ = pixels[generator.integers(len(pixels))].tolist()
+            column, row = column - int(generator.integers(size)), row - int(generator.integers(size))
+            corner = aligned(self._data.scene.grid, Window(column, row, 1, 1), step)
+            drawn = self._data.window(Window(corner.column, corner.row, size, size))
+            # Other features may lie in the window; only those to learn from may be seen with their label.
+            known = np.where((drawn.feature >= 0) & self._features[drawn.feature], drawn.classes, -1)
+            number = int(generator.integers(8))
+            varied = vary_radiometry(
+                drawn.values, self._specification.modalities, self._settings.radiometric_strength, generator
+            )
+            windows.append({name: symmetry(values, number) for name, values in varied.items()})
+            classes.append(symmetry(known.astype(np.int64), number))
+        values = {name: torch.from_numpy(np.stack([window[name] for window in windows])) for name in windows[0]}
+        return Batch(values, torch.from_numpy(np.stack(classes)))
+
+
+def class_weights(data: TrainingData, features: NDArray[np.bool_], n_classes: int) -> Tensor:
+    """Weights that let every class count alike in the loss: inverse to its pixels, one on average over the pixels.
+
+    Returns:
+        (n_classes,) float32; zero for a class without pixels.
+    """
+    pixels = data.pixels[features[data.pixels[:, 3]]]
+    counts = np.bincount(pixels[:, 2], minlength=n_classes).astype(np.float64)
+    present = counts > 0
+    weights = np.zeros(n_classes)
+    weights[present] = counts.sum() / (present.sum() * counts[present])
+    return torch.from_numpy(weights.astype(np.float32))

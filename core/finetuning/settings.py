@@ -1,0 +1,40 @@
+"""How a model is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of the loop; the defaults were chosen on the scenes that the README names.
+
+    Attributes:
+        epochs: most epochs; the learning rate falls over all of them.
+        windows_per_epoch: windows shown in one epoch.
+        batch_size: windows a step.
+        window_size: side of a window in reference pixels.
+        learning_rate: highest learning rate, reached after a tenth of the steps.
+        weight_decay: of AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
+        label_smoothing: part of the target given to all classes alike (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+        radiometric_strength: see ``augmentation.vary_radiometry``.
+        averaging: part of the averaged weights kept at each step; validation and the final model use the average.
+        patience: epochs without a better validation loss after which training stops.
+        seed: of initialisation, sampling, augmentation and dropout.
+    """
+
+    epochs: int = 40
+    windows_per_epoch: int = 80
+    batch_size: int = 8
+    window_size: int = 48
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    label_smoothing: float = 0.05
+    radiometric_strength: float = 0.1
+    averaging: float = 0.98
+    patience: int = 12
+    seed: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.windows_per_epoch // self.batch_size)

@@ -1,0 +1,63 @@
+"""From a scene to the specification of a model for it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.errors import RasterError
+from core.models.specification import ArchitectureName, BandSpecification, ModalitySpecification, ModelSpecification
+from core.scenes.scene import Acquisition, Scene
+from core.sensors import band_statistics, robust_statistics
+
+FLAT = 1e-6
+"""A band that varies less than this around its mean tells nothing; its spread counts as one."""
+
+
+def specify_model(scene: Scene, architecture: ArchitectureName, n_classes: int) -> ModelSpecification:
+    """A model over all acquisitions of a scene.
+
+    Bands are normalised by the registry's statistics, so that the model transfers; where the registry has none, by the
+    scene's own robust statistics, which then stay with the model.
+    """
+    modalities = tuple(_specify_modality(acquisition) for acquisition in scene.acquisitions)
+    return ModelSpecification(architecture=architecture, modalities=modalities, n_classes=n_classes)
+
+
+def _specify_modality(acquisition: Acquisition) -> ModalitySpecification:
+    bands = []
+    for name in acquisition.bands:
+        source = next(source for source in acquisition.files if source.band_index(name) is not None)
+        # The band as this file holds it: without the registry's statistics where its values are not physical.
+        band = next(band for band in source.identified.bands if band.name == name)
+        known = band_statistics(acquisition.sensor, band)
+        mean, deviation = known if known is not None else _scene_statistics(acquisition, name)
+        bands.append(BandSpecification(name=name, mean=mean, standard_deviation=deviation if deviation > FLAT else 1.0))
+    return ModalitySpecification(
+        name=acquisition.name,
+        role=acquisition.role,
+        sensor=acquisition.sensor.name,
+        kind=acquisition.sensor.kind,
+        bands=tuple(bands),
+        finer=acquisition.scale.finer,
+        coarser=acquisition.scale.coarser,
+    )
+
+
+def _scene_statistics(acquisition: Acquisition, band: str) -> tuple[float, float]:
+    parts = []
+    for source in acquisition.files:
+        sample = source.raster.description.sample
+        if source.band_index(band) is None or sample is None:
+            continue
+        matched = source.identified.match.bands
+        stored = sample[[index - 1 for _, index in matched]][:, :, None]
+        physical = source.identified.calibration.apply(stored)[:, :, 0]
+        parts.append(physical[[name for name, _ in matched].index(band)])
+    values = np.concatenate(parts)
+    if not np.isfinite(values).any():
+        raise RasterError(
+            f"Band {band} of '{acquisition.paths[0]}' has no plausible value anywhere that was looked at.",
+            f"It was read as {acquisition.sensor.title}; set the sensor if that is wrong.",
+        )
+    mean, deviation = robust_statistics(values[None])
+    return float(np.ravel(mean)[0]), float(np.ravel(deviation)[0])

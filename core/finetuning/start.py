@@ -1,0 +1,32 @@
+"""The model that training starts from."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from core.labels.scheme import ClassScheme
+from core.models.model_file import ModelCard
+from core.models.registry import build_model
+from core.models.specification import ModelSpecification
+
+HEAD = "decoder.head."
+"""Prefix of the weights that belong to the classes and not to the sensors."""
+
+
+def start_model(
+    specification: ModelSpecification, seed: int, base: tuple[nn.Module, ModelCard] | None, scheme: ClassScheme
+) -> nn.Module:
+    """A model made from a seed, or with the weights of a base model.
+
+    The base model's head is kept where its classes are the same, by name and order; otherwise it is made anew.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build_model(specification)
+    if base is not None:
+        weights, card = base[0].state_dict(), base[1]
+        if card.scheme.names != scheme.names:
+            weights = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
+        model.load_state_dict(weights, strict=False)
+    return model

@@ -1,0 +1,210 @@
+"""The part of a scene that labels need: blocks of pixels around them, read once, cut into windows many times."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import LabelError
+from core.labels.label_set import LabelSet
+from core.labels.pixel_shapes import pixel_shapes
+from core.labels.rasterizing import rasterize
+from core.scenes.grid import Grid, Window, aligned
+from core.scenes.reading import SceneReader, valid_pixels
+from core.scenes.scene import Acquisition, Scene
+
+BLOCK = 48
+"""Side of a stored block in reference pixels: a multiple of every coarser factor."""
+
+MEMORY_LIMIT = 2 * 1024**3
+"""Above this many bytes the blocks go to a temporary file that the system pages in and out."""
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingWindow:
+    """A window of the scene with its labels.
+
+    Attributes:
+        values: by modality (bands, rows, columns) float32 on its own scale, NaN = missing.
+        classes: (rows, columns) int16 on the reference grid, -1 = no label, or no data to learn it from.
+        feature: (rows, columns) int32, index into the label set, -1 where ``classes`` is -1.
+    """
+
+    values: Arrays
+    classes: NDArray[np.int16]
+    feature: NDArray[np.int32]
+
+
+class TrainingData:
+    """Blocks around the labels, in memory or in a temporary file, and windows cut from them.
+
+    Args:
+        scene: whose acquisitions are the model's inputs.
+        labels: in the scene's system.
+        reach: reference pixels around the labels that windows may touch.
+        progress: told the part done.
+
+    Raises:
+        LabelError: no labelled pixel has data.
+    """
+
+    def __init__(
+        self, scene: Scene, labels: LabelSet, reach: int, progress: Callable[[float], None] = lambda part: None
+    ) -> None:
+        self.scene = scene
+        self.labels = labels
+        self._slots = {block: slot for slot, block in enumerate(_blocks_near(labels, scene.grid, reach))}
+        self._store = _Store(scene.acquisitions, len(self._slots))
+        self._classes = np.full((len(self._slots), BLOCK, BLOCK), -1, np.int16)
+        self._feature = np.full((len(self._slots), BLOCK, BLOCK), -1, np.int32)
+        self._fill(progress)
+        self.pixels = self._labelled_pixels()
+        if not len(self.pixels):
+            raise LabelError(
+                "No labelled pixel has data in every raster that is used.",
+                "Draw labels where all rasters overlap, or leave out the raster that covers too little.",
+            )
+
+    def _fill(self, progress: Callable[[float], None]) -> None:
+        runs = list(_runs(self._slots))
+        with SceneReader(self.scene) as reader:
+            for number, (row, first, stop) in enumerate(runs):
+                window = _block_window(self.scene.grid, first, row, stop - first)
+                values = reader.read(window)
+                burnt = rasterize(self.labels, self.scene.grid, window)
+                valid = np.ones(window.shape, bool)
+                for acquisition in self.scene.acquisitions:
+                    valid &= valid_pixels(values[acquisition.name], acquisition)
+                classes = np.where(valid, burnt.classes, -1)
+                feature = np.where(valid, burnt.feature, -1)
+                for column in range(first, stop):
+                    slot = self._slots[column, row]
+                    part = slice((column - first) * BLOCK, (column - first + 1) * BLOCK)
+                    self._classes[slot], self._feature[slot] = classes[:, part], feature[:, part]
+                    self._store.put(slot, values, column - first)
+                progress((number + 1) / len(runs))
+
+    def _labelled_pixels(self) -> NDArray[np.int64]:
+        """(n, 4) column and row on the reference grid, class, feature, in the order of rows and columns of blocks."""
+        parts = []
+        for (column, row), slot in self._slots.items():
+            rows, columns = np.nonzero(self._classes[slot] >= 0)
+            window = _block_window(self.scene.grid, column, row, 1)
+            parts.append(
+                np.stack(
+                    [
+                        columns + window.column,
+                        rows + window.row,
+                        self._classes[slot, rows, columns],
+                        self._feature[slot, rows, columns],
+                    ],
+                    axis=1,
+                )
+            )
+        return np.concatenate(parts) if parts else np.empty((0, 4), np.int64)
+
+    def window(self, window: Window) -> TrainingWindow:
+        """The window's values and labels; NaN and -1 outside the blocks near labels.
+
+        Args:
+            window: with absolute edges at multiples of the scene's ``step``.
+        """
+        values = self._store.empty(window.shape)
+        classes = np.full(window.shape, -1, np.int16)
+        feature = np.full(window.shape, -1, np.int32)
+        around = aligned(self.scene.grid, window, BLOCK)
+        anchor = self.scene.grid.anchor()
+        for row in range((around.row + anchor[1]) // BLOCK, (around.stop_row + anchor[1]) // BLOCK):
+            for column in range((around.column + anchor[0]) // BLOCK, (around.stop_column + anchor[0]) // BLOCK):
+                slot = self._slots.get((column, row))
+                if slot is None:
+                    continue
+                block = _block_window(self.scene.grid, column, row, 1)
+                common = block.intersection(window)
+                to, source = common.slices_within(window), common.slices_within(block)
+                classes[to], feature[to] = self._classes[slot][source], self._feature[slot][source]
+                self._store.copy(slot, source, values, to)
+        return TrainingWindow(values, classes, feature)
+
+
+class _Store:
+    """Blocks of every acquisition on its own scale."""
+
+    def __init__(self, acquisitions: Sequence[Acquisition], count: int) -> None:
+        self._acquisitions = acquisitions
+        shapes = {a.name: (count, len(a.bands), _scaled(BLOCK, a), _scaled(BLOCK, a)) for a in acquisitions}
+        size = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+        self._folder = tempfile.TemporaryDirectory(prefix="rsfusion-") if size > MEMORY_LIMIT else None
+        self._arrays: dict[str, np.ndarray] = {}
+        for name, shape in shapes.items():
+            if self._folder is None:
+                self._arrays[name] = np.empty(shape, np.float32)
+            else:
+                self._arrays[name] = np.memmap(Path(self._folder.name) / f"{name}.bin", np.float32, "w+", shape=shape)
+
+    def put(self, slot: int, values: Arrays, number: int) -> None:
+        """Stores the ``number``-th block of a row of blocks."""
+        for acquisition in self._acquisitions:
+            side = _scaled(BLOCK, acquisition)
+            part = slice(number * side, (number + 1) * side)
+            self._arrays[acquisition.name][slot] = values[acquisition.name][:, :, part]
+
+    def empty(self, shape: tuple[int, int]) -> Arrays:
+        return {
+            a.name: np.full((len(a.bands), _scaled(shape[0], a), _scaled(shape[1], a)), np.nan, np.float32)
+            for a in self._acquisitions
+        }
+
+    def copy(self, slot: int, source: tuple[slice, slice], values: Arrays, to: tuple[slice, slice]) -> None:
+        for a in self._acquisitions:
+            rows, columns = (_scaled_slice(part, a) for part in source)
+            to_rows, to_columns = (_scaled_slice(part, a) for part in to)
+            values[a.name][:, to_rows, to_columns] = self._arrays[a.name][slot][:, rows, columns]
+
+
+def _scaled(pixels: int, acquisition: Acquisition) -> int:
+    return pixels * acquisition.scale.finer // acquisition.scale.coarser
+
+
+def _scaled_slice(part: slice, acquisition: Acquisition) -> slice:
+    return slice(_scaled(part.start, acquisition), _scaled(part.stop, acquisition))
+
+
+def _block_window(grid: Grid, column: int, row: int, count: int) -> Window:
+    """Window of ``count`` blocks beside each other, from absolute block column and row."""
+    anchor_column, anchor_row = grid.anchor()
+    return Window(column * BLOCK - anchor_column, row * BLOCK - anchor_row, BLOCK * count, BLOCK)
+
+
+def _blocks_near(labels: LabelSet, grid: Grid, reach: int) -> list[tuple[int, int]]:
+    """Absolute (column, row) of the blocks within reach of a label, row by row."""
+    anchor_column, anchor_row = grid.anchor()
+    blocks: set[tuple[int, int]] = set()
+    for left, top, right, bottom in pixel_shapes(labels, grid).boxes.tolist():
+        first_column = (max(0, left) - reach + anchor_column) // BLOCK
+        stop_column = -((-(min(grid.width, right) + reach + anchor_column)) // BLOCK)
+        first_row = (max(0, top) - reach + anchor_row) // BLOCK
+        stop_row = -((-(min(grid.height, bottom) + reach + anchor_row)) // BLOCK)
+        blocks.update((c, r) for r in range(first_row, stop_row) for c in range(first_column, stop_column))
+    return sorted(blocks, key=lambda block: (block[1], block[0]))
+
+
+def _runs(blocks: dict[tuple[int, int], int]) -> Iterator[tuple[int, int, int]]:
+    """Row, first and stop column of blocks that lie beside each other: they are read, and warped, together."""
+    start: tuple[int, int] | None = None
+    previous: tuple[int, int] | None = None
+    for column, row in blocks:
+        if start is None or previous != (column - 1, row):
+            if start is not None and previous is not None:
+                yield start[1], start[0], previous[0] + 1
+            start = (column, row)
+        previous = (column, row)
+    if start is not None and previous is not None:
+        yield start[1], start[0], previous[0] + 1

@@ -1,0 +1,166 @@
+"""The job that maps a scene with a model."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import core
+from core.errors import RasterError
+from core.jobs.devices import choose_device, describe_device
+from core.jobs.events import JobContext
+from core.jobs.inputs import scene_for_model
+from core.jobs.provenance import creation_time, input_names
+from core.jobs.schemas import MapJob
+from core.labels.scheme import NODATA_CODE
+from core.mapping.area import PolygonMask, extent_window
+from core.mapping.engine import MappingEngine, MapStrip
+from core.mapping.rasters import StripWriter, check_output, check_space
+from core.mapping.sidecars import ClassAreas, scheme_colormap, write_class_sidecars, write_confidence_style
+from core.models.model_file import ModelCard, class_cards, file_digest, load_model
+from core.scenes.grid import Bounds, Grid
+from core.scenes.scene import Scene
+
+CONFIDENCE_NODATA = 255
+RESOLUTION_TOLERANCE = 1.25
+"""A scene this many times finer or coarser than the training scene is mapped with a warning."""
+
+
+def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
+    """Runs the job; see ``core.jobs.runner``."""
+    given = job.inputs
+    inputs = [*given.optical, *given.sar, *given.elevation, *given.other, job.model, *([job.mask] if job.mask else [])]
+    outputs = [path for path in (job.output, job.confidence, job.probabilities) if path]
+    for number, output in enumerate(outputs):
+        check_output(Path(output), [*inputs, *outputs[:number]])
+    device = choose_device(job.device)
+    context.info(f"Device: {describe_device(device)}.")
+    context.progress(0.0, "Reading the model and the rasters")
+    model, card = load_model(Path(job.model))
+    scene = scene_for_model(given, card.specification, context)
+    _check_resolution(scene, card, context)
+    window = scene.grid.window
+    if job.extent is not None:
+        extent = job.extent
+        window = extent_window(scene.grid, Bounds(extent.left, extent.bottom, extent.right, extent.top), extent.crs)
+    allowed = PolygonMask(Path(job.mask), scene.grid) if job.mask else None
+    engine = MappingEngine(model.to(device), card, scene, device, job.overlap)
+    grid = scene.grid.crop(window)
+    needed = engine.memory_bytes(window.width) / 2**20
+    context.info(
+        f"Map: {grid.width} x {grid.height} pixels in tiles of {engine.tiling.tile}, overlapping by "
+        f"{engine.tiling.overlap}; needs about {needed:.0f} MiB above the model."
+    )
+    areas = ClassAreas(grid)
+    started = time.perf_counter()
+    with ExitStack() as stack:
+        writers = _Writers(stack, job, card, scene, grid)
+        for strip in engine.strips(window, allowed):
+            first = strip.window.row - window.row
+            areas.add(writers.write(strip, first), first)
+            done = (first + strip.window.height) / window.height
+            rate = (first + strip.window.height) * window.width / 1e6 / (time.perf_counter() - started)
+            context.progress(0.02 + 0.96 * done, f"Mapping at {rate:.2f} megapixels a second")
+        counts = areas.counts
+        if not any(count for code, count in counts.items() if code != NODATA_CODE):
+            raise RasterError(
+                "Nothing was mapped: no pixel asked for has data in every raster of the model.",
+                "Check nodata values, and that the rasters, the extent and the mask overlap.",
+            )
+    write_class_sidecars(Path(job.output), card.scheme, areas.counts, areas.hectares)
+    if job.confidence:
+        write_confidence_style(Path(job.confidence))
+    context.progress(1.0, "Done")
+    _tell(context, card, areas)
+    return {
+        "OUTPUT": job.output,
+        "CONFIDENCE": job.confidence or "",
+        "PROBABILITIES": job.probabilities or "",
+        "DEVICE_USED": describe_device(device),
+    }
+
+
+class _Writers:
+    """The rasters of the job, opened together and finished together."""
+
+    def __init__(self, stack: ExitStack, job: MapJob, card: ModelCard, scene: Scene, grid: Grid) -> None:
+        tags = _tags(job, card, scene)
+        names = list(card.scheme.names)
+        self._codes = np.array(card.scheme.codes, np.uint8)
+
+        def writer(path: str | None, count: int, dtype: str, nodata: float, **keywords: Any) -> StripWriter | None:
+            if not path:
+                return None
+            # A compressed raster takes at most about its raw size.
+            check_space(Path(path), grid.width * grid.height * count * np.dtype(dtype).itemsize // 2)
+            return stack.enter_context(
+                StripWriter(Path(path), grid, count, dtype, nodata, tags=tags, file_format=job.format, **keywords)
+            )
+
+        self._classes = writer(
+            job.output,
+            1,
+            "uint8",
+            NODATA_CODE,
+            descriptions=("land cover",),
+            colormap=scheme_colormap(card.scheme),
+        )
+        self._confidence = writer(
+            job.confidence, 1, "uint8", CONFIDENCE_NODATA, descriptions=("confidence in percent",)
+        )
+        self._probabilities = writer(
+            job.probabilities, len(names), "float32", float("nan"), descriptions=tuple(names)
+        )
+
+    def write(self, strip: MapStrip, row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Writes a strip to every raster and returns its class codes."""
+        best = strip.probabilities.argmax(axis=0)
+        codes = np.where(strip.mapped, self._codes[best], NODATA_CODE).astype(np.uint8)
+        if self._classes is not None:
+            self._classes.write(codes[None], row)
+        if self._confidence is not None:
+            percent = np.rint(strip.probabilities.max(axis=0) * 100)
+            confidence = np.where(strip.mapped, percent, CONFIDENCE_NODATA).astype(np.uint8)
+            self._confidence.write(confidence[None], row)
+        if self._probabilities is not None:
+            self._probabilities.write(np.where(strip.mapped, strip.probabilities, np.nan).astype(np.float32), row)
+        return codes
+
+
+def _tags(job: MapJob, card: ModelCard, scene: Scene) -> dict[str, str]:
+    settings = job.model_dump(include={"overlap", "format", "extent"}) | {"resolution": job.inputs.resolution}
+    return {
+        "RSFUSION_VERSION": core.__version__,
+        "RSFUSION_CREATED": creation_time(),
+        "RSFUSION_MODEL": Path(job.model).name,
+        "RSFUSION_MODEL_SHA256": file_digest(Path(job.model)),
+        "RSFUSION_INPUTS": json.dumps(input_names(scene)),
+        "RSFUSION_SETTINGS": json.dumps(settings),
+        "RSFUSION_CLASSES": json.dumps([entry.model_dump() for entry in class_cards(card.scheme)]),
+    }
+
+
+def _check_resolution(scene: Scene, card: ModelCard, context: JobContext) -> None:
+    ratio = scene.grid.resolution_m() / card.resolution_m
+    if not 1 / RESOLUTION_TOLERANCE < ratio < RESOLUTION_TOLERANCE:
+        context.warning(
+            f"The map's pixels are {scene.grid.resolution_m():.3g} m and the model was trained at "
+            f"{card.resolution_m:.3g} m: what it learned of shapes and texture may not hold. Set the resolution to "
+            f"{card.resolution_m:.3g} m to map as it was trained."
+        )
+
+
+def _tell(context: JobContext, card: ModelCard, areas: ClassAreas) -> None:
+    counts, hectares = areas.counts, areas.hectares
+    total = sum(counts.values())
+    for entry in card.scheme.classes:
+        if entry.code in counts:
+            context.info(f"{entry.name}: {counts[entry.code]} pixels, {hectares[entry.code]:.1f} ha.")
+    empty = counts.get(NODATA_CODE, 0)
+    if empty:
+        context.info(f"Not mapped: {empty} of {total} pixels ({empty / total:.1%}).")

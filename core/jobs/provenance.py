@@ -1,0 +1,48 @@
+"""Who, what and when, for every file that a job writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import core
+from core.scenes.scene import Scene
+
+
+def creation_time() -> str:
+    """Now in UTC, ISO 8601 to the second; ``SOURCE_DATE_EPOCH`` instead of now where it is set.
+
+    The variable is the convention of reproducible builds: with it two runs give the same bytes.
+    """
+    fixed = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = datetime.fromtimestamp(int(fixed), UTC) if fixed else datetime.now(UTC)
+    return moment.isoformat(timespec="seconds")
+
+
+def input_names(scene: Scene) -> dict[str, list[str]]:
+    """File names by acquisition, without their folders, which say more of the user than of the data."""
+    return {acquisition.name: [Path(path).name for path in acquisition.paths] for acquisition in scene.acquisitions}
+
+
+def software() -> dict[str, str]:
+    """Versions that a result depends on."""
+    from importlib.metadata import version
+
+    names = ("torch", "rasterio", "scikit-learn", "numpy")
+    return {"rsfusion": core.__version__, "python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def run_identity(parts: Iterable[Any], paths: Iterable[str]) -> str:
+    """A digest of everything that a run depends on: plain values, and files by name, size and time of change."""
+    files = []
+    for path in paths:
+        status = os.stat(path) if os.path.exists(path) else None
+        files.append([path, status.st_size, status.st_mtime_ns] if status else [path])
+    text = json.dumps([list(parts), files, software()], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()

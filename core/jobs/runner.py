@@ -1,0 +1,79 @@
+"""Runs a job of any kind and says how it went."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from typing import Any
+
+from core.errors import Cancelled, OutputError, RsfusionError
+from core.jobs.events import JobContext
+from core.jobs.schemas import AccuracyJob, AnyJob, FinetuneJob, MapJob, SampleSceneJob
+
+
+def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
+    """Runs a job in this process.
+
+    Args:
+        job: of any kind.
+        context: to speak to; cancels the job.
+
+    Returns:
+        The outputs: key of the Processing algorithm to path, number or text.
+
+    Raises:
+        RsfusionError: what the user can mend, or the cancellation.
+    """
+    from core.mapping.rasters import raster_environment
+
+    with raster_environment():
+        match job:
+            case SampleSceneJob():
+                from core.jobs.sample_scene import run_sample_scene
+
+                return run_sample_scene(job, context)
+            case FinetuneJob():
+                from core.jobs.finetune import run_finetune
+
+                return run_finetune(job, context)
+            case MapJob():
+                from core.jobs.land_cover_map import run_map
+
+                return run_map(job, context)
+            case AccuracyJob():
+                from core.jobs.accuracy_assessment import run_accuracy
+
+                return run_accuracy(job, context)
+
+
+def run_and_report(job: AnyJob, context: JobContext) -> int:
+    """Runs a job, sends its last event, and returns the exit code: 0, 1 failed, 2 wrong use, 130 cancelled."""
+    try:
+        outputs = run_job(job, context)
+    except Exception as error:
+        return report_failure(error, context)
+    context.send({"event": "result", "outputs": outputs})
+    return 0
+
+
+def report_failure(error: Exception, context: JobContext) -> int:
+    """Sends the event that an error deserves, and returns the exit code."""
+    if isinstance(error, Cancelled):
+        context.send({"event": "cancelled"})
+        return error.exit_code
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" while writing '{error.filename}'" if error.filename else ""
+        error = OutputError(f"The disk is full{place}.", "Free some space, or choose another disk.")
+    if isinstance(error, MemoryError):
+        error = RsfusionError("The memory is full.", "Close other programs, or choose a smaller extent.")
+    known = isinstance(error, RsfusionError)
+    event: dict[str, Any] = {
+        "event": "error",
+        "kind": type(error).__name__,
+        "message": error.message if isinstance(error, RsfusionError) else f"{type(error).__name__}: {error}",
+        "hint": error.hint if isinstance(error, RsfusionError) else "This is a defect of the software; please report it.",
+    }
+    if not known:
+        event["traceback"] = "".join(traceback.format_exception(error))
+    context.send(event)
+    return error.exit_code if isinstance(error, RsfusionError) else 1

@@ -1,0 +1,64 @@
+"""How tiles are weighed where they overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEAST_WEIGHT = 1e-6
+"""Weight of a pixel whose surroundings the tile cuts off: it counts only where no other tile knows better."""
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Size and distance of tiles, in reference pixels.
+
+    Attributes:
+        tile: side of a tile.
+        stride: distance between the corners of neighbours.
+    """
+
+    tile: int
+    stride: int
+
+    @property
+    def overlap(self) -> int:
+        return self.tile - self.stride
+
+
+def choose_tiling(step: int, radius: int, overlap: float, finest: int) -> Tiling:
+    """A tile whose overlap covers the receptive field, within bounds of memory.
+
+    Args:
+        step: tile and stride are multiples of it.
+        radius: of the receptive field, in pixels.
+        overlap: part of a tile's side that it shares with a neighbour, 0 to 0.75.
+        finest: pixels of the finest modality along a reference pixel.
+    """
+    largest = max(96, 1024 // finest if finest > 1 else 512)
+    wanted = 2 * radius / overlap if overlap > 0 else 4 * radius
+    tile = max(1, round(min(max(wanted, 128), largest) / step)) * step
+    if overlap > 0 and tile < wanted and tile + step <= largest:
+        tile += step
+    shared = min(-(-round(tile * overlap) // step) * step, tile - step)
+    return Tiling(tile, tile - max(0, shared))
+
+
+def blending_weights(tiling: Tiling, radius: int) -> NDArray[np.float32]:
+    """Weights along one side of a tile; the weight of a pixel is the product of its row's and its column's.
+
+    A pixel nearer to the edge than the receptive field's radius lacks a part of its surroundings and weighs next to
+    nothing; between that margin and the end of the overlap the weight rises in a straight line, so that neighbours
+    fade into each other. Where the overlap is too small for the margin on both sides, the whole overlap fades.
+
+    Returns:
+        (tile,) float32, all positive, at most 1.
+    """
+    overlap = tiling.overlap
+    margin = radius if 2 * radius <= overlap else 0
+    distance = np.minimum(np.arange(tiling.tile), np.arange(tiling.tile)[::-1]) + 0.5
+    ramp = max(overlap - 2 * margin, 1e-3)
+    weights = np.clip((distance - margin) / ramp, LEAST_WEIGHT, 1.0) if overlap else np.ones(tiling.tile)
+    return weights.astype(np.float32)

@@ -1,0 +1,158 @@
+"""What stands beside a result raster: QGIS styles, names, and a table of colours, counts and areas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.windows import Window as RasterioWindow
+
+from core.labels.scheme import ClassScheme
+from core.scenes.categorical import (
+    Category,
+    auxiliary_metadata,
+    auxiliary_path,
+    colour_table,
+    paletted_style,
+    style_path,
+    style_text,
+    write_text,
+)
+from core.scenes.grid import Grid
+
+_SQUARE_METRES = 10_000.0
+"""In a hectare."""
+
+_CONFIDENCE_RAMP = ((0, "#7b1e2b"), (25, "#d1603d"), (50, "#f2c14e"), (75, "#8fbf7f"), (100, "#1d6b4f"))
+
+
+def categories(scheme: ClassScheme) -> tuple[Category, ...]:
+    """The classes of a scheme as categories of a raster."""
+    return tuple(Category(entry.code, entry.name, entry.colour) for entry in scheme.classes)
+
+
+def scheme_colormap(scheme: ClassScheme) -> dict[int, tuple[int, int, int, int]]:
+    """The colour table of a scheme, for ``StripWriter``."""
+    return colour_table(categories(scheme))
+
+
+class ClassAreas:
+    """Pixels and ground area of every code, gathered strip by strip.
+
+    Args:
+        grid: of the class raster.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._row_areas = grid.row_pixel_areas_m2()
+        self._counts = np.zeros(256, dtype=np.int64)
+        self._square_metres = np.zeros(256)
+
+    def add(self, codes: NDArray[np.uint8], row: int) -> None:
+        """Counts a strip.
+
+        Args:
+            codes: (height, width) codes.
+            row: the raster's row of the strip's first row.
+        """
+        height = len(codes)
+        keys = codes.astype(np.int64) + 256 * np.arange(height)[:, None]
+        by_row = np.bincount(keys.ravel(), minlength=256 * height).reshape(height, 256)
+        self._counts += by_row.sum(axis=0)
+        # Row after row in one order: the sum must not depend on how the rows came in strips.
+        for offset in range(height):
+            self._square_metres += by_row[offset] * self._row_areas[row + offset]
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Code to number of pixels, of the codes that occur."""
+        return {int(code): int(self._counts[code]) for code in np.flatnonzero(self._counts)}
+
+    @property
+    def hectares(self) -> dict[int, float]:
+        """Code to area in hectares, of the codes that occur."""
+        return {int(code): float(self._square_metres[code]) / _SQUARE_METRES for code in np.flatnonzero(self._counts)}
+
+
+def class_areas(path: Path, grid: Grid) -> ClassAreas:
+    """Pixels and area of every code of a class raster on disk.
+
+    Args:
+        path: of a raster of one uint8 band.
+        grid: of the raster.
+    """
+    areas = ClassAreas(grid)
+    with rasterio.open(path) as dataset:
+        rows = dataset.block_shapes[0][0]
+        for row in range(0, grid.height, rows):
+            window = RasterioWindow(0, row, grid.width, min(rows, grid.height - row))
+            areas.add(dataset.read(1, window=window), row)
+    return areas
+
+
+def write_class_sidecars(
+    path: Path, scheme: ClassScheme, counts: Mapping[int, int], hectares: Mapping[int, float]
+) -> tuple[Path, Path]:
+    """Writes the style and the attribute table of a class raster.
+
+    Args:
+        path: of the class raster.
+        scheme: its classes.
+        counts: pixels of each code; a missing code has none.
+        hectares: area of each code.
+
+    Returns:
+        The paths of the QGIS style and of GDAL's auxiliary file.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    entries = categories(scheme)
+    style, auxiliary = style_path(path), auxiliary_path(path)
+    write_text(style, paletted_style(entries))
+    write_text(auxiliary, auxiliary_metadata(entries, counts, hectares))
+    return style, auxiliary
+
+
+def write_confidence_style(path: Path) -> Path:
+    """Writes the QGIS style of a confidence raster, 0 to 100 percent from red to green.
+
+    Returns:
+        The style's path.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    root = ElementTree.Element("qgis", version="3.22.0", styleCategories="Symbology")
+    pipe = ElementTree.SubElement(root, "pipe")
+    renderer = ElementTree.SubElement(
+        pipe,
+        "rasterrenderer",
+        type="singlebandpseudocolor",
+        band="1",
+        opacity="1",
+        alphaBand="-1",
+        nodataColor="",
+        classificationMin="0",
+        classificationMax="100",
+    )
+    ElementTree.SubElement(renderer, "rasterTransparency")
+    shader = ElementTree.SubElement(
+        ElementTree.SubElement(renderer, "rastershader"),
+        "colorrampshader",
+        colorRampType="INTERPOLATED",
+        classificationMode="1",
+        clip="0",
+        minimumValue="0",
+        maximumValue="100",
+    )
+    for percent, colour in _CONFIDENCE_RAMP:
+        ElementTree.SubElement(shader, "item", value=str(percent), color=colour, alpha="255", label=f"{percent} %")
+    ElementTree.SubElement(root, "blendMode").text = "0"
+    style = style_path(path)
+    write_text(style, style_text(root))
+    return style

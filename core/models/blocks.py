@@ -1,0 +1,105 @@
+"""The small modules that every network here is made of.
+
+All of them compute each output pixel from a bounded neighbourhood in evaluation mode: normalisation is by running
+statistics (batch normalisation), never by the statistics of the tile at hand. This is why tiles that overlap by the
+receptive field agree with the map computed in one piece.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.models.specification import ModalitySpecification
+
+NORMALISED_LIMIT = 6.0
+"""Normalised values are cut here: a glint or a dead pixel must not outvote its neighbourhood."""
+
+STATISTICS_WINDOWS = (5, 9, 17)
+"""Neighbourhoods, in pixels, whose mean and spread stand beside each pixel: those of the neighbourhood forest."""
+
+
+class Normalisation(nn.Module):
+    """Physical values to zero mean and unit spread; missing values to zero.
+
+    Args:
+        specification: of the modality, whose bands give mean and spread.
+    """
+
+    mean: Tensor
+    inverse_deviation: Tensor
+
+    def __init__(self, specification: ModalitySpecification) -> None:
+        super().__init__()
+        mean = torch.tensor([band.mean for band in specification.bands], dtype=torch.float32)
+        deviation = torch.tensor([band.standard_deviation for band in specification.bands], dtype=torch.float32)
+        self.register_buffer("mean", mean.view(1, -1, 1, 1))
+        self.register_buffer("inverse_deviation", deviation.reciprocal().view(1, -1, 1, 1))
+
+    def forward(self, values: Tensor) -> Tensor:
+        # values: (B, C, H, W) float32 in physical units, NaN = missing
+        normalised = (values - self.mean) * self.inverse_deviation
+        return torch.nan_to_num(normalised.clamp(-NORMALISED_LIMIT, NORMALISED_LIMIT), nan=0.0)
+
+
+class NeighbourhoodStatistics(nn.Module):
+    """Mean and standard deviation of square neighbourhoods, stacked behind the values themselves.
+
+    A few polygons cannot teach a network to average; given the averages it starts where the best classical baseline
+    stands. Neighbourhoods shrink at borders: what lies outside does not count.
+
+    Args:
+        windows: odd side lengths in pixels.
+    """
+
+    def __init__(self, windows: tuple[int, ...] = STATISTICS_WINDOWS) -> None:
+        super().__init__()
+        self.windows = windows
+
+    def channels(self, channels: int) -> int:
+        """Number of output channels for that many input channels."""
+        return channels * (1 + 2 * len(self.windows))
+
+    def forward(self, values: Tensor) -> Tensor:
+        # values: (B, C, H, W) -> (B, C * (1 + 2 * windows), H, W)
+        parts = [values]
+        for window in self.windows:
+            mean = box_mean(values, window)
+            variance = (box_mean(values.square(), window) - mean.square()).clamp_min(0.0)
+            parts += [mean, (variance + 1e-6).sqrt()]
+        return torch.cat(parts, dim=1)
+
+
+def box_mean(values: Tensor, window: int) -> Tensor:
+    """Mean over ``window`` x ``window`` pixels that lie inside; one direction after the other, which costs less."""
+    half = window // 2
+    mean = functional.avg_pool2d(values, (1, window), 1, (0, half), count_include_pad=False)
+    return functional.avg_pool2d(mean, (window, 1), 1, (half, 0), count_include_pad=False)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut, after He et al. (2016, arXiv:1512.03385), figure 2."""
+
+    def __init__(self, in_channels: int, out_channels: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first = convolution(in_channels, out_channels)
+        self.second = nn.Sequential(
+            nn.Dropout2d(dropout),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        same = in_channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, bias=False)
+
+    def forward(self, values: Tensor) -> Tensor:
+        return functional.relu(self.shortcut(values) + self.second(self.first(values)))
+
+
+def convolution(in_channels: int, out_channels: int, size: int = 3) -> nn.Sequential:
+    """Convolution, batch normalisation, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, size, padding=size // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+    )

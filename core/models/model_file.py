@@ -1,0 +1,175 @@
+"""The model file: weights and a card in one safetensors file. Nothing in it is ever executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from core.errors import ModelFileError, OutputError
+from core.labels.scheme import ClassScheme, LandCoverClass
+from core.models.registry import build_model
+from core.models.specification import ModelSpecification
+
+FORMAT_VERSION: Literal[1] = 1
+_KEY = "rsfusion"
+_PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")
+
+
+class ClassCard(BaseModel):
+    """One class as the card writes it; see ``core.labels.scheme.LandCoverClass``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    code: int
+    name: str
+    colour: str
+    value: str
+
+
+class ModelCard(BaseModel):
+    """What a model is, what it was made from, and how good it was found to be.
+
+    Attributes:
+        format_version: of the file; a newer one is refused by name.
+        software_version: of this package when the file was written.
+        specification: enough to build the modules again.
+        resolution_m: pixel size of the reference grid it was trained on, in metres.
+        class_scheme, classes: what its output channels mean.
+        training: data, split, settings and seed, as text and numbers.
+        scores: how it was measured, and the numbers.
+        temperature: by which class scores are divided before the softmax.
+        created: date and time, ISO 8601.
+        licence: of the weights.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format_version: Literal[1] = FORMAT_VERSION
+    software_version: str
+    specification: ModelSpecification
+    resolution_m: float = Field(gt=0)
+    class_scheme: str
+    classes: tuple[ClassCard, ...]
+    training: dict[str, Any] = {}
+    scores: dict[str, Any] = {}
+    temperature: float = Field(1.0, gt=0)
+    created: str = ""
+    licence: str = "as the training data's owner decides"
+
+    @property
+    def scheme(self) -> ClassScheme:
+        return ClassScheme(
+            self.class_scheme,
+            tuple(LandCoverClass(entry.code, entry.name, entry.colour, entry.value) for entry in self.classes),
+        )
+
+
+def class_cards(scheme: ClassScheme) -> tuple[ClassCard, ...]:
+    """A scheme's classes as the card writes them."""
+    return tuple(
+        ClassCard(code=entry.code, name=entry.name, colour=entry.colour, value=entry.value) for entry in scheme.classes
+    )
+
+
+def save_model(path: Path, model: nn.Module, card: ModelCard) -> None:
+    """Writes weights and card, whole or not at all.
+
+    Raises:
+        OutputError: the folder is missing or read-only, or the disk is full.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    write_tensors(path, state, card.model_dump_json())
+
+
+def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
+    """The model in evaluation mode on the CPU, and its card.
+
+    Raises:
+        ModelFileError: no model of ours, a pickle, a damaged file, or a format that this version does not know.
+    """
+    state, header = read_tensors(path)
+    try:
+        content = json.loads(header)
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if version != FORMAT_VERSION:
+            raise ModelFileError(
+                f"The model '{path}' has format version {version}; this software reads version {FORMAT_VERSION}.",
+                "Use the version of the software that wrote it, or a newer one.",
+            )
+        card = ModelCard.model_validate(content)
+    except (json.JSONDecodeError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise ModelFileError(f"The card of the model '{path}' is damaged: {first}.", "Train the model again.") from None
+    model = build_model(card.specification)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelFileError(
+            f"The weights in '{path}' do not belong to its own architecture: {str(error).splitlines()[0]}",
+            "The file was changed after it was written; use the original.",
+        ) from None
+    model.eval()
+    return model, card
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: str) -> None:
+    """One safetensors file with a text in its header, whole or not at all, the same bytes for the same input."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(_sorted_header(save(tensors, metadata={_KEY: header})))
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"'{path}' cannot be written: {error.strerror}.", "Choose another folder.") from None
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
+    """Tensors and header text of a file written by ``write_tensors``.
+
+    Raises:
+        ModelFileError: missing, a pickle, damaged, or not written by this software.
+    """
+    if path.suffix.lower() in _PICKLES:
+        raise ModelFileError(
+            f"'{path}' is a pickle, which can run any program when it is opened; it was not opened.",
+            "Models of this software end in .safetensors. Convert weights to safetensors where you trust their source.",
+        )
+    if not path.is_file():
+        raise ModelFileError(f"The model '{path}' does not exist.", "Check the path.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelFileError(
+            f"'{path}' is no model file, or it is damaged: {error}.", "Models of this software end in .safetensors."
+        ) from None
+    if _KEY not in metadata:
+        raise ModelFileError(
+            f"'{path}' holds weights, but not from this software: its header has no model card.",
+            "Give a model made by 'Fine-tune on labels'.",
+        )
+    return tensors, metadata[_KEY]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sorted_header(content: bytes) -> bytes:
+    """The same file with its header's keys sorted: the library writes its metadata in an order that changes."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    # Offsets count from the end of the header, so that it may change its length; padded to eight bytes, as specified.
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]

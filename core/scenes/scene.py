@@ -1,0 +1,309 @@
+"""A scene: acquisitions over one area, each on its own grid, and the reference grid that maps are made on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from core.errors import GridError, RasterError, SensorError
+from core.scenes.grid import (
+    Bounds,
+    Grid,
+    Scale,
+    nearest_scale,
+    parsed_crs,
+    project_bounds,
+    same_crs,
+)
+from core.scenes.raster_file import RasterFile, read_raster_file
+from core.sensors import IdentifiedRaster, Role, Sensor, identify
+
+ROLES: tuple[Role, ...] = ("optical", "sar", "other", "elevation")
+"""In the order in which they are asked to lead the scene: an elevation model is the last to say what a map shows."""
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A raster with its place, its bands and the way to physical units."""
+
+    raster: RasterFile
+    identified: IdentifiedRaster
+
+    def band_index(self, name: str) -> int | None:
+        """The 1-based index of a sensor's band in this file; None where the file lacks it."""
+        return next((index for band, index in self.identified.match.bands if band == name), None)
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """One raster of a sensor, or several that tile the ground or hold a band each.
+
+    Attributes:
+        name: unique in the scene: the sensor's name, numbered where two roles use the same sensor.
+        role: the input list it came from.
+        sensor: what measured it.
+        bands: names of the bands that are there, in the sensor's order.
+        files: where pixels of several files cover the same ground, the first valid one counts.
+        scale: its pixel size relative to the reference grid's.
+    """
+
+    name: str
+    role: Role
+    sensor: Sensor
+    bands: tuple[str, ...]
+    files: tuple[SourceFile, ...]
+    scale: Scale = field(default_factory=Scale)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(source.raster.path for source in self.files)
+
+    @property
+    def resolution_m(self) -> float:
+        return self.files[0].raster.description.resolution_m or math.nan
+
+
+@dataclass(frozen=True)
+class SceneRequest:
+    """Which files make the scene.
+
+    Attributes:
+        paths: files by role.
+        sensors: sensor by role; ``auto`` where it is left out.
+        resolution: pixel size of the reference grid in units of its system; the main raster's own where None.
+        sentinel2_offset: ``auto``, ``yes`` or ``no``.
+    """
+
+    paths: Mapping[Role, Sequence[str]]
+    sensors: Mapping[Role, str] = field(default_factory=dict)
+    resolution: float | None = None
+    sentinel2_offset: str = "auto"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Acquisitions and their reference grid.
+
+    Attributes:
+        grid: of the main acquisition, north-up.
+        acquisitions: the main one first.
+        notes: how bands were matched and values converted, a line each.
+        warnings: what the user should look at.
+    """
+
+    grid: Grid
+    acquisitions: tuple[Acquisition, ...]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def main(self) -> Acquisition:
+        return self.acquisitions[0]
+
+    def acquisition(self, name: str) -> Acquisition:
+        """Raises:
+        KeyError: no acquisition has that name.
+        """
+        for acquisition in self.acquisitions:
+            if acquisition.name == name:
+                return acquisition
+        raise KeyError(name)
+
+    @property
+    def step(self) -> int:
+        """Windows that are read have absolute edges at multiples of this many reference pixels."""
+        return math.lcm(*(acquisition.scale.coarser for acquisition in self.acquisitions))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return tuple(path for acquisition in self.acquisitions for path in acquisition.paths)
+
+
+def build_scene(request: SceneRequest) -> Scene:
+    """Reads what the files say of themselves and fits them together.
+
+    Raises:
+        RasterError, SensorError: a file cannot be used.
+        GridError: files that do not overlap, or a resolution that makes no sense.
+    """
+    notes: list[str] = []
+    warnings: list[str] = []
+    acquisitions: list[Acquisition] = []
+    for role in ROLES:
+        for acquisition in _acquisitions_of_role(request, role, notes, warnings):
+            taken = {other.name for other in acquisitions}
+            name, number = acquisition.name, 2
+            while name in taken:
+                name, number = f"{acquisition.name}_{number}", number + 1
+            acquisitions.append(replace(acquisition, name=name))
+    if not acquisitions:
+        raise RasterError("No raster was given.", "Give at least one optical, SAR, elevation or other raster.")
+    grid = reference_grid([source.raster for source in acquisitions[0].files], request.resolution, notes)
+    placed = []
+    for acquisition in acquisitions:
+        _check_overlap(acquisition, acquisitions[0], grid, notes)
+        placed.append(replace(acquisition, scale=nearest_scale(grid.resolution_m(), acquisition.resolution_m)))
+        notes.append(_scale_note(placed[-1], grid))
+    return Scene(grid, tuple(placed), tuple(notes), tuple(dict.fromkeys(warnings)))
+
+
+def _acquisitions_of_role(
+    request: SceneRequest, role: Role, notes: list[str], warnings: list[str]
+) -> Iterable[Acquisition]:
+    """Groups the files of a role by sensor; files of one sensor tile the ground or hold different bands."""
+    groups: dict[str, list[SourceFile]] = {}
+    for path in request.paths.get(role, ()):
+        raster = read_raster_file(path)
+        identified = identify(
+            raster.description, request.sensors.get(role, "auto"), role, sentinel2_offset=request.sentinel2_offset
+        )
+        _check_not_constant(raster)
+        notes.extend(identified.notes)
+        warnings.extend(identified.warnings)
+        groups.setdefault(identified.match.sensor.name, []).append(SourceFile(raster, identified))
+    for files in groups.values():
+        sensor = files[0].identified.match.sensor
+        present = {band for source in files for band, _ in source.identified.match.bands}
+        bands = tuple(band.name for band in sensor.bands if band.name in present)
+        if len(files) > 1:
+            notes.append(f"{sensor.title}: {len(files)} files make one acquisition of {len(bands)} bands.")
+        yield Acquisition(sensor.name, role, sensor, bands, tuple(files))
+
+
+def _check_not_constant(raster: RasterFile) -> None:
+    sample = raster.description.sample
+    if sample is None or sample.shape[1] < 2:
+        return
+    values = sample[~(sample != sample)]
+    if values.size > 1 and (values == values[0]).all():
+        raise RasterError(
+            f"The raster '{raster.path}' holds the value {values[0]:g} everywhere that was looked at.",
+            "It tells nothing apart: leave it out.",
+        )
+
+
+def reference_grid(rasters: Sequence[RasterFile], resolution: float | None, notes: list[str]) -> Grid:
+    """The north-up grid of the main acquisition, around all of its files.
+
+    A south-up raster keeps its pixels and is read the other way round; a rotated one gets a north-up grid of its own
+    pixel size around it.
+
+    Raises:
+        GridError: the resolution leaves less than one pixel.
+    """
+    first = rasters[0]
+    bounds = first.bounds
+    for raster in rasters[1:]:
+        bounds = bounds.union(project_bounds(raster.bounds, raster.crs, first.crs))
+    width, height = first.pixel_size
+    is_rotated = bool(first.transform.b or first.transform.d)
+    left, top = first.bounds.left, first.bounds.top
+    if is_rotated:
+        notes.append(f"'{first.path}' is rotated: the map is made on a north-up grid around it.")
+    if resolution is not None:
+        width = height = resolution
+    if resolution is not None or is_rotated:
+        # Whole multiples of the pixel size, so that a crop of the raster gets the same lattice.
+        left, top = math.floor(bounds.left / width) * width, math.ceil(bounds.top / height) * height
+    lattice = Grid(first.crs, left, top, width, height, 1, 1)
+    window = lattice.window_of(bounds)
+    if min(bounds.right - bounds.left, bounds.top - bounds.bottom) < min(width, height) / 2:
+        raise GridError(
+            f"A resolution of {width:g} leaves nothing of '{first.path}', which is "
+            f"{bounds.right - bounds.left:g} x {bounds.top - bounds.bottom:g} in units of {first.crs}.",
+            "Give the resolution in the units of the main raster's coordinate reference system"
+            + (" (degrees)." if parsed_crs(first.crs).is_geographic else "."),
+        )
+    return lattice.crop(window)
+
+
+def _check_overlap(acquisition: Acquisition, main: Acquisition, grid: Grid, notes: list[str]) -> None:
+    for source in acquisition.files:
+        raster = source.raster
+        try:
+            bounds = project_bounds(raster.bounds, raster.crs, grid.crs)
+        except ValueError:
+            bounds = Bounds(math.nan, math.nan, math.nan, math.nan)
+        common = bounds.intersection(grid.bounds)
+        if common is None:
+            raise GridError(
+                f"'{raster.path}' does not overlap '{main.paths[0]}': in {_name(grid.crs)} it covers "
+                f"{_text(bounds)}, and the main raster {_text(grid.bounds)}.",
+                "Check that both show the same place and carry the right coordinate reference system.",
+            )
+    covered = _covered_part(acquisition, grid)
+    if covered < 0.99:
+        notes.append(
+            f"{acquisition.sensor.title} covers about {covered:.0%} of the reference grid; "
+            "elsewhere the map is left empty."
+        )
+
+
+def _covered_part(acquisition: Acquisition, grid: Grid) -> float:
+    """Share of the reference grid inside the rectangles of the files, on a coarse raster of points."""
+    import numpy as np
+
+    xs, ys = np.meshgrid(
+        np.linspace(grid.bounds.left, grid.bounds.right, 66)[1:-1],
+        np.linspace(grid.bounds.bottom, grid.bounds.top, 66)[1:-1],
+    )
+    inside = np.zeros(xs.shape, bool)
+    for source in acquisition.files:
+        bounds = project_bounds(source.raster.bounds, source.raster.crs, grid.crs)
+        inside |= (xs >= bounds.left) & (xs <= bounds.right) & (ys >= bounds.bottom) & (ys <= bounds.top)
+    return float(inside.mean())
+
+
+def _scale_note(acquisition: Acquisition, grid: Grid) -> str:
+    own, reference = acquisition.resolution_m, grid.resolution_m()
+    where = "" if same_crs(acquisition.files[0].raster.crs, grid.crs) else ", another coordinate reference system"
+    finer, coarser = acquisition.scale.finer, acquisition.scale.coarser
+    if finer > 1:
+        how = f"read at {reference / finer:.3g} m, {finer} x {finer} pixels to a pixel of the map"
+    elif coarser > 1:
+        how = f"read at {reference * coarser:.3g} m, a pixel to {coarser} x {coarser} of the map"
+    else:
+        how = "read at the pixel size of the map"
+    return f"{acquisition.name}: {own:.3g} m{where}, {how} ({reference:.3g} m)."
+
+
+def _text(bounds: Bounds) -> str:
+    return f"x {bounds.left:.6g} to {bounds.right:.6g}, y {bounds.bottom:.6g} to {bounds.top:.6g}"
+
+
+def _name(crs: str) -> str:
+    return crs if len(crs) < 20 else parsed_crs(crs).name
+
+
+def select(scene: Scene, needed: Sequence[tuple[str, Role, str, tuple[str, ...], Scale]]) -> Scene:
+    """The scene as a model wants it: its acquisitions, bands and scales, in the model's order.
+
+    Args:
+        scene: what the user gave.
+        needed: name, role, sensor, bands and scale of each of the model's inputs.
+
+    Raises:
+        SensorError: an input or a band is missing; the message names all of them.
+    """
+    chosen, missing = [], []
+    for name, role, sensor, bands, scale in needed:
+        found = next((a for a in scene.acquisitions if a.role == role and a.sensor.name == sensor), None)
+        if found is None:
+            given = ", ".join(f"{a.sensor.name} ({a.role})" for a in scene.acquisitions)
+            missing.append(f"{sensor} as {role} input (given: {given})")
+            continue
+        lacking = [band for band in bands if band not in found.bands]
+        if lacking:
+            missing.append(f"band {', '.join(lacking)} of {sensor} in {', '.join(repr(path) for path in found.paths)}")
+        chosen.append(replace(found, name=name, bands=bands, scale=scale))
+    if missing:
+        raise SensorError(
+            f"The model needs what the rasters lack: {'; '.join(missing)}.",
+            "Give rasters of the sensors that the model was trained on, or name the sensor if it was recognised wrongly.",
+        )
+    extra = [a.name for a in scene.acquisitions if not any(a.role == c.role and a.sensor == c.sensor for c in chosen)]
+    notes = scene.notes
+    if extra:
+        notes += (f"Not used, because the model was trained without: {', '.join(extra)}.",)
+    return replace(scene, acquisitions=tuple(chosen), notes=notes)

@@ -1,0 +1,48 @@
+"""The command line that does the same as an algorithm, for the log: what was clicked can be written into a script."""
+
+import os
+import shlex
+import subprocess  # nosec B404 # only for the quoting rules of Windows; nothing is run here
+
+_COMMANDS = {"sample-scene": "sample-scene", "finetune": "finetune", "map": "map", "accuracy": "assess"}
+
+
+def command_line(job):
+    """The ``rsfusion`` command of a job.
+
+    Class names and colours from a layer's style have no option; they are in the job file alone.
+
+    Args:
+        job: plain data, as ``core/jobs/schemas.py`` has it.
+
+    Returns:
+        One line, quoted for the shell of this system.
+    """
+    words = ["rsfusion", _COMMANDS[job["kind"]]]
+    if job["kind"] == "sample-scene":
+        words.append(job["output"])
+    for key, value in _options(job):
+        words += ["--" + key.replace("_", "-"), value]
+    return subprocess.list2cmdline(words) if os.name == "nt" else " ".join(map(shlex.quote, words))
+
+
+def _options(job):
+    """Option and value, in the order of the job; a list gives its option once a value."""
+    for key, value in job.items():
+        if key == "kind" or (key == "output" and job["kind"] == "sample-scene"):
+            continue
+        if key == "inputs":
+            yield from _options(dict(value, kind=""))
+        elif key in ("labels", "reference"):
+            yield key, value["path"]
+            for part in ("layer", "class_field", "class_scheme"):
+                if value.get(part) is not None:
+                    yield part, str(value[part])
+        elif key == "extent":
+            yield key, ",".join(repr(value[side]) for side in ("left", "bottom", "right", "top"))
+            yield "extent_crs", value["crs"]
+        elif isinstance(value, list):
+            for entry in value:
+                yield key, str(entry)
+        else:
+            yield key, str(value)

@@ -1,0 +1,200 @@
+"""The parameters that several algorithms have alike, and what they become in a job."""
+
+import os
+
+from qgis.core import (
+    QgsProcessingException,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterMultipleLayers,
+    QgsProcessingParameterNumber,
+    QgsRasterLayer,
+)
+
+from ..compat import RASTER
+from ..layers.rasters import crs_warning, raster_path
+from ..layers.vectors import EXPORT_LAYER, VectorExport, plain_file, style_classes
+from ..texts import tr
+from .choices import AUTO, DEVICES, SENSORS, SENTINEL2_OFFSETS
+
+ROLES = ("OPTICAL", "SAR", "ELEVATION", "OTHER")
+"""The roles of rasters, in the order in which one of them becomes the main one."""
+
+
+def add_inputs(algorithm):
+    """Declares the rasters by role, their sensors, the resolution and the offset of Sentinel-2."""
+    descriptions = {
+        "OPTICAL": tr("Optical rasters"),
+        "SAR": tr("SAR rasters"),
+        "ELEVATION": tr("Elevation rasters"),
+        "OTHER": tr("Other rasters"),
+    }
+    helps = {
+        "OPTICAL": tr("Satellite, aerial or hyperspectral images. Several files may tile the ground."),
+        "SAR": tr("Radar backscatter, in dB or linear. Several files may tile the ground."),
+        "ELEVATION": tr("Terrain or surface model or height above ground, in metres."),
+        "OTHER": tr("Anything else that may tell classes apart: indices, temperature, texture."),
+    }
+    anything = tr("Each raster keeps its own grid and coordinate reference system. At least one raster is needed.")
+    for role in ROLES:
+        layers = QgsProcessingParameterMultipleLayers(role, descriptions[role], RASTER, optional=True)
+        algorithm.add(layers, helps[role] + " " + anything)
+    for role in ROLES:
+        sensor = _choice(role + "_SENSOR", tr("Sensor of: {}").format(descriptions[role]), (AUTO,) + SENSORS[role])
+        algorithm.add(sensor, tr("Which sensor the rasters come from. 'auto' finds out from their bands and metadata."), True)
+    resolution = QgsProcessingParameterNumber(
+        "RESOLUTION", tr("Resolution"), QgsProcessingParameterNumber.Type.Double, None, True, 0.0
+    )
+    algorithm.add(
+        resolution,
+        tr(
+            "Pixel size of the map, in the units of the main raster's coordinate reference system. By default the main"
+            " raster's own: the first optical one, else the first of SAR, elevation, other."
+        ),
+        True,
+    )
+    algorithm.add(
+        _choice("SENTINEL2_OFFSET", tr("Sentinel-2 values carry the +1000 offset"), SENTINEL2_OFFSETS),
+        tr(
+            "Since processing baseline 04.00 (January 2022) Sentinel-2 digital numbers are 1000 higher. 'auto' takes it"
+            " from the metadata, or from the values with a warning."
+        ),
+        True,
+    )
+
+
+def add_device(algorithm):
+    """Declares the choice of the device."""
+    algorithm.add(
+        _choice("DEVICE", tr("Device"), DEVICES),
+        tr("Where the model computes: 'cuda' is an NVIDIA card, 'mps' an Apple chip, 'auto' the best there is."),
+        True,
+    )
+
+
+def _choice(key, description, values):
+    return QgsProcessingParameterEnum(key, description, list(values), False, values[0], False, True)
+
+
+def inputs_given(parameters):
+    """Whether at least one raster is asked for."""
+    return any(_entries(parameters.get(role)) for role in ROLES)
+
+
+def inputs_from_parameters(algorithm, parameters, context, feedback):
+    """The ``inputs`` of a job.
+
+    Raises:
+        LayerError: a raster is not a file.
+        QgsProcessingException: a raster cannot be opened.
+    """
+    inputs = {}
+    for role in ROLES:
+        layers = raster_layers(algorithm, parameters, role, context)
+        if not layers:
+            continue
+        for warning in filter(None, map(crs_warning, layers)):
+            feedback.pushWarning(warning)
+        inputs[role.lower()] = [raster_path(layer) for layer in layers]
+        inputs[role.lower() + "_sensor"] = algorithm.parameterAsEnumString(parameters, role + "_SENSOR", context)
+    resolution = algorithm.optional_number(parameters, "RESOLUTION", context)
+    if resolution is not None:
+        if resolution <= 0:
+            text = tr("RESOLUTION: {} is not a pixel size; give a positive one.")
+            raise QgsProcessingException(text.format(resolution))
+        inputs["resolution"] = resolution
+    inputs["sentinel2_offset"] = algorithm.parameterAsEnumString(parameters, "SENTINEL2_OFFSET", context)
+    return inputs
+
+
+def raster_layers(algorithm, parameters, key, context):
+    """The layers of a list parameter.
+
+    Raises:
+        QgsProcessingException: an entry is no raster that can be opened; QGIS itself leaves it out without a word.
+    """
+    layers = []
+    for entry in _entries(parameters.get(key)):
+        found = algorithm.parameterAsLayerList({key: [entry]}, key, context)
+        found = [layer for layer in found if isinstance(layer, QgsRasterLayer)]
+        if not found:
+            raise QgsProcessingException(unreadable_raster(key, entry))
+        layers += found
+    return layers
+
+
+def unreadable_raster(key, entry):
+    """The message for a value that is no raster."""
+    if isinstance(entry, str) and os.path.isabs(entry) and not os.path.exists(entry):
+        return tr("{}: the file '{}' does not exist.").format(key, entry)
+    return tr("{}: '{}' cannot be opened as a raster. Is the file complete, and is it a raster?").format(key, entry)
+
+
+def _entries(value):
+    if value is None or value == "":
+        return []
+    return [entry for entry in value if entry not in (None, "")] if isinstance(value, (list, tuple)) else [value]
+
+
+def labels_from_parameters(algorithm, parameters, key, context, folder):
+    """The labels of a job: a file, the class field, and names and colours from the layer's style.
+
+    Args:
+        key: of the feature source; the field's is ``CLASS_FIELD``.
+        folder: where a file for the worker may be written later.
+
+    Returns:
+        ``(labels, exports)``: plain data, and what has to be written first.
+
+    Raises:
+        QgsProcessingException: the layer cannot be opened or lacks the field.
+    """
+    field = algorithm.parameterAsString(parameters, "CLASS_FIELD", context)
+    source = algorithm.parameterAsSource(parameters, key, context)
+    if source is None:
+        raise QgsProcessingException(algorithm.invalidSourceError(parameters, key))
+    if source.fields().indexOf(field) < 0:
+        text = tr("CLASS_FIELD: '{}' has no field '{}'. It has: {}.")
+        raise QgsProcessingException(text.format(source.sourceName(), field, ", ".join(source.fields().names())))
+    field = source.fields().at(source.fields().indexOf(field)).name()
+    layer = algorithm.parameterAsVectorLayer(parameters, key, context)
+    path, layer_name, exports = _vector_file(parameters.get(key), source, layer, field, key, folder)
+    labels = {"path": path, "class_field": field}
+    if layer_name:
+        labels["layer"] = layer_name
+    classes = style_classes(layer, field)
+    if classes:
+        labels["classes"] = classes
+    return labels, exports
+
+
+def mask_from_parameters(algorithm, parameters, key, context, folder):
+    """The file of an optional polygon layer: ``(path or None, exports)``.
+
+    Raises:
+        QgsProcessingException: the layer cannot be opened.
+    """
+    if parameters.get(key) in (None, ""):
+        return None, []
+    source = algorithm.parameterAsSource(parameters, key, context)
+    if source is None:
+        raise QgsProcessingException(algorithm.invalidSourceError(parameters, key))
+    layer = algorithm.parameterAsVectorLayer(parameters, key, context)
+    path, layer_name, exports = _vector_file(parameters.get(key), source, layer, None, key, folder)
+    if layer_name and not exports:
+        # A mask is a path alone, and this file has several layers.
+        path, exports = _export(source, None, key, folder)
+    return path, exports
+
+
+def _vector_file(value, source, layer, field, key, folder):
+    """``(path, layer name or None, exports)`` of a feature source."""
+    plain = plain_file(value, layer, field)
+    if plain is not None:
+        return plain[0], plain[1], []
+    path, exports = _export(source, field, key, folder)
+    return path, EXPORT_LAYER, exports
+
+
+def _export(source, field, key, folder):
+    path = os.path.join(folder, key.lower() + ".gpkg")
+    return path, [VectorExport(source, source.sourceName(), field, path)]

@@ -1,0 +1,153 @@
+"""Map a scene with a model."""
+
+from qgis.core import (
+    QgsProcessingException,
+    QgsProcessingOutputString,
+    QgsProcessingParameterEnum,
+    QgsProcessingParameterExtent,
+    QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterFile,
+    QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterDestination,
+)
+
+from ..compat import VECTOR_POLYGON, crs_text
+from ..texts import tr
+from .base import JobRequest, WorkerAlgorithm
+from .choices import FORMATS
+from .inputs import (
+    ROLES,
+    add_device,
+    add_inputs,
+    inputs_from_parameters,
+    inputs_given,
+    mask_from_parameters,
+    raster_layers,
+)
+
+
+class LandCoverMap(WorkerAlgorithm):
+    """``rsfusion:landcovermap``."""
+
+    STYLED_OUTPUTS = ("OUTPUT", "CONFIDENCE", "PROBABILITIES")
+
+    def name(self):
+        return "landcovermap"
+
+    def displayName(self):
+        return tr("Multimodal land-cover map")
+
+    def group(self):
+        return tr("Mapping")
+
+    def groupId(self):
+        return "mapping"
+
+    def tags(self):
+        return tr("classify,predict,inference,deep learning,land cover,land use,fusion").split(",")
+
+    def shortHelpString(self):
+        return tr(
+            "<p>Maps land cover with a model made by 'Fine-tune on labels', from the same kinds of rasters that the"
+            " model was trained on. The rasters may lie on different grids and in different coordinate reference"
+            " systems.</p>"
+            "<p>The map comes with class names, colours and areas. On request a second raster tells how sure the model"
+            " is of each pixel, in percent, and a third one the probability of each class.</p>"
+        )
+
+    def initAlgorithm(self, configuration=None):
+        add_inputs(self)
+        self.add(
+            QgsProcessingParameterFile("MODEL", tr("Model"), fileFilter=tr("Model files (*.safetensors)")),
+            tr("Model file (.safetensors) made by 'Fine-tune on labels'."),
+        )
+        self.add(
+            QgsProcessingParameterExtent("EXTENT", tr("Extent"), optional=True),
+            tr("Part of the scene to map. By default the main raster's extent."),
+        )
+        self.add(
+            QgsProcessingParameterFeatureSource("MASK", tr("Mask"), [VECTOR_POLYGON], optional=True),
+            tr("Polygons outside which nothing is mapped."),
+        )
+        self.add(
+            QgsProcessingParameterNumber(
+                "OVERLAP", tr("Overlap of tiles"), QgsProcessingParameterNumber.Type.Double, 0.25, False, 0.0, 0.75
+            ),
+            tr("Part of a tile that it shares with its neighbour. More hides the seams better and takes longer."),
+            True,
+        )
+        add_device(self)
+        self.add(
+            QgsProcessingParameterEnum("FORMAT", tr("Format"), list(FORMATS), False, FORMATS[0], False, True),
+            tr("'gtiff' is a tiled, compressed GeoTIFF; 'cog' a cloud-optimised one with overviews."),
+            True,
+        )
+        self.add(
+            QgsProcessingParameterRasterDestination("OUTPUT", tr("Land-cover map")),
+            tr("Class raster to write (.tif)."),
+        )
+        self.add(
+            QgsProcessingParameterRasterDestination("CONFIDENCE", tr("Confidence"), None, True, False),
+            tr("Raster to write with the probability of the mapped class, in percent."),
+        )
+        self.add(
+            QgsProcessingParameterRasterDestination("PROBABILITIES", tr("Class probabilities"), None, True, False),
+            tr("Raster to write with the probability of each class, a band a class."),
+        )
+        self.addOutput(QgsProcessingOutputString("DEVICE_USED", tr("Device used")))
+
+    def problem_with(self, parameters, context):
+        if not inputs_given(parameters):
+            return tr("No raster was given. Give at least one of OPTICAL, SAR, ELEVATION and OTHER.")
+        return super().problem_with(parameters, context)
+
+    def job_from_parameters(self, parameters, context, feedback, folder):
+        inputs = inputs_from_parameters(self, parameters, context, feedback)
+        mask, exports = mask_from_parameters(self, parameters, "MASK", context, folder)
+        job = {
+            "kind": "map",
+            "inputs": inputs,
+            "model": self.path_of(parameters, "MODEL", context),
+            "extent": self._extent(parameters, context),
+            "mask": mask,
+            "overlap": self.parameterAsDouble(parameters, "OVERLAP", context),
+            "device": self.parameterAsEnumString(parameters, "DEVICE", context),
+            "format": self.parameterAsEnumString(parameters, "FORMAT", context),
+            "output": self.destination_layer(parameters, "OUTPUT", context),
+            "confidence": self.destination_layer(parameters, "CONFIDENCE", context),
+            "probabilities": self.destination_layer(parameters, "PROBABILITIES", context),
+        }
+        return JobRequest({key: value for key, value in job.items() if value is not None}, exports)
+
+    def _extent(self, parameters, context):
+        """The rectangle that is asked for, with its coordinate reference system; None for none.
+
+        Raises:
+            QgsProcessingException: it has no area.
+        """
+        if parameters.get("EXTENT") in (None, ""):
+            return None
+        extent = self.parameterAsExtent(parameters, "EXTENT", context)
+        if extent.isNull() or extent.isEmpty():
+            raise QgsProcessingException(
+                tr("EXTENT: '{}' is no rectangle with an area. Write it as xmin,xmax,ymin,ymax [EPSG:code].").format(
+                    parameters["EXTENT"]
+                )
+            )
+        crs = self.parameterAsExtentCrs(parameters, "EXTENT", context)
+        if not crs.isValid():
+            crs = self._main_raster_crs(parameters, context)
+        return {
+            "left": extent.xMinimum(),
+            "bottom": extent.yMinimum(),
+            "right": extent.xMaximum(),
+            "top": extent.yMaximum(),
+            "crs": crs_text(crs),
+        }
+
+    def _main_raster_crs(self, parameters, context):
+        """What the coordinates of an extent without a coordinate reference system are taken for."""
+        for role in ROLES:
+            for layer in raster_layers(self, parameters, role, context):
+                return layer.crs()
+        raise QgsProcessingException(tr("EXTENT: give its coordinate reference system, as in '... [EPSG:32633]'."))
