@@ -58,7 +58,7 @@ class DeviceError(RsfusionError):
     """A device that was asked for and is not there."""
 
 
-class Cancelled(RsfusionError):
+class Cancelled(RsfusionError):  # noqa: N818 - the user's wish, no error
     """The user stopped the job."""
 
     exit_code = 130

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from core.assessment.area_adjusted import AreaAdjusted
 from core.assessment.confusion import Accuracy, AccuracyInterval, checked_counts
+from core.finetuning.records import EpochRecord
 from core.labels.scheme import ClassScheme
 
 ByteArray = NDArray[np.uint8]
@@ -37,24 +38,6 @@ class ModelScore:
     interval: AccuracyInterval | None = None
     seconds: float | None = None
     note: str = ""
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One epoch of training; NaN where it was not measured.
-
-    Attributes:
-        epoch: counted from 1.
-        training_loss, validation_loss: means over the labelled pixels.
-        validation_macro_f1: 0..1.
-        learning_rate: at the end of the epoch.
-    """
-
-    epoch: int
-    training_loss: float
-    validation_loss: float
-    validation_macro_f1: float
-    learning_rate: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)

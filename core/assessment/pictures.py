@@ -24,7 +24,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from core.assessment.confusion import checked_counts
-from core.assessment.contents import ByteArray, EpochRecord, ModelScore
+from core.assessment.contents import ByteArray, ModelScore
+from core.finetuning.records import EpochRecord
 from core.labels.scheme import NODATA_CODE, ClassScheme
 
 INK = "#1d2733"

@@ -34,7 +34,7 @@ class Predictions:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """(n,) the class with the highest score."""
-        return self.scores.argmax(axis=1)
+        return np.asarray(self.scores.argmax(axis=1), dtype=np.int64)
 
 
 def predict_labelled(model: nn.Module, data: TrainingData, features: NDArray[np.bool_], device: torch.device) -> Predictions:

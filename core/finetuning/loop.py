@@ -161,7 +161,7 @@ def _train_epoch(
                 label_smoothing=settings.label_smoothing,
             )
             run.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_LIMIT)
             run.optimizer.step()
             run.schedule.step()

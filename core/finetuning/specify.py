@@ -7,7 +7,7 @@ import numpy as np
 from core.errors import RasterError
 from core.models.specification import ArchitectureName, BandSpecification, ModalitySpecification, ModelSpecification
 from core.scenes.scene import Acquisition, Scene
-from core.sensors import band_statistics, robust_statistics
+from core.sensors import robust_statistics
 
 FLAT = 1e-6
 """A band that varies less than this around its mean tells nothing; its spread counts as one."""
@@ -29,8 +29,10 @@ def _specify_modality(acquisition: Acquisition) -> ModalitySpecification:
         source = next(source for source in acquisition.files if source.band_index(name) is not None)
         # The band as this file holds it: without the registry's statistics where its values are not physical.
         band = next(band for band in source.identified.bands if band.name == name)
-        known = band_statistics(acquisition.sensor, band)
-        mean, deviation = known if known is not None else _scene_statistics(acquisition, name)
+        if band.mean is not None and band.standard_deviation is not None:
+            mean, deviation = band.mean, band.standard_deviation
+        else:
+            mean, deviation = _scene_statistics(acquisition, name)
         bands.append(BandSpecification(name=name, mean=mean, standard_deviation=deviation if deviation > FLAT else 1.0))
     return ModalitySpecification(
         name=acquisition.name,

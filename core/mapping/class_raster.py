@@ -38,7 +38,8 @@ class ClassRaster:
         """(rows, columns) codes of a window inside the grid; 0 = nodata."""
         with open_raster(self.path) as dataset:
             stored = read_stored(dataset, [1], window)[0]
-        return np.nan_to_num(stored, nan=0.0).astype(np.uint8)
+        codes: NDArray[np.uint8] = np.nan_to_num(stored, nan=0.0).astype(np.uint8)
+        return codes
 
 
 def open_class_raster(path: str) -> ClassRaster:

@@ -152,7 +152,7 @@ def valid_pixels(values: NDArray[np.float32], acquisition: Acquisition) -> NDArr
     Returns:
         (reference rows, reference columns) bool.
     """
-    complete = ~np.isnan(values).any(axis=0)
+    complete = np.asarray(np.isfinite(values).all(axis=0))
     finer, coarser = acquisition.scale.finer, acquisition.scale.coarser
     if finer > 1:
         rows, columns = complete.shape

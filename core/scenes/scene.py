@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from core.errors import GridError, RasterError, SensorError
 from core.scenes.grid import (
     Bounds,
@@ -18,6 +20,7 @@ from core.scenes.grid import (
 )
 from core.scenes.raster_file import RasterFile, read_raster_file
 from core.sensors import IdentifiedRaster, Role, Sensor, identify
+from core.sensors.sentinel2_offset import OffsetSetting, sentinel2_offset
 
 ROLES: tuple[Role, ...] = ("optical", "sar", "other", "elevation")
 """In the order in which they are asked to lead the scene: an elevation model is the last to say what a map shows."""
@@ -78,7 +81,7 @@ class SceneRequest:
     paths: Mapping[Role, Sequence[str]]
     sensors: Mapping[Role, str] = field(default_factory=dict)
     resolution: float | None = None
-    sentinel2_offset: str = "auto"
+    sentinel2_offset: OffsetSetting = "auto"
 
 
 @dataclass(frozen=True)
@@ -153,15 +156,17 @@ def _acquisitions_of_role(
 ) -> Iterable[Acquisition]:
     """Groups the files of a role by sensor; files of one sensor tile the ground or hold different bands."""
     groups: dict[str, list[SourceFile]] = {}
-    for path in request.paths.get(role, ()):
-        raster = read_raster_file(path)
-        identified = identify(
-            raster.description, request.sensors.get(role, "auto"), role, sentinel2_offset=request.sentinel2_offset
-        )
+    wanted = request.sensors.get(role, "auto")
+    for raster in [read_raster_file(path) for path in request.paths.get(role, ())]:
         _check_not_constant(raster)
-        notes.extend(identified.notes)
-        warnings.extend(identified.warnings)
+        identified = identify(raster.description, wanted, role, request.sentinel2_offset)
         groups.setdefault(identified.match.sensor.name, []).append(SourceFile(raster, identified))
+    for name, files in groups.items():
+        if name.startswith("sentinel2") and len(files) > 1 and request.sentinel2_offset == "auto":
+            groups[name] = _agree_on_offset(files, wanted, role)
+        for source in groups[name]:
+            notes.extend(source.identified.notes)
+            warnings.extend(source.identified.warnings)
     for files in groups.values():
         sensor = files[0].identified.match.sensor
         present = {band for source in files for band, _ in source.identified.match.bands}
@@ -169,6 +174,21 @@ def _acquisitions_of_role(
         if len(files) > 1:
             notes.append(f"{sensor.title}: {len(files)} files make one acquisition of {len(bands)} bands.")
         yield Acquisition(sensor.name, role, sensor, bands, tuple(files))
+
+
+def _agree_on_offset(files: list[SourceFile], sensor: str, role: Role) -> list[SourceFile]:
+    """Tiles of one product carry the offset all or none: the darkest of them tell for those that show no dark ground."""
+    decisions = [sentinel2_offset(source.raster.description, source.identified.match) for source in files]
+    if len({decision.applies for decision in decisions}) == 1 or any(d.how == "metadata" for d in decisions):
+        return files
+
+    def darkest(source: SourceFile) -> float:
+        sample = source.raster.description.sample
+        return math.inf if sample is None else float(np.nanmin(sample))
+
+    applies = decisions[min(range(len(files)), key=lambda number: darkest(files[number]))].applies
+    setting: OffsetSetting = "yes" if applies else "no"
+    return [replace(s, identified=identify(s.raster.description, sensor, role, setting)) for s in files]
 
 
 def _check_not_constant(raster: RasterFile) -> None:
@@ -242,8 +262,6 @@ def _check_overlap(acquisition: Acquisition, main: Acquisition, grid: Grid, note
 
 def _covered_part(acquisition: Acquisition, grid: Grid) -> float:
     """Share of the reference grid inside the rectangles of the files, on a coarse raster of points."""
-    import numpy as np
-
     xs, ys = np.meshgrid(
         np.linspace(grid.bounds.left, grid.bounds.right, 66)[1:-1],
         np.linspace(grid.bounds.bottom, grid.bounds.top, 66)[1:-1],

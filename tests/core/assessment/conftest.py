@@ -12,7 +12,8 @@ import pytest
 
 from core.assessment.area_adjusted import area_adjusted_accuracy
 from core.assessment.confusion import AccuracyInterval, accuracy, bootstrap_interval, confusion_matrix
-from core.assessment.contents import AccuracyReport, EpochRecord, ModelScore, TrainingReport
+from core.assessment.contents import AccuracyReport, ModelScore, TrainingReport
+from core.finetuning.records import EpochRecord
 from core.labels.scheme import ClassScheme, LandCoverClass
 
 CLASSES = (

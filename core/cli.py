@@ -1,0 +1,288 @@
+"""The command line: the jobs of ``core.jobs.schemas`` as commands, with the same keys.
+
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+import core
+from core.jobs.events import Event, JobContext, Sink, json_lines
+from core.jobs.schemas import (
+    AccuracyJob,
+    AnyJob,
+    FinetuneJob,
+    Inputs,
+    Labels,
+    MapJob,
+    SampleSceneJob,
+    parse_job,
+    read_job,
+)
+
+app = typer.Typer(
+    name="rsfusion",
+    help="Land-cover maps from whatever sensors see the ground.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _help(schema: Any, name: str) -> str:
+    return str(schema.model_fields[name].description)
+
+
+def _inputs_option(name: str) -> Any:
+    return typer.Option(help=_help(Inputs, name) + " May be given several times.")
+
+
+Optical = Annotated[list[str] | None, _inputs_option("optical")]
+Sar = Annotated[list[str] | None, _inputs_option("sar")]
+Elevation = Annotated[list[str] | None, _inputs_option("elevation")]
+Other = Annotated[list[str] | None, _inputs_option("other")]
+OpticalSensor = Annotated[str, typer.Option(help=_help(Inputs, "optical_sensor"))]
+SarSensor = Annotated[str, typer.Option(help=_help(Inputs, "sar_sensor"))]
+ElevationSensor = Annotated[str, typer.Option(help=_help(Inputs, "elevation_sensor"))]
+OtherSensor = Annotated[str, typer.Option(help=_help(Inputs, "other_sensor"))]
+Resolution = Annotated[float | None, typer.Option(help=_help(Inputs, "resolution"))]
+Sentinel2OffsetOption = Annotated[str, typer.Option(help=_help(Inputs, "sentinel2_offset"))]
+ClassField = Annotated[str, typer.Option(help=_help(Labels, "class_field"))]
+Layer = Annotated[str | None, typer.Option(help=_help(Labels, "layer"))]
+ClassSchemeOption = Annotated[str, typer.Option(help=_help(Labels, "class_scheme"))]
+Json = Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line, instead of progress bars.")]
+
+
+@app.command("sample-scene")
+def sample_scene(
+    output: Annotated[str, typer.Argument(help=_help(SampleSceneJob, "output"))],
+    size: Annotated[int, typer.Option(help=_help(SampleSceneJob, "size"))] = 500,
+    seed: Annotated[int, typer.Option(help=_help(SampleSceneJob, "seed"))] = 0,
+    json: Json = False,
+) -> None:
+    """Write a simulated scene with rasters, truth and polygons."""
+    _execute({"kind": "sample-scene", "output": output, "size": size, "seed": seed}, json)
+
+
+@app.command()
+def finetune(
+    labels: Annotated[str, typer.Option(help=_help(Labels, "path"))],
+    class_field: ClassField,
+    output_model: Annotated[str, typer.Option(help=_help(FinetuneJob, "output_model"))],
+    optical: Optical = None,
+    sar: Sar = None,
+    elevation: Elevation = None,
+    other: Other = None,
+    optical_sensor: OpticalSensor = "auto",
+    sar_sensor: SarSensor = "auto",
+    elevation_sensor: ElevationSensor = "auto",
+    other_sensor: OtherSensor = "auto",
+    resolution: Resolution = None,
+    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    layer: Layer = None,
+    class_scheme: ClassSchemeOption = "auto",
+    base_model: Annotated[str | None, typer.Option(help=_help(FinetuneJob, "base_model"))] = None,
+    architecture: Annotated[str, typer.Option(help=_help(FinetuneJob, "architecture"))] = "unet_intermediate",
+    epochs: Annotated[int, typer.Option(help=_help(FinetuneJob, "epochs"))] = 40,
+    seed: Annotated[int, typer.Option(help=_help(FinetuneJob, "seed"))] = 0,
+    device: Annotated[str, typer.Option(help=_help(FinetuneJob, "device"))] = "auto",
+    validation_fraction: Annotated[float, typer.Option(help=_help(FinetuneJob, "validation_fraction"))] = 0.3,
+    block_size: Annotated[float | None, typer.Option(help=_help(FinetuneJob, "block_size"))] = None,
+    report: Annotated[str | None, typer.Option(help=_help(FinetuneJob, "report"))] = None,
+    json: Json = False,
+) -> None:
+    """Train a model on drawn labels."""
+    inputs = _inputs(locals())
+    _execute(
+        {
+            "kind": "finetune",
+            "inputs": inputs,
+            "labels": _labels(labels, layer, class_field, class_scheme),
+            "base_model": base_model,
+            "architecture": architecture,
+            "epochs": epochs,
+            "seed": seed,
+            "device": device,
+            "validation_fraction": validation_fraction,
+            "block_size": block_size,
+            "output_model": output_model,
+            "report": report,
+        },
+        json,
+    )
+
+
+@app.command("map")
+def map_scene(
+    model: Annotated[str, typer.Option(help=_help(MapJob, "model"))],
+    output: Annotated[str, typer.Option(help=_help(MapJob, "output"))],
+    optical: Optical = None,
+    sar: Sar = None,
+    elevation: Elevation = None,
+    other: Other = None,
+    optical_sensor: OpticalSensor = "auto",
+    sar_sensor: SarSensor = "auto",
+    elevation_sensor: ElevationSensor = "auto",
+    other_sensor: OtherSensor = "auto",
+    resolution: Resolution = None,
+    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    extent: Annotated[
+        str | None, typer.Option(help=_help(MapJob, "extent") + " Written left,right,bottom,top [EPSG:code].")
+    ] = None,
+    mask: Annotated[str | None, typer.Option(help=_help(MapJob, "mask"))] = None,
+    overlap: Annotated[float, typer.Option(help=_help(MapJob, "overlap"))] = 0.25,
+    device: Annotated[str, typer.Option(help=_help(MapJob, "device"))] = "auto",
+    format: Annotated[str, typer.Option(help=_help(MapJob, "format"))] = "gtiff",
+    confidence: Annotated[str | None, typer.Option(help=_help(MapJob, "confidence"))] = None,
+    probabilities: Annotated[str | None, typer.Option(help=_help(MapJob, "probabilities"))] = None,
+    json: Json = False,
+) -> None:
+    """Map a scene with a model."""
+    inputs = _inputs(locals())
+    _execute(
+        {
+            "kind": "map",
+            "inputs": inputs,
+            "model": model,
+            "extent": _extent(extent),
+            "mask": mask,
+            "overlap": overlap,
+            "device": device,
+            "format": format,
+            "output": output,
+            "confidence": confidence,
+            "probabilities": probabilities,
+        },
+        json,
+    )
+
+
+@app.command()
+def assess(
+    map_: Annotated[str, typer.Option("--map", help=_help(AccuracyJob, "map"))],
+    reference: Annotated[str, typer.Option(help=_help(Labels, "path"))],
+    class_field: ClassField,
+    layer: Layer = None,
+    report: Annotated[str | None, typer.Option(help=_help(AccuracyJob, "report"))] = None,
+    json: Json = False,
+) -> None:
+    """Compare a map with reference polygons or points."""
+    _execute(
+        {
+            "kind": "accuracy",
+            "map": map_,
+            "reference": _labels(reference, layer, class_field, "auto"),
+            "report": report,
+        },
+        json,
+    )
+
+
+@app.command()
+def run(
+    job: Annotated[Path, typer.Argument(help="JSON file with a job, as the other commands and QGIS make it.")],
+    json: Json = False,
+) -> None:
+    """Run a job from its file."""
+    _execute(job, json)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(core.__version__)
+
+
+def _inputs(options: dict[str, Any]) -> dict[str, Any]:
+    """The inputs among a command's options; lists that were not given are empty."""
+    roles = ("optical", "sar", "elevation", "other")
+    return {name: options[name] or [] if name in roles else options[name] for name in Inputs.model_fields}
+
+
+def _labels(path: str, layer: str | None, class_field: str, class_scheme: str) -> dict[str, Any]:
+    return {"path": path, "layer": layer, "class_field": class_field, "class_scheme": class_scheme}
+
+
+def _extent(text: str | None) -> dict[str, Any] | None:
+    """An extent as QGIS writes it: ``left,right,bottom,top [EPSG:code]``."""
+    if text is None:
+        return None
+    numbers, _, crs = text.partition("[")
+    try:
+        left, right, bottom, top = (float(part) for part in numbers.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not left,right,bottom,top [EPSG:code].") from None
+    if not crs.strip():
+        raise typer.BadParameter(f"'{text}' lacks its coordinate reference system: left,right,bottom,top [EPSG:code].")
+    return {"left": left, "right": right, "bottom": bottom, "top": top, "crs": crs.strip().rstrip("]").strip()}
+
+
+class _ProgressBar:
+    """A sink that draws a bar for progress and prints what is said above it."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=100, bar_format="{percentage:3.0f}% |{bar:24}| {elapsed} {desc}", file=sys.stderr)
+
+    def __call__(self, event: Event) -> None:
+        match event["event"]:
+            case "progress":
+                if event["phase"]:
+                    self._bar.set_description_str(event["phase"], refresh=False)
+                self._bar.update(100 * event["fraction"] - self._bar.n)
+            case "log":
+                prefix = "Warning: " if event["level"] == "warning" else ""
+                self._bar.write(prefix + event["text"], file=sys.stderr)
+            case "result":
+                self._bar.close()
+                for key, value in event["outputs"].items():
+                    if value != "":
+                        typer.echo(f"{key}: {value}")
+            case "error":
+                self._bar.close()
+                typer.echo(event.get("traceback", ""), err=True, nl=False)
+                typer.echo(f"Error: {event['message']} {event['hint']}".rstrip(), err=True)
+            case "cancelled":
+                self._bar.close()
+                typer.echo("Cancelled.", err=True)
+
+
+def _execute(job: dict[str, Any] | Path, as_json: bool) -> None:
+    """Runs a job and ends the process with its exit code. Ctrl-C stops it at its next step."""
+    from core.jobs.runner import report_failure, run_and_report
+
+    sink: Sink = json_lines(sys.stdout) if as_json else _ProgressBar()
+    context = JobContext(sink)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        context.cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        parsed: AnyJob = read_job(job) if isinstance(job, Path) else parse_job(job)
+    except Exception as error:
+        raise typer.Exit(report_failure(error, context)) from None
+    try:
+        code = run_and_report(parsed, context)
+    except KeyboardInterrupt:
+        context.send({"event": "cancelled"})
+        code = 130
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Entry point of the command ``rsfusion``."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
