@@ -127,7 +127,7 @@ def confusion_picture(confusion: NDArray[np.integer], names: Sequence[str]) -> F
     longest = max(len(line) for label in top_labels for line in label.split("\n")) * 0.6 * tick_size / 72
     above = (0.3 + 0.71 * longest) if slanted else (0.15 + longest)
     below = 0.3
-    cell = min(0.62, (WIDTH - 2.2) / n_classes)
+    cell = min(0.56, (WIDTH - 2.2) / n_classes)
     side = cell * n_classes
     height = side + above + below
     figure = Figure(figsize=(WIDTH, height))
@@ -196,13 +196,13 @@ def curves_picture(curves: Sequence[EpochRecord], best_epoch: int | None) -> Fig
 
 
 def _mark_best(axes: Axes, best: EpochRecord, epochs: Sequence[int]) -> None:
+    """Marks the score that was kept; its text stands at the foot of the line, where curves seldom run."""
     left_half = best.epoch <= (epochs[0] + epochs[-1]) / 2
-    high = best.validation_macro_f1 > 0.3
     axes.plot([best.epoch], [best.validation_macro_f1], marker="o", markersize=4.5, color=SECOND)
     axes.annotate(
         f"kept: epoch {best.epoch}, {best.validation_macro_f1:.3f}",
-        (best.epoch, best.validation_macro_f1),
-        xytext=(6 if left_half else -6, -24 if high else 16),
+        (best.epoch, 0.0),
+        xytext=(6 if left_half else -6, 6),
         textcoords="offset points",
         ha="left" if left_half else "right",
         fontsize=8,

@@ -10,7 +10,8 @@ from core.models.blocks import STATISTICS_WINDOWS, NeighbourhoodStatistics, Norm
 from core.models.specification import ModalitySpecification
 
 RELIEF = ((9, 5.0), (33, 20.0))
-"""Neighbourhood in pixels and height in metres that counts as one: trees and houses, then slopes and valleys."""
+"""Neighbourhoods, in pixels of the map or of the modality if that is coarser, and the height in metres that counts as
+one in each: trees and houses, then slopes and valleys."""
 
 
 class Stem(nn.Module):
@@ -40,7 +41,7 @@ class Stem(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         # values: (B, C, H * finer / coarser, W * finer / coarser), physical, NaN = missing -> (B, channels, H, W)
-        values = _relief(values) if self.normalisation is None else self.normalisation(values)
+        values = _relief(values, self.scale.finer) if self.normalisation is None else self.normalisation(values)
         if self.scale.coarser > 1:
             factor = float(self.scale.coarser)
             values = functional.interpolate(values, scale_factor=factor, mode="bilinear", align_corners=False)
@@ -55,27 +56,36 @@ def stem_radius(specification: ModalitySpecification) -> int:
     """Reference pixels around a pixel that its stem looks at; an upper bound."""
     own = max(window for window, _ in RELIEF) // 2 if _is_relief(specification) else 0
     scale = specification.scale
-    # Interpolation reaches to the next coarse pixel, averaging to the edge of the reference pixel.
-    on_reference = -(-own // scale.finer) + (own + 1) * (scale.coarser - 1) + (scale.coarser > 1)
-    return on_reference + max(STATISTICS_WINDOWS) // 2
+    # Interpolation reaches to the next coarse pixel.
+    return (own + (scale.coarser > 1)) * scale.coarser + max(STATISTICS_WINDOWS) // 2
 
 
 def _is_relief(specification: ModalitySpecification) -> bool:
     return specification.kind == "elevation" and specification.sensor != "height_above_ground"
 
 
-def _relief(heights: Tensor) -> Tensor:
-    """(B, C, H, W) heights in metres, NaN = missing -> (B, C * 2, H, W) differences from the surroundings' mean."""
+def _relief(heights: Tensor, finer: int) -> Tensor:
+    """Heights above the mean of the surroundings, one channel for each neighbourhood of ``RELIEF``.
+
+    Args:
+        heights: (B, C, H, W) metres, NaN = missing.
+        finer: pixels of ``heights`` along one of those that neighbourhoods are counted in.
+
+    Returns:
+        (B, C * 2, H, W); zero where the height is missing.
+    """
     present = torch.isfinite(heights)
     known = present.to(heights.dtype)
-    # A float32 holds a height of 8000 m to half a millimetre, but its square not even to a metre: centre it first.
+    # A float32 holds a height of 8000 m to half a millimetre, but sums of many no longer: centre them first.
     centre = torch.where(present, heights, torch.zeros_like(heights)).sum((2, 3), keepdim=True)
     centre = centre / known.sum((2, 3), keepdim=True).clamp_min(1.0)
     centred = torch.where(present, heights - centre, torch.zeros_like(heights))
+    coarse, share = functional.avg_pool2d(centred, finer), functional.avg_pool2d(known, finer)
     parts = []
     for window, metres in RELIEF:
-        mean = box_mean(centred, window) / box_mean(known, window).clamp_min(1e-6)
-        # The logarithm keeps a cliff from drowning a hedge.
+        mean = box_mean(coarse, window) / box_mean(share, window).clamp_min(1e-6)
+        mean = mean.repeat_interleave(finer, dim=2).repeat_interleave(finer, dim=3)
         relief = (centred - mean) / metres
+        # The logarithm keeps a cliff from drowning a hedge.
         parts.append(torch.where(present, relief.sign() * relief.abs().log1p(), torch.zeros_like(relief)))
     return torch.cat(parts, dim=1)

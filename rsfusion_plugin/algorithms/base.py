@@ -213,7 +213,8 @@ class WorkerAlgorithm(RsfusionAlgorithm):
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
         names = [definition.name() for definition in self.outputDefinitions()]
-        self._results = {name: outputs.get(name) for name in names}
+        # The worker writes an output that was not asked for as an empty text.
+        self._results = {name: None if outputs.get(name) == "" else outputs.get(name) for name in names}
         return self._results
 
     def postProcessAlgorithm(self, context, feedback):
@@ -227,8 +228,11 @@ def _new_log():
     folder = os.path.join(data_folder(), "logs")
     try:
         os.makedirs(folder, exist_ok=True)
-        for name in sorted(os.listdir(folder))[: -_LOGS_KEPT + 1]:
+        logs = sorted(name for name in os.listdir(folder) if name.startswith("worker-"))
+        for name in logs[: -_LOGS_KEPT + 1]:
             os.remove(os.path.join(folder, name))
     except OSError:
         return None  # a profile that cannot be written to has no logs
-    return os.path.join(folder, "worker-{}-{}.log".format(time.strftime("%Y%m%d-%H%M%S"), os.getpid()))
+    # The names sort by time, and two jobs that start in the same second have two names.
+    name = "worker-{}-{:09d}.log".format(time.strftime("%Y%m%d-%H%M%S"), time.time_ns() % 10**9)
+    return os.path.join(folder, name)

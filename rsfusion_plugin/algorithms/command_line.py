@@ -39,8 +39,8 @@ def _options(job):
                 if value.get(part) is not None:
                     yield part, str(value[part])
         elif key == "extent":
-            yield key, ",".join(repr(value[side]) for side in ("left", "bottom", "right", "top"))
-            yield "extent_crs", value["crs"]
+            sides = ",".join(repr(value[side]) for side in ("left", "right", "bottom", "top"))
+            yield key, "{} [{}]".format(sides, value["crs"])
         elif isinstance(value, list):
             for entry in value:
                 yield key, str(entry)

@@ -24,7 +24,7 @@ SET_UP_HINT = (
     " the worker's packages in the Processing settings of RS Fusion or in the environment variable RSFUSION_PYTHON."
 )
 
-_PLUGIN_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PLUGIN_FOLDER = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 FoundPython = namedtuple("FoundPython", ["path", "origin"])
 FoundPython.__doc__ = """A Python for the worker.

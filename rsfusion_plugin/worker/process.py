@@ -26,7 +26,7 @@ from .errors import WorkerCancelledError, WorkerError
 PROTOCOL = 1
 """The version of the events that this plugin understands; the same number stands in ``core/jobs/events.py``."""
 
-CANCEL_GRACE_SECONDS = 5.0
+CANCEL_GRACE_SECONDS = 10.0
 """How long a cancelled worker has to remove its half-written files before it is killed."""
 
 HELLO_SECONDS = 180.0
@@ -174,7 +174,7 @@ class _Conversation:
         kind = event["event"]
         if kind == "hello":
             self._greet(event)
-        elif self._hello is None:
+        elif self._hello is None and kind != "error":
             raise self._mismatch("sent '{}' before 'hello'".format(kind))
         elif kind == "progress":
             fraction = event.get("fraction")
@@ -233,7 +233,10 @@ class _Conversation:
             # A message of ours says it all; only a defect needs the traceback and what was printed before it.
             traceback = str(last.get("traceback") or "")
             details = "\n".join(part for part in (traceback, self._log_note()) if part) if traceback else ""
-            raise WorkerError(str(last.get("message", "The job failed.")), str(last.get("hint", "")), details)
+            hint = str(last.get("hint", ""))
+            if last.get("kind") in ("ModuleNotFoundError", "ImportError"):
+                hint = self._incomplete()
+            raise WorkerError(str(last.get("message", "The job failed.")), hint, details)
         if wanted == "hello" and self._hello is not None and code == 0:
             return self._hello
         has_outputs = last["event"] == "result" and isinstance(last.get("outputs"), dict)
@@ -244,12 +247,16 @@ class _Conversation:
     def _death_hint(self):
         tail = self._log.tail()
         if "ModuleNotFoundError" in tail or "ImportError" in tail:
-            return ("The Python environment '{}' is not complete: run the algorithm 'Set up the worker environment'.").format(
-                self._worker.python
-            )
+            return self._incomplete()
         if "MemoryError" in tail or "killed" in describe_exit(self._process.returncode):
             return "Close other programs, or work on a smaller area."
         return ""
+
+    def _incomplete(self):
+        return (
+            "The environment of '{}' lacks packages: run the algorithm 'Set up the worker environment'"
+            " (rsfusion:setupenvironment)."
+        ).format(self._worker.python)
 
     def _error(self, message, hint=""):
         return WorkerError(message, hint, self._log_note())

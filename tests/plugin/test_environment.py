@@ -134,9 +134,7 @@ def test_core_and_the_lock_are_found_installed_and_in_a_checkout(tmp_path):
 
 def test_packages_are_counted(tmp_path):
     path = tmp_path / "lock"
-    path.write_text(
-        "# a comment\n--extra-index-url https://example.org\nattrs==23.1 \\\n    --hash=sha256:aa\ntorch==2\n\n"
-    )
+    path.write_text("# a comment\n--extra-index-url https://example.org\nattrs==23.1 \\\n    --hash=sha256:aa\ntorch==2\n\n")
     assert count_packages(str(path)) == 2
 
 
@@ -151,9 +149,9 @@ def test_unfit_pythons_are_named_with_what_they_lack(tmp_path):
     old = executable(tmp_path / "old", '#!/bin/sh\necho \'{"version": [3, 8], "missing": []}\'\n')
     bare = executable(tmp_path / "bare", '#!/bin/sh\necho \'{"version": [3, 12], "missing": ["ensurepip"]}\'\n')
     odd = executable(tmp_path / "odd", "#!/bin/sh\necho hello\n")
-    with pytest.raises(WorkerError, match="No Python 3.11 or later") as caught:
+    with pytest.raises(WorkerError, match=r"No Python 3\.11 or later") as caught:
         find_base_python([old, bare, odd, "/nowhere/python"])
-    assert "'{}' is Python 3.8".format(old) in caught.value.hint
+    assert f"'{old}' is Python 3.8" in caught.value.hint
     assert "python3-venv" in caught.value.hint
     good = executable(tmp_path / "good", '#!/bin/sh\necho \'{"version": [3, 12], "missing": []}\'\n')
     assert find_base_python([old, good]).path == good

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 
 import pytest
@@ -18,8 +19,7 @@ def styled(layer, field, categories):
     from qgis.core import QgsCategorizedSymbolRenderer, QgsFillSymbol, QgsRendererCategory
 
     entries = [
-        QgsRendererCategory(value, QgsFillSymbol.createSimple({"color": colour}), label)
-        for value, label, colour in categories
+        QgsRendererCategory(value, QgsFillSymbol.createSimple({"color": colour}), label) for value, label, colour in categories
     ]
     layer.setRenderer(QgsCategorizedSymbolRenderer(field, entries))
     return layer
@@ -49,9 +49,7 @@ def finetune_parameters(raster, labels, tmp_path, **more):
 
 def test_defaults_make_a_whole_finetune_job(algorithm, context, feedback, raster, polygons, tmp_path):
     path = raster()
-    request = build(
-        algorithm("finetune"), finetune_parameters(path, polygons(), tmp_path), context, feedback, tmp_path
-    )
+    request = build(algorithm("finetune"), finetune_parameters(path, polygons(), tmp_path), context, feedback, tmp_path)
     assert request.job == {
         "kind": "finetune",
         "inputs": {"optical": [path], "optical_sensor": "auto", "sentinel2_offset": "auto"},
@@ -192,9 +190,7 @@ def test_a_file_is_read_where_it_is(algorithm, context, feedback, raster, stored
         assert request.job["labels"].get("layer") == layer
 
 
-def test_a_filter_a_virtual_field_an_edit_and_another_crs_are_honoured(
-    algorithm, context, feedback, raster, stored, tmp_path
-):
+def test_a_filter_a_virtual_field_an_edit_and_another_crs_are_honoured(algorithm, context, feedback, raster, stored, tmp_path):
     """In each of them QGIS shows something else than the file holds."""
     from qgis.core import QgsCoordinateReferenceSystem, QgsField, QgsProject, QgsVectorLayer
     from qgis.PyQt.QtCore import QVariant
@@ -238,7 +234,7 @@ def test_awkward_field_names_survive(algorithm, context, feedback, raster, tmp_p
     from qgis.core import QgsFeature, QgsGeometry, QgsVectorLayer
 
     for field in ("fid", "geom", "Landbedeckung ä"):
-        uri = "Polygon?crs=EPSG:4326&field={}:integer".format(field)
+        uri = f"Polygon?crs=EPSG:4326&field={field}:integer"
         layer = QgsVectorLayer(uri, "odd", "memory")
         feature = QgsFeature(layer.fields())
         feature.setAttributes([5])
@@ -284,7 +280,7 @@ def test_a_missing_class_field_lists_those_there_are(algorithm, context, feedbac
     from qgis.core import QgsProcessingException
 
     parameters = finetune_parameters(raster(), polygons(), tmp_path, CLASS_FIELD="klass")
-    with pytest.raises(QgsProcessingException, match="has no field 'klass'. It has: class, code"):
+    with pytest.raises(QgsProcessingException, match=r"has no field 'klass'\. It has: class, code"):
         algorithm("finetune").job_from_parameters(parameters, context, feedback, str(tmp_path))
 
 
@@ -340,9 +336,7 @@ def test_a_map_job(algorithm, context, feedback, raster, polygons, stored, tmp_p
     # A mask is a path alone: of a file with two layers, the one that is meant is written out.
     double = stored("double.gpkg", layer_name="one")
     stored("double.gpkg", layer_name="two")
-    request = build(
-        subject, map_parameters(path, tmp_path, MASK=double + "|layername=two"), context, feedback, tmp_path
-    )
+    request = build(subject, map_parameters(path, tmp_path, MASK=double + "|layername=two"), context, feedback, tmp_path)
     assert len(request.exports) == 1
 
 
@@ -353,7 +347,7 @@ def test_an_extent_without_crs_is_in_that_of_the_main_raster(algorithm, context,
     job = algorithm("landcovermap").job_from_parameters(parameters, context, feedback, str(tmp_path)).job
     assert job["extent"]["crs"] == "EPSG:32633"
     parameters["EXTENT"] = "500000,500000,4999900,5000000 [EPSG:32633]"
-    with pytest.raises(QgsProcessingException, match="EXTENT: .* no rectangle with an area"):
+    with pytest.raises(QgsProcessingException, match=r"EXTENT: .* no rectangle with an area"):
         algorithm("landcovermap").job_from_parameters(parameters, context, feedback, str(tmp_path))
 
 
@@ -467,8 +461,6 @@ def test_outputs_are_checked_before_anything_starts(algorithm, context, raster, 
     ):
         fine, found = subject.checkParameterValues(map_parameters(path, tmp_path, **more), context)
         assert not fine
-        import re
-
         assert re.search(message, found), found
     assert subject.checkParameterValues(map_parameters(path, tmp_path, OUTPUT="TEMPORARY_OUTPUT"), context)[0]
     fine, found = algorithm("samplescene").checkParameterValues({"OUTPUT": path}, context)
@@ -502,7 +494,7 @@ def test_the_command_line_mirrors_the_job(algorithm, context, feedback, raster, 
     line = command_line(build(algorithm("finetune"), parameters, context, feedback, tmp_path).job)
     words = shlex.split(line)
     assert words[:4] == ["rsfusion", "finetune", "--optical", path]
-    options = dict(zip(words[2::2], words[3::2]))
+    options = dict(zip(words[2::2], words[3::2], strict=True))
     assert options["--labels"] == str(tmp_path / "labels.gpkg")
     assert options["--class-field"] == "class"
     assert options["--output-model"] == str(tmp_path / "model.safetensors")

@@ -47,9 +47,7 @@ class Recorder(Listener):
 
     def is_cancelled(self):
         return (
-            self._cancel_after is not None
-            and self._since is not None
-            and time.monotonic() - self._since >= self._cancel_after
+            self._cancel_after is not None and self._since is not None and time.monotonic() - self._since >= self._cancel_after
         )
 
 
@@ -68,7 +66,7 @@ def worker(tmp_path):
 def is_running(pid):
     """Whether a process lives; a dead one that nobody has waited for does not."""
     try:
-        state = Path("/proc/{}/stat".format(pid)).read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return False
     return state != "Z"
@@ -283,6 +281,20 @@ def test_a_missing_module_sends_to_the_setup(worker, tmp_path):
     assert "torch_of_another_world" in caught.value.details
 
 
+def test_a_missing_module_that_the_worker_reports_itself_sends_there_too(worker, tmp_path):
+    subject = worker(
+        """
+        say(event="error", message="No module named 'torch'", hint="Report it.", kind="ModuleNotFoundError",
+            traceback="Traceback: import torch")
+        sys.exit(1)
+        """
+    )
+    with pytest.raises(WorkerError, match="No module named 'torch'") as caught:
+        run_job(subject, {}, str(tmp_path), Recorder())
+    assert "Set up the worker environment" in caught.value.hint
+    assert "Traceback" in caught.value.details
+
+
 def test_a_missing_python_is_named(worker, tmp_path):
     script = worker("hello()").script
     with pytest.raises(WorkerError, match="'/nowhere/python' cannot be started: No such file") as caught:
@@ -297,7 +309,7 @@ def test_a_missing_script_is_named(tmp_path):
         run_job(Worker(sys.executable, "/nowhere/worker.py"), {}, str(tmp_path), Recorder())
 
 
-@pytest.mark.parametrize("name", ["with a space", "d'Été \"quoted\"", "Łódź ä ß 東京", "-dash $HOME `id` ;&|"])
+@pytest.mark.parametrize("name", ["with a space", 'd\'Été "quoted"', "Łódź ä ß 東京", "-dash $HOME `id` ;&|"])
 def test_any_path_works(worker, tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()

@@ -177,7 +177,7 @@ def test_the_plugin_loads_fast_and_without_any_dependency(tmp_path):
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert answer.returncode == 0, answer.stderr
     seconds = float(re.search(r"SECONDS ([\d.]+)", answer.stdout).group(1))
-    assert seconds < 1.0, "{} s of {} s".format(seconds, time.monotonic() - start)
+    assert seconds < 1.0, f"{seconds} s of {time.monotonic() - start} s"
 
 
 def test_the_metadata_has_every_mandatory_field():
@@ -186,7 +186,7 @@ def test_the_metadata_has_every_mandatory_field():
     metadata = configparser.ConfigParser(interpolation=None)
     metadata.read(str(ROOT / "rsfusion_plugin" / "metadata.txt"), encoding="utf-8")
     general = metadata["general"]
-    mandatory = "name qgisMinimumVersion description about version author email repository tracker".split()
+    mandatory = ["name", "qgisMinimumVersion", "description", "about", "version", "author", "email", "repository", "tracker"]
     for key in mandatory:
         assert general.get(key), key
     assert general["hasProcessingProvider"] == "yes"

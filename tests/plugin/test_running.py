@@ -89,7 +89,7 @@ def test_a_temporary_output_gets_a_path(algorithm, with_worker, parameters, cont
 
 def test_an_error_of_the_worker_fails_the_algorithm(algorithm, with_worker, parameters, context, feedback):
     with_worker("say(event='error', message='The model wants band B11.', hint='Add it.', kind='E'); sys.exit(1)")
-    outputs, fine = run(algorithm("landcovermap"), parameters, context, feedback)
+    _, fine = run(algorithm("landcovermap"), parameters, context, feedback)
     assert not fine
     assert "The model wants band B11. Add it." in "".join(feedback.errors)
 
@@ -144,13 +144,13 @@ def test_only_the_newest_logs_are_kept(provider, tmp_path):
     folder = os.path.join(data_folder(), "logs")
     os.makedirs(folder, exist_ok=True)
     for number in range(40):
-        with open(os.path.join(folder, "worker-2000-{:02d}.log".format(number)), "w") as file:
+        with open(os.path.join(folder, f"worker-3000-{number:02d}.log"), "w") as file:
             file.write("old")
     path = base._new_log()
-    names = os.listdir(folder)
+    names = [name for name in os.listdir(folder) if name.startswith("worker-")]
     assert len(names) == base._LOGS_KEPT - 1
-    assert "worker-2000-39.log" in names
-    assert "worker-2000-00.log" not in names
+    assert "worker-3000-39.log" in names
+    assert "worker-3000-00.log" not in names
     assert not os.path.exists(path)
 
 
@@ -170,7 +170,7 @@ def test_a_loaded_result_has_its_own_style(provider, with_worker, parameters, co
     subject = provider.algorithm("landcovermap").create()
     definition = QgsProcessingOutputLayerDefinition(parameters["OUTPUT"], QgsProject.instance())
     values = dict(parameters, OUTPUT=definition)
-    outputs, fine = run(subject, values, context, feedback)
+    _, fine = run(subject, values, context, feedback)
     assert fine, feedback.errors
     assert handleAlgorithmResults(subject, context, feedback, parameters=values)
     (layer,) = QgsProject.instance().mapLayers().values()
@@ -184,7 +184,7 @@ def test_a_sample_scene_is_added_to_the_project(provider, with_worker, raster, c
     from qgis.core import QgsProject
 
     path = raster()
-    with_worker("say(event='result', outputs={{'OUTPUT': job['output'], 'OPTICAL': {!r}}})".format(path))
+    with_worker(f"say(event='result', outputs={{'OUTPUT': job['output'], 'OPTICAL': {path!r}}})")
     subject = provider.algorithm("samplescene").create()
     outputs, fine = run(subject, {"OUTPUT": str(tmp_path / "scene")}, context, feedback)
     assert fine
@@ -232,9 +232,9 @@ def chain_worker(with_worker, raster, polygons, tmp_path):
     QgsVectorFileWriter.writeAsVectorFormatV2(polygons(), vector, QgsProject.instance().transformContext(), options)
     lines = ["RASTER, VECTOR = {!r}, {!r}".format(raster("source.tif"), vector)]
     for kind, body in CHAIN.items():
-        lines.append("if job['kind'] == {!r}:".format(kind))
+        lines.append(f"if job['kind'] == {kind!r}:")
         lines.append(textwrap.indent(textwrap.dedent(body), "    "))
-    with_worker("\n".join(lines + ["say(event='result', outputs=outputs)"]))
+    with_worker("\n".join([*lines, "say(event='result', outputs=outputs)"]))
 
 
 def chained_model():
@@ -271,6 +271,10 @@ def chained_model():
     for identifier, (name, sources, outputs) in steps.items():
         child = QgsProcessingModelChildAlgorithm("rsfusion:" + name)
         child.setChildId(identifier)
+        for definition in child.algorithm().parameterDefinitions():
+            # The designer writes every default into the step.
+            if not definition.isDestination() and definition.defaultValue() is not None:
+                child.addParameterSources(definition.name(), [value(definition.defaultValue())])
         for key, source in sources.items():
             child.addParameterSources(key, source)
         model_outputs = {}
@@ -314,7 +318,7 @@ def test_a_batch_runs_each_row(provider, chain_worker, raster, feedback, context
         for name in ("north", "south")
     ]
     for row in rows:
-        fine, outputs = execute(subject, row, context, feedback)
+        fine, _ = execute(subject, row, context, feedback)
         assert fine, feedback.errors
         assert os.path.exists(row["OUTPUT"])
 

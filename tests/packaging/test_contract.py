@@ -1,0 +1,189 @@
+"""The plugin and ``core`` are never loaded together; here their words are compared."""
+
+import configparser
+import importlib.util
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import core
+from core.jobs import events, schemas
+
+ROOT = Path(__file__).resolve().parents[2]
+PLUGIN = ROOT / "rsfusion_plugin"
+
+
+def plugin_module(name):
+    """A module of the plugin that needs no QGIS, without running the package around it."""
+    package = "plugin_under_test." + name.rpartition(".")[0]
+    for part in ("plugin_under_test", package):
+        sys.modules.setdefault(part, types.ModuleType(part))
+        folder = PLUGIN.joinpath(*part.split(".")[1:])
+        sys.modules[part].__path__ = [str(folder)]
+    path = PLUGIN.joinpath(*name.split(".")).with_suffix(".py")
+    spec = importlib.util.spec_from_file_location("plugin_under_test." + name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+choices = plugin_module("algorithms.choices")
+command_line = plugin_module("algorithms.command_line").command_line
+
+
+def test_sensors_are_those_of_the_registry():
+    from core.sensors.registry import sensors_of_role
+
+    for role, names in choices.SENSORS.items():
+        assert names == tuple(sensor.name for sensor in sensors_of_role(role.lower())), role
+
+
+def test_choices_are_those_of_the_schemas():
+    def values(model, field):
+        return get_args(model.model_fields[field].annotation)
+
+    assert set(choices.ARCHITECTURES) == set(values(schemas.FinetuneJob, "architecture"))
+    assert set(choices.FORMATS) == set(values(schemas.MapJob, "format"))
+    assert set(choices.SENTINEL2_OFFSETS) == set(values(schemas.Inputs, "sentinel2_offset"))
+
+
+def test_protocol_and_version_are_the_same():
+    assert plugin_module("worker.process").PROTOCOL == events.PROTOCOL
+    metadata = configparser.ConfigParser(interpolation=None)
+    metadata.read(PLUGIN / "metadata.txt", encoding="utf-8")
+    assert metadata["general"]["version"] == core.__version__
+
+
+@pytest.fixture(scope="module")
+def declared():
+    """Keys, defaults and choices of every algorithm, asked of the plugin in the Python of QGIS."""
+    import json
+    import shutil
+
+    python = "/usr/bin/python3"
+    if not shutil.which("qgis_process"):
+        pytest.skip("QGIS is not installed on this machine")
+    program = """
+import json, os, sys
+os.environ["QT_QPA_PLATFORM"] = "offscreen"
+sys.path.insert(0, {root!r})
+from qgis.core import QgsApplication
+application = QgsApplication([], False)
+application.initQgis()
+import rsfusion_plugin
+plugin = rsfusion_plugin.classFactory(None)
+plugin.initProcessing()
+found = {{
+    algorithm.name(): {{
+        definition.name(): definition.defaultValue()
+        for definition in algorithm.parameterDefinitions()
+    }}
+    for algorithm in plugin.provider.algorithms()
+}}
+print("FOUND" + json.dumps(found))
+plugin.unload()
+application.exitQgis()
+"""
+    answer = subprocess.run(
+        [python, "-c", program.format(root=str(ROOT))], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert "FOUND" in answer.stdout, answer.stderr
+    return json.loads(answer.stdout.partition("FOUND")[2])
+
+
+LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "CLASS_SCHEME"}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "job"),
+    [
+        ("samplescene", schemas.SampleSceneJob),
+        ("finetune", schemas.FinetuneJob),
+        ("landcovermap", schemas.MapJob),
+        ("accuracy", schemas.AccuracyJob),
+    ],
+)
+def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
+    """A key of the plugin is the schema's field in capitals; labels and inputs are groups of fields."""
+    expected = {}
+    for name, field in job.model_fields.items():
+        if name == "inputs":
+            expected.update({key.upper(): value.default for key, value in schemas.Inputs.model_fields.items()})
+        elif name == "labels":
+            expected.update({LABEL_KEYS[key]: schemas.Labels.model_fields[key].default for key in LABEL_KEYS})
+        elif name == "reference":
+            expected.update({"REFERENCE": None, "CLASS_FIELD": None})
+        elif name != "kind":
+            expected[name.upper()] = field.default
+    assert set(declared[algorithm]) == set(expected)
+    for key, default in expected.items():
+        if isinstance(default, (str, int, float)) and not isinstance(default, bool):
+            assert declared[algorithm][key] == default, key
+
+
+JOBS = [
+    {"kind": "sample-scene", "output": "/a folder/scene", "size": 64, "seed": 3},
+    {
+        "kind": "finetune",
+        "inputs": {
+            "optical": ["/a.tif", "/b c.tif"],
+            "optical_sensor": "sentinel2_l2a",
+            "sar": ["/d.tif"],
+            "sar_sensor": "auto",
+            "resolution": 10.0,
+            "sentinel2_offset": "no",
+        },
+        "labels": {"path": "/l'é.gpkg", "layer": "features", "class_field": "my class", "class_scheme": "ipcc"},
+        "base_model": "/base.safetensors",
+        "architecture": "unet_early",
+        "epochs": 2,
+        "seed": 1,
+        "device": "cpu",
+        "validation_fraction": 0.25,
+        "block_size": 100.0,
+        "output_model": "/m.safetensors",
+        "report": "/r.html",
+    },
+    {
+        "kind": "map",
+        "inputs": {"elevation": ["/e.tif"], "elevation_sensor": "dsm", "sentinel2_offset": "auto"},
+        "model": "/m.safetensors",
+        "extent": {"left": 1.5, "bottom": -2.0, "right": 3.0, "top": 4.25, "crs": "EPSG:32633"},
+        "mask": "/k.gpkg",
+        "overlap": 0.5,
+        "device": "auto",
+        "format": "cog",
+        "output": "/o.tif",
+        "confidence": "/c.tif",
+        "probabilities": "/p.tif",
+    },
+    {
+        "kind": "accuracy",
+        "map": "/o.tif",
+        "reference": {"path": "/p.gpkg", "class_field": "class"},
+        "report": "/r.html",
+    },
+]
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job["kind"])
+def test_the_command_line_shown_in_the_log_asks_for_the_same_job(job, monkeypatch):
+    """The line that the plugin shows is parsed by the real command line, and the jobs are compared."""
+    import shlex
+
+    from typer.testing import CliRunner
+
+    from core import cli
+
+    asked = []
+    monkeypatch.setattr(cli, "_execute", lambda found, as_json: asked.append(schemas.parse_job(found)))
+    words = shlex.split(command_line(job))
+    assert words[0] == "rsfusion"
+    answer = CliRunner().invoke(cli.app, words[1:])
+    assert answer.exit_code == 0, answer.output
+    assert asked == [schemas.parse_job(job)]
