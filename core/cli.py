@@ -26,6 +26,7 @@ from core.jobs.schemas import (
     parse_job,
     read_job,
 )
+from core.jobs.threads import yield_while_waiting
 
 app = typer.Typer(
     name="rsfusion",
@@ -281,6 +282,7 @@ def _execute(job: dict[str, Any] | Path, as_json: bool) -> None:
 
 def main() -> None:
     """Entry point of the command ``rsfusion``."""
+    yield_while_waiting()
     app()
 
 

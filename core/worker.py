@@ -25,6 +25,10 @@ def main(arguments: list[str]) -> int:
     events = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(2, 1)
 
+    from core.jobs.threads import yield_while_waiting
+
+    yield_while_waiting()
+
     from core.jobs.events import PROTOCOL, JobContext, json_lines
 
     context = JobContext(json_lines(events))

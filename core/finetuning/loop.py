@@ -51,7 +51,10 @@ class TrainingResult:
 class _Run:
     """The moving parts of one training run."""
 
-    def __init__(self, model: nn.Module, settings: TrainingSettings, device: torch.device) -> None:
+    def __init__(
+        self, model: nn.Module, specification: ModelSpecification, settings: TrainingSettings, device: torch.device
+    ) -> None:
+        self.specification = specification
         self.model = model.to(device)
         self.average = copy.deepcopy(self.model).eval()
         self.best = copy.deepcopy(self.average)
@@ -104,7 +107,7 @@ def train(
         identity: of data, labels and settings, so that another run's checkpoint is not taken for this one's.
         progress: told the part done, and in which phase; raises to stop.
     """
-    run = _Run(model, settings, device)
+    run = _Run(model, specification, settings, device)
     sampler = WindowSampler(data, ~validation, specification, settings)
     weights = class_weights(data, ~validation, specification.n_classes).to(device)
     can_validate = bool(validation[data.pixels[:, 3]].any())
@@ -123,7 +126,7 @@ def train(
             run.best.load_state_dict(run.average.state_dict())
         extra = {"best_epoch": best_epoch, "best_loss": best_loss, "step": step}
         save_checkpoint(checkpoint, identity, run.modules, run.optimizer, run.schedule, records, extra)
-    held_out = predict_labelled(run.best, data, validation, device) if can_validate else None
+    held_out = predict_labelled(run.best, specification, data, validation, device) if can_validate else None
     temperature = fit_temperature(held_out) if held_out is not None else 1.0
     return TrainingResult(run.best, tuple(records), best_epoch, held_out, temperature)
 
@@ -193,7 +196,7 @@ def _validate(
 ) -> tuple[EpochRecord, float]:
     if validation is None:
         return EpochRecord(epoch, training_loss, math.nan, math.nan), math.inf
-    predictions = predict_labelled(run.average, data, validation, device)
+    predictions = predict_labelled(run.average, run.specification, data, validation, device)
     loss = balanced_log_loss(predictions)
     present = np.unique(predictions.classes)
     score = f1_score(predictions.classes, predictions.predicted, labels=present, average="macro", zero_division=0.0)

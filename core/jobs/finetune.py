@@ -20,7 +20,7 @@ from core.assessment.contents import ModelScore, TrainingReport
 from core.assessment.quicklook import imagery_picture
 from core.assessment.report import write_training_report
 from core.finetuning.baselines import BaselineResult, labelled_features, run_baselines
-from core.finetuning.evaluation import CONTEXT
+from core.finetuning.evaluation import context_reach
 from core.finetuning.loop import TrainingResult, train
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.specify import specify_model
@@ -81,7 +81,7 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     data = TrainingData(
         prepared.scene,
         prepared.labels,
-        settings.window_size + CONTEXT,
+        max(settings.window_size, context_reach(prepared.specification)),
         lambda part: context.progress(0.02 + 0.06 * part, "Reading the surroundings of the labels"),
     )
     validation = prepared.split.validation

@@ -113,7 +113,7 @@ class FeedbackListener(Listener):
         self._feedback.pushInfo(text.format(**values))
 
     def progress(self, fraction, phase):
-        if phase != self._phase:
+        if phase and phase != self._phase:
             self._phase = phase
             self._feedback.setProgressText(phase)
         self._feedback.setProgress(100.0 * fraction)

@@ -147,6 +147,7 @@ def build_environment(folder, lock_path, script, listener, candidates=None, log_
             return python
         except WorkerError as error:
             listener.log("warning", "It does not work and is built anew: {}".format(error))
+    _refuse_foreign(folder)
     base = find_base_python(candidate_pythons() if candidates is None else candidates)
     listener.log("info", "Building with '{}' (Python {}.{}).".format(base.path, *base.version))
     _clear(folder)
@@ -173,20 +174,28 @@ def build_environment(folder, lock_path, script, listener, candidates=None, log_
     return python
 
 
-def _clear(folder):
-    """Makes an empty folder of one that holds nothing, or nothing but an environment of ours.
+def _refuse_foreign(folder):
+    """Stops at a folder that holds something else than an environment of ours.
 
     Raises:
-        WorkerError: it holds something else, or cannot be emptied.
+        WorkerError: it does.
     """
     if os.path.exists(folder) and not os.path.isdir(folder):
         raise WorkerError("'{}' is a file.".format(folder), "Name a folder for the environment.")
-    if os.path.isdir(folder) and os.listdir(folder):
-        if not read_marker(folder):
-            raise WorkerError(
-                "'{}' holds files that are not a worker environment; nothing was changed.".format(folder),
-                "Name an empty folder, or one that does not exist.",
-            )
+    if os.path.isdir(folder) and os.listdir(folder) and not read_marker(folder):
+        raise WorkerError(
+            "'{}' holds files that are not a worker environment; nothing was changed.".format(folder),
+            "Name an empty folder, or one that does not exist.",
+        )
+
+
+def _clear(folder):
+    """Removes an earlier environment of ours.
+
+    Raises:
+        WorkerError: it cannot be removed.
+    """
+    if read_marker(folder):
         _remove(folder)
         if os.path.exists(folder):
             raise WorkerError(

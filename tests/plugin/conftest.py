@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _PROFILE = tempfile.TemporaryDirectory(prefix="rsfusion-profile-")
 os.environ["QT_QPA_PLATFORM"] = "offscreen"
 os.environ["QGIS_CUSTOM_CONFIG_PATH"] = _PROFILE.name
-os.environ.pop("RSFUSION_PYTHON", None)
+REAL_PYTHON = os.environ.pop("RSFUSION_PYTHON", "") or str(ROOT / ".venv" / "bin" / "python")
 sys.path.insert(0, str(ROOT))
 
 
@@ -153,6 +153,14 @@ def polygons(qgis_app):
         return layer
 
     return make
+
+
+@pytest.fixture(scope="session")
+def real_python():
+    """The Python of a real worker environment, or a skip where there is none."""
+    if not os.path.exists(REAL_PYTHON):
+        pytest.skip("there is no worker environment: neither RSFUSION_PYTHON nor .venv")
+    return REAL_PYTHON
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ def stored(polygons, tmp_path):
         if os.path.exists(path):
             options.actionOnExistingFile = QgsVectorFileWriter.ActionOnExistingFile.CreateOrOverwriteLayer
         context = QgsProject.instance().transformContext()
-        code, message = QgsVectorFileWriter.writeAsVectorFormatV2(polygons(), path, context, options)[:2]
+        code, message = QgsVectorFileWriter.writeAsVectorFormatV3(polygons(), path, context, options)[:2]
         assert code == QgsVectorFileWriter.WriterError.NoError, message
         return path
 

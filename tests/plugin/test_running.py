@@ -229,7 +229,7 @@ def chain_worker(with_worker, raster, polygons, tmp_path):
     vector = str(tmp_path / "source.gpkg")
     options = QgsVectorFileWriter.SaveVectorOptions()
     options.driverName = "GPKG"
-    QgsVectorFileWriter.writeAsVectorFormatV2(polygons(), vector, QgsProject.instance().transformContext(), options)
+    QgsVectorFileWriter.writeAsVectorFormatV3(polygons(), vector, QgsProject.instance().transformContext(), options)
     lines = ["RASTER, VECTOR = {!r}, {!r}".format(raster("source.tif"), vector)]
     for kind, body in CHAIN.items():
         lines.append(f"if job['kind'] == {kind!r}:")

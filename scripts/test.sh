@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Every check and every test, on a machine where nothing is installed yet: style, types, the order of the rooms, the
+# plugin inside the system's QGIS, and the package in its own environment. Arguments go to the last pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/setup.sh --development
+export QT_QPA_PLATFORM=offscreen
+
+.venv/bin/ruff check .
+.venv/bin/ruff format --check --quiet .
+.venv/bin/mypy
+.venv/bin/lint-imports --no-cache
+echo "== plugin, on $(/usr/bin/python3 -c 'from qgis.core import Qgis; print("QGIS", Qgis.QGIS_VERSION)')"
+/usr/bin/python3 -m pytest -c tests/plugin/pytest.ini tests/plugin
+echo "== package"
+.venv/bin/python -m pytest "$@"

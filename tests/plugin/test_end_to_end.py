@@ -1,0 +1,295 @@
+"""The whole way through ``qgis_process`` with the real worker, each time from a profile that did not exist before."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+class QgisProcess:
+    """``qgis_process`` with a profile of its own.
+
+    Args:
+        profile: folder of the profile; made by QGIS.
+        plugins: folder in which QGIS finds the plugin; None for the profile's own.
+        python: of the worker; None for none.
+    """
+
+    # Debian's wrapper passes an option that the program of 3.22 refuses.
+    PROGRAM = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+
+    def __init__(self, profile, plugins=None, python=None):
+        self.environment = {key: value for key, value in os.environ.items() if key != "RSFUSION_PYTHON"}
+        self.environment.update(QGIS_CUSTOM_CONFIG_PATH=str(profile), QT_QPA_PLATFORM="offscreen")
+        if plugins is not None:
+            self.environment["QGIS_PLUGINPATH"] = str(plugins)
+        if python is not None:
+            self.environment["RSFUSION_PYTHON"] = python
+
+    def __call__(self, *words, timeout=900):
+        return subprocess.run(
+            [self.PROGRAM, *map(str, words)],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout,
+        )
+
+    def command(self, name, values):
+        words = [self.PROGRAM, "run", "rsfusion:" + name, "--"]
+        for key, value in values.items():
+            words += [f"{key}={entry}" for entry in (value if isinstance(value, list) else [value])]
+        return words
+
+    def run(self, name, **values):
+        return self(*self.command(name, values)[1:])
+
+
+def outputs_of(answer):
+    """The results that ``qgis_process`` prints."""
+    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
+    return dict(re.findall(r"^([A-Z0-9_]+):\t(.*)$", answer.stdout.partition("Results")[2], re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def qgis(tmp_path_factory, real_python):
+    """A fresh profile with the plugin of this checkout enabled."""
+    process = QgisProcess(tmp_path_factory.mktemp("profile"), ROOT, real_python)
+    enabled = process("plugins", "enable", "rsfusion_plugin")
+    assert enabled.returncode == 0, enabled.stderr
+    return process
+
+
+@pytest.fixture(scope="module")
+def scene(qgis, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("with a space, an é and a 'quote'") / "scene"
+    outputs = outputs_of(qgis.run("samplescene", SIZE=96, SEED=4, OUTPUT=folder))
+    assert outputs["OUTPUT"] == str(folder)
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def model(qgis, scene, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    answer = qgis.run(
+        "finetune",
+        OPTICAL=scene["OPTICAL"],
+        SAR=scene["SAR"],
+        ELEVATION=scene["ELEVATION"],
+        LABELS=scene["LABELS"],
+        CLASS_FIELD="class",
+        EPOCHS=2,
+        DEVICE="cpu",
+        OUTPUT_MODEL=folder / "model.safetensors",
+        REPORT=folder / "report.html",
+    )
+    outputs = outputs_of(answer)
+    assert 0 < float(outputs["OVERALL_ACCURACY"]) <= 1
+    assert 0 < float(outputs["MACRO_F1"]) <= 1
+    assert outputs["DEVICE_USED"].startswith("cpu")
+    assert "<html" in (folder / "report.html").read_text(encoding="utf-8").lower()
+    assert "rsfusion finetune --optical" in answer.stdout + answer.stderr
+    return outputs["OUTPUT_MODEL"]
+
+
+def test_the_algorithms_are_listed_and_documented(qgis):
+    listing = qgis("list").stdout
+    for name in ("setupenvironment", "samplescene", "finetune", "landcovermap", "accuracy"):
+        assert "rsfusion:" + name in listing
+    help_text = qgis("help", "rsfusion:landcovermap").stdout
+    assert "OPTICAL_SENSOR" in help_text
+    assert "sentinel2_l2a" in help_text
+
+
+def test_from_rasters_and_polygons_to_a_styled_map_and_its_accuracy(qgis, scene, model, tmp_path):
+    from osgeo import gdal
+
+    values = {"OPTICAL": scene["OPTICAL"], "SAR": scene["SAR"], "ELEVATION": scene["ELEVATION"], "MODEL": model}
+    outputs = outputs_of(qgis.run("landcovermap", OUTPUT=tmp_path / "map.tif", CONFIDENCE=tmp_path / "c.tif", **values))
+    assert sorted(outputs) == ["CONFIDENCE", "DEVICE_USED", "OUTPUT", "PROBABILITIES"]
+    assert outputs["PROBABILITIES"] == ""
+    dataset = gdal.Open(outputs["OUTPUT"])
+    assert (dataset.RasterXSize, dataset.RasterYSize) == (96, 96)
+    band = dataset.GetRasterBand(1)
+    assert band.GetColorTable() is not None
+    assert "Water" in band.GetCategoryNames()
+    assert band.GetDefaultRAT() is not None
+    assert os.path.exists(tmp_path / "map.qml")
+    confidence = gdal.Open(outputs["CONFIDENCE"])
+    assert confidence.GetRasterBand(1).DataType == gdal.GDT_Byte
+    answer = qgis.run(
+        "accuracy",
+        MAP=outputs["OUTPUT"],
+        REFERENCE=scene["REFERENCE"],
+        CLASS_FIELD="class",
+        REPORT=tmp_path / "accuracy.html",
+    )
+    assessed = outputs_of(answer)
+    assert 0 < float(assessed["OVERALL_ACCURACY"]) <= 1
+    assert os.path.getsize(assessed["REPORT"]) > 1000
+
+
+def test_a_part_a_mask_and_a_temporary_output(qgis, scene, model, tmp_path):
+    from osgeo import gdal
+
+    whole = gdal.Open(scene["OPTICAL"])
+    left, pixel, _, top, _, _ = whole.GetGeoTransform()
+    extent = f"{left},{left + 40 * pixel},{top - 30 * pixel},{top} [EPSG:32633]"
+    answer = qgis.run(
+        "landcovermap",
+        OPTICAL=scene["OPTICAL"],
+        SAR=scene["SAR"],
+        ELEVATION=scene["ELEVATION"],
+        MODEL=model,
+        EXTENT=extent,
+        MASK=scene["LABELS"],
+        FORMAT="cog",
+        OUTPUT=tmp_path / "part.tif",
+    )
+    dataset = gdal.Open(outputs_of(answer)["OUTPUT"])
+    assert (dataset.RasterXSize, dataset.RasterYSize) == (40, 30)
+    assert dataset.GetMetadata("IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"MODEL": "PICKLE"}, "model.pth"),
+        ({"MODEL": "/nowhere/model.safetensors"}, "/nowhere/model.safetensors"),
+        ({"OPTICAL": "/nowhere/optical.tif"}, "/nowhere/optical.tif"),
+        ({"OPTICAL": "TRUNCATED"}, "truncated.tif"),
+        ({"SAR": None}, "sentinel1"),
+        ({"OPTICAL": "WITHOUT B11"}, "B11"),
+        ({"OUTPUT": "/nowhere/map.tif"}, "/nowhere"),
+        ({"OUTPUT": "OPTICAL"}, "input"),
+        ({"EXTENT": "0,10,0,10 [EPSG:32633]"}, "extent"),
+    ],
+    ids=["pickle", "no model", "no raster", "truncated", "sensor", "band", "no folder", "output is input", "elsewhere"],
+)
+def test_bad_input_is_named_and_leaves_nothing(qgis, scene, model, tmp_path, change, message):
+    (tmp_path / "model.pth").write_bytes(b"\x80\x04\x95" + bytes(100))
+    (tmp_path / "truncated.tif").write_bytes(Path(scene["OPTICAL"]).read_bytes()[:3000])
+    from osgeo import gdal
+
+    optical = gdal.Open(scene["OPTICAL"])
+    names = [optical.GetRasterBand(number).GetDescription() for number in range(1, 13)]
+    kept = [number for number, name in enumerate(names, 1) if name != "B11"]
+    gdal.Translate(str(tmp_path / "without.tif"), scene["OPTICAL"], bandList=kept)
+    out = tmp_path / "out"
+    out.mkdir()
+    special = {
+        "WITHOUT B11": tmp_path / "without.tif",
+        "PICKLE": tmp_path / "model.pth",
+        "TRUNCATED": tmp_path / "truncated.tif",
+        "OPTICAL": scene["OPTICAL"],
+    }
+    values = {key: scene[key] for key in ("OPTICAL", "SAR", "ELEVATION")}
+    values.update(MODEL=model, OUTPUT=out / "map.tif")
+    values.update({key: special.get(value, value) for key, value in change.items()})
+    before = Path(scene["OPTICAL"]).read_bytes()
+    answer = qgis.run("landcovermap", **{key: value for key, value in values.items() if value is not None})
+    assert answer.returncode != 0
+    assert message in answer.stdout + answer.stderr
+    assert "Traceback" not in answer.stdout + answer.stderr
+    assert os.listdir(out) == []
+    assert Path(scene["OPTICAL"]).read_bytes() == before
+
+
+def test_without_a_worker_it_fails_and_says_what_to_do(tmp_path):
+    lonely = QgisProcess(tmp_path / "profile", ROOT)
+    lonely("plugins", "enable", "rsfusion_plugin")
+    answer = lonely.run("samplescene", OUTPUT=tmp_path / "scene")
+    assert answer.returncode == 1
+    assert "rsfusion:setupenvironment" in answer.stdout + answer.stderr
+    assert not (tmp_path / "scene").exists()
+
+
+def running_workers(folder):
+    """Process numbers of the workers whose command line names a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(word.startswith(os.fsencode(folder)) and word.endswith(b"job.json") for word in words):
+            found.append(int(entry.name))
+    return found
+
+
+def wait_for(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not condition():
+        time.sleep(0.1)
+    return condition()
+
+
+def test_when_qgis_is_killed_the_worker_ends_and_leaves_no_file(qgis, scene, tmp_path):
+    out, temporary = tmp_path / "out", tmp_path / "tmp"
+    out.mkdir()
+    temporary.mkdir()
+    values = {key: scene[key] for key in ("OPTICAL", "SAR", "ELEVATION", "LABELS")}
+    values.update(CLASS_FIELD="class", EPOCHS=10000, OUTPUT_MODEL=out / "m.safetensors", REPORT=out / "r.html")
+    environment = dict(qgis.environment, TMPDIR=str(temporary))
+    with open(tmp_path / "log", "wb") as log:
+        process = subprocess.Popen(qgis.command("finetune", values), env=environment, stdout=log, stderr=log)
+    try:
+        assert wait_for(lambda: b"Training" in (tmp_path / "log").read_bytes(), 180), (tmp_path / "log").read_text()
+        assert running_workers(temporary)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert wait_for(lambda: not running_workers(temporary), 40)
+    assert os.listdir(out) == []
+
+
+def test_cancelling_a_real_job_is_quick_and_leaves_no_file(
+    algorithm, context, feedback, scene, real_python, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("RSFUSION_PYTHON", real_python)
+    cancelled_at = []
+
+    def cancel(fraction):
+        if not cancelled_at and any("Training" in phase for phase in feedback.phases):
+            cancelled_at.append(time.monotonic())
+            feedback.cancel()
+
+    feedback.progressChanged.connect(cancel)
+    values = {key: [scene[key]] for key in ("OPTICAL", "SAR", "ELEVATION")}
+    values.update(
+        LABELS=scene["LABELS"],
+        CLASS_FIELD="class",
+        EPOCHS=10000,
+        OUTPUT_MODEL=str(tmp_path / "m.safetensors"),
+        REPORT=str(tmp_path / "r.html"),
+    )
+    assert not algorithm("finetune").run(values, context, feedback)[1]
+    seconds = time.monotonic() - cancelled_at[0]
+    assert seconds < 3.0, "a worker that is cancelled stops within two seconds, and QGIS has it by the third"
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_zip_installs_into_an_empty_profile_and_works(real_python, tmp_path):
+    """As the plugin manager does: unpacked into the profile, where its folder is called ``rsfusion``."""
+    target = tmp_path / "rsfusion_plugin.zip"
+    subprocess.run([sys.executable, str(ROOT / "scripts" / "package.py"), str(target)], check=True)
+    profile = tmp_path / "profile"
+    installed = QgisProcess(profile, None, real_python)
+    assert "rsfusion" not in installed("list").stdout
+    with zipfile.ZipFile(target) as archive:
+        archive.extractall(profile / "profiles" / "default" / "python" / "plugins")
+    assert installed("plugins", "enable", "rsfusion").returncode == 0
+    outputs = outputs_of(installed.run("samplescene", SIZE=64, OUTPUT=tmp_path / "scene"))
+    assert os.path.exists(outputs["TRUTH"])
