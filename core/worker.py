@@ -20,7 +20,12 @@ GRACE_SECONDS = 30.0
 def main(arguments: list[str]) -> int:
     """Runs the job in the file that is the only argument; returns the exit code."""
     # Isolated mode keeps the script's folder off the path; the package that holds this file is the one to run.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    folder = str(Path(__file__).resolve().parents[1])
+    sys.path.insert(0, folder)
+    import core
+
+    # Its neighbours in the plugin's folder have names that libraries might import by mistake.
+    sys.path.remove(folder)
     # Libraries print; the events keep the real stdout to themselves.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(2, 1)
@@ -45,7 +50,6 @@ def main(arguments: list[str]) -> int:
     try:
         import torch
 
-        import core
         from core.jobs.devices import choose_device, describe_device
         from core.jobs.schemas import read_job
 

@@ -29,3 +29,8 @@ def is_null(value):
         return True
     test = getattr(value, "isNull", None)
     return bool(test()) if callable(test) else False
+
+
+def is_given(value):
+    """Whether an optional parameter has a value: dialogs, models and qgis_process leave it out in different ways."""
+    return not is_null(value) and value != ""

@@ -12,7 +12,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
+
+# XML is only written here, never parsed.
+from xml.etree import ElementTree  # nosec B405
 
 from core.errors import OutputError
 

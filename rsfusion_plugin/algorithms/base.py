@@ -17,6 +17,7 @@ from qgis.core import (
 )
 from qgis.PyQt.QtGui import QIcon
 
+from ..compat import is_given
 from ..layers import LayerError
 from ..layers.styles import style_when_loaded
 from ..settings import data_folder, worker_python
@@ -74,7 +75,7 @@ class RsfusionAlgorithm(QgsProcessingAlgorithm):
 
     def optional_number(self, parameters, key, context):
         """A number; None where it is not given."""
-        return None if parameters.get(key) in (None, "") else self.parameterAsDouble(parameters, key, context)
+        return self.parameterAsDouble(parameters, key, context) if is_given(parameters.get(key)) else None
 
     def destination(self, parameters, key, context):
         """The absolute path of a file to write; None where it is not asked for."""
@@ -83,7 +84,7 @@ class RsfusionAlgorithm(QgsProcessingAlgorithm):
 
     def destination_layer(self, parameters, key, context):
         """The absolute path of a raster to write, which QGIS may load afterwards; None where it is not asked for."""
-        if parameters.get(key) in (None, ""):
+        if not is_given(parameters.get(key)):
             return None
         return os.path.abspath(self.parameterAsOutputLayer(parameters, key, context))
 

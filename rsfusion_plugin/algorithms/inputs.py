@@ -10,7 +10,7 @@ from qgis.core import (
     QgsRasterLayer,
 )
 
-from ..compat import RASTER
+from ..compat import RASTER, is_given
 from ..layers.rasters import crs_warning, raster_path
 from ..layers.vectors import EXPORT_LAYER, VectorExport, plain_file, style_classes
 from ..texts import tr
@@ -130,9 +130,7 @@ def unreadable_raster(key, entry):
 
 
 def _entries(value):
-    if value is None or value == "":
-        return []
-    return [entry for entry in value if entry not in (None, "")] if isinstance(value, (list, tuple)) else [value]
+    return [entry for entry in (value if isinstance(value, (list, tuple)) else [value]) if is_given(entry)]
 
 
 def labels_from_parameters(algorithm, parameters, key, context, folder):
@@ -173,7 +171,7 @@ def mask_from_parameters(algorithm, parameters, key, context, folder):
     Raises:
         QgsProcessingException: the layer cannot be opened.
     """
-    if parameters.get(key) in (None, ""):
+    if not is_given(parameters.get(key)):
         return None, []
     source = algorithm.parameterAsSource(parameters, key, context)
     if source is None:

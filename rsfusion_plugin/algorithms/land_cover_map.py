@@ -11,7 +11,7 @@ from qgis.core import (
     QgsProcessingParameterRasterDestination,
 )
 
-from ..compat import VECTOR_POLYGON, crs_text
+from ..compat import VECTOR_POLYGON, crs_text, is_given
 from ..texts import tr
 from .base import JobRequest, WorkerAlgorithm
 from .choices import FORMATS
@@ -125,7 +125,7 @@ class LandCoverMap(WorkerAlgorithm):
         Raises:
             QgsProcessingException: it has no area.
         """
-        if parameters.get("EXTENT") in (None, ""):
+        if not is_given(parameters.get("EXTENT")):
             return None
         extent = self.parameterAsExtent(parameters, "EXTENT", context)
         if extent.isNull() or extent.isEmpty():

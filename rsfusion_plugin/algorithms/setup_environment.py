@@ -47,9 +47,10 @@ class SetupEnvironment(RsfusionAlgorithm):
         return tr(
             "<p>Builds the Python environment in which the other algorithms do their work. QGIS itself is left as it"
             " is.</p>"
-            "<p>This is needed once for each version of the plugin. It downloads about 400 MB from the Python Package"
-            " Index, needs about 3 GB of disk space, takes some minutes, and needs a Python 3.11 or later on this"
-            " computer. When the environment is already complete, it is only checked.</p>"
+            "<p>This is needed once for each version of the plugin. It downloads its packages from the Python Package"
+            " Index: several hundred megabytes, or a few gigabytes where PyTorch comes with the libraries of NVIDIA. It"
+            " takes some minutes, and needs a Python 3.11 or later and up to 10 GB of disk space on this computer."
+            " When the environment is already complete, it is only checked.</p>"
             "<p>Behind a proxy, set the environment variable HTTPS_PROXY before QGIS starts.</p>"
         )
 

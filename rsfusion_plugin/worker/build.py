@@ -164,7 +164,7 @@ def build_environment(folder, lock_path, script, listener, candidates=None, log_
         _remove(folder)
         raise WorkerError(
             "The environment cannot be written to '{}': {}.".format(folder, error.strerror or error),
-            "It needs about 3 GB. Choose another FOLDER, or make room.",
+            "It needs up to 10 GB. Choose another FOLDER, or make room.",
         ) from None
     except (WorkerError, WorkerCancelledError):
         _remove(folder)
@@ -283,6 +283,6 @@ def _run(command, folder, listener, log, hear=None):
     if process.returncode != 0:
         raise WorkerError(
             "Building the environment failed ('{}', {}).".format(" ".join(command[1:5]), describe_exit(process.returncode)),
-            "It needs the internet (or a proxy set in HTTPS_PROXY) and about 3 GB of disk space.",
+            "It needs the internet (or a proxy set in HTTPS_PROXY) and up to 10 GB of disk space.",
             log.tail(),
         )

@@ -508,3 +508,15 @@ def test_jobs_are_plain_data(algorithm, context, feedback, raster, polygons, tmp
     layer = styled(polygons(), "class", [("water", "Water", "#0000ff")])
     job = build(algorithm("finetune"), finetune_parameters(raster(), layer, tmp_path), context, feedback, tmp_path).job
     assert json.loads(json.dumps(job)) == job
+
+
+def test_every_way_to_leave_out_an_optional_value_is_understood(algorithm, context, feedback, raster, tmp_path):
+    from qgis.PyQt.QtCore import QVariant
+
+    path = raster()
+    expected = build(algorithm("landcovermap"), map_parameters(path, tmp_path), context, feedback, tmp_path).job
+    keys = ("OPTICAL", "ELEVATION", "RESOLUTION", "EXTENT", "MASK", "CONFIDENCE", "PROBABILITIES")
+    for nothing in (None, "", QVariant()):
+        more = dict.fromkeys(keys, nothing)
+        parameters = map_parameters(path, tmp_path, **more)
+        assert algorithm("landcovermap").job_from_parameters(parameters, context, feedback, "").job == expected
