@@ -5,10 +5,9 @@ Exit codes: 0 done, 1 failed, 2 wrong use, 130 cancelled.
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +16,6 @@ import core
 from core.jobs.events import Event, JobContext, Sink, json_lines
 from core.jobs.schemas import (
     AccuracyJob,
-    AnyJob,
     FinetuneJob,
     Inputs,
     Labels,
@@ -220,9 +218,11 @@ def _extent(text: str | None) -> dict[str, Any] | None:
         left, right, bottom, top = (float(part) for part in numbers.split(","))
     except ValueError:
         raise typer.BadParameter(f"'{text}' is not left,right,bottom,top [EPSG:code].") from None
-    if not crs.strip():
+    # One bracket only: a system in WKT ends in brackets of its own.
+    crs = crs.strip().removesuffix("]").strip()
+    if not crs:
         raise typer.BadParameter(f"'{text}' lacks its coordinate reference system: left,right,bottom,top [EPSG:code].")
-    return {"left": left, "right": right, "bottom": bottom, "top": top, "crs": crs.strip().rstrip("]").strip()}
+    return {"left": left, "right": right, "bottom": bottom, "top": top, "crs": crs}
 
 
 class _ProgressBar:
@@ -257,33 +257,40 @@ class _ProgressBar:
 
 
 def _execute(job: dict[str, Any] | Path, as_json: bool) -> None:
-    """Runs a job and ends the process with its exit code. Ctrl-C stops it at its next step."""
+    """Runs a job and ends the process with its exit code. Ctrl-C stops it."""
     from core.jobs.runner import report_failure, run_and_report
+    from core.jobs.stopping import Stopper
 
-    sink: Sink = json_lines(sys.stdout) if as_json else _ProgressBar()
-    context = JobContext(sink)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        context.cancel()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, stop)
+    context = JobContext(_json_sink() if as_json else _ProgressBar())
     try:
-        parsed: AnyJob = read_job(job) if isinstance(job, Path) else parse_job(job)
-    except Exception as error:
-        raise typer.Exit(report_failure(error, context)) from None
-    try:
-        code = run_and_report(parsed, context)
+        with Stopper(context) as stopper:
+            try:
+                stopper.job = read_job(job) if isinstance(job, Path) else parse_job(job)
+            except (Exception, KeyboardInterrupt) as error:
+                raise typer.Exit(report_failure(error, context)) from None
+            code = run_and_report(stopper.job, context)
     except KeyboardInterrupt:
-        context.send({"event": "cancelled"})
         code = 130
     raise typer.Exit(code)
+
+
+def _json_sink() -> Sink:
+    # A job's paths are not bound to the code page of a Windows console, nor to valid text.
+    sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # type: ignore[union-attr]
+    return json_lines(sys.stdout)
 
 
 def main() -> None:
     """Entry point of the command ``rsfusion``."""
     yield_while_waiting()
-    app()
+    try:
+        app()
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read the events has gone; Python would complain once more about it at its own end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -9,12 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-
-GRACE_SECONDS = 30.0
-"""A step that does not come to its end within this time after a cancellation is abandoned with the process."""
+from typing import Any
 
 
 def main(arguments: list[str]) -> int:
@@ -29,6 +26,8 @@ def main(arguments: list[str]) -> int:
     # Libraries print; the events keep the real stdout to themselves.
     events = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(2, 1)
+    # And at once: what stands in a buffer when the process ends would be lost.
+    sys.stdout = sys.stderr
 
     from core.jobs.threads import yield_while_waiting
 
@@ -42,47 +41,50 @@ def main(arguments: list[str]) -> int:
             {"event": "error", "kind": "UsageError", "message": "The worker takes one argument: a job file.", "hint": ""}
         )
         return 2
-    if arguments[0] != "--check":
-        threading.Thread(target=_watch_stdin, args=(context.cancel,), daemon=True).start()
 
     from core.jobs.runner import report_failure, run_and_report
+    from core.jobs.stopping import Stopper
 
-    try:
-        import torch
-
-        from core.jobs.devices import choose_device, describe_device
-        from core.jobs.schemas import read_job
-
-        context.send(
-            {
-                "event": "hello",
-                "protocol": PROTOCOL,
-                "version": core.__version__,
-                "python": ".".join(map(str, sys.version_info[:3])),
-                "torch": torch.__version__,
-                "device": describe_device(choose_device("auto")),
-            }
-        )
-        if arguments[0] == "--check":
-            _check_imports()
-            return 0
-        job = read_job(Path(arguments[0]))
-    except Exception as error:
-        return report_failure(error, context)
-    return run_and_report(job, context)
-
-
-def _watch_stdin(cancel: Callable[[], None]) -> None:
-    while True:
+    with Stopper(context) as stopper:
         try:
-            if not os.read(0, 4096):
-                break
-        except OSError:
-            break
+            if arguments[0] != "--check":
+                threading.Thread(target=_watch_stdin, args=(stopper.stop,), daemon=True).start()
+            context.send(_hello(PROTOCOL, core.__version__))
+            if arguments[0] == "--check":
+                _check_imports()
+                return 0
+            from core.jobs.schemas import read_job
 
-    cancel()
-    time.sleep(GRACE_SECONDS)
-    os._exit(130)
+            stopper.job = read_job(Path(arguments[0]))
+        except (Exception, KeyboardInterrupt) as error:
+            return report_failure(error, context)
+        return run_and_report(stopper.job, context)
+
+
+def _hello(protocol: int, version: str) -> dict[str, Any]:
+    import torch
+
+    from core.jobs.devices import choose_device, describe_device
+
+    return {
+        "event": "hello",
+        "protocol": protocol,
+        "version": version,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "torch": torch.__version__,
+        "device": describe_device(choose_device("auto")),
+    }
+
+
+def _watch_stdin(stop: Callable[[], object]) -> None:
+    """Stops the job when stdin closes."""
+    try:
+        while os.read(0, 4096):
+            pass
+    except OSError:
+        # A stdin that was never open says the same as one that closes.
+        pass
+    stop()
 
 
 def _check_imports() -> None:
@@ -95,6 +97,9 @@ def _check_imports() -> None:
 
 if __name__ == "__main__":
     # Without the clean-up of libraries, whose threads can hang at the end: all files are closed by now.
-    code = main(sys.argv[1:])
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
     sys.stderr.flush()
     os._exit(code)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from joblib import parallel_config
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from sklearn.ensemble import RandomForestClassifier
@@ -187,7 +188,9 @@ def run_baselines(
         features = samples.of(baseline.features)
         estimator = baseline.make(seed)
         estimator.fit(features[~held_out], samples.classes[~held_out])
-        predicted = np.asarray(estimator.predict(features[held_out]), dtype=np.int64)
+        # Threads would add up the trees' votes in the order in which they end, and a tie could fall either way.
+        with parallel_config(backend="sequential"):
+            predicted = np.asarray(estimator.predict(features[held_out]), dtype=np.int64)
         seconds = time.perf_counter() - started
         results.append(BaselineResult(baseline.name, predicted, samples.classes[held_out], samples.feature[held_out], seconds))
     return results

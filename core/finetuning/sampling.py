@@ -69,9 +69,10 @@ class WindowSampler:
             of_class = self._by_class[generator.integers(len(self._by_class))]
             pixels = of_class[generator.integers(len(of_class))]
             column, row, _, _ = pixels[generator.integers(len(pixels))].tolist()
-            column, row = column - int(generator.integers(size)), row - int(generator.integers(size))
-            corner = aligned(self._data.scene.grid, Window(column, row, 1, 1), step)
-            drawn = self._data.window(Window(corner.column, corner.row, size, size))
+            # The corner is drawn among those that a coarser modality allows and that leave the pixel in the window.
+            nearest = aligned(self._data.scene.grid, Window(column, row, 1, 1), step)
+            left, up = (step * int(generator.integers(size // step)) for _ in range(2))
+            drawn = self._data.window(Window(nearest.column - left, nearest.row - up, size, size))
             # Other features may lie in the window; only those to learn from may be seen with their label.
             known = np.where((drawn.feature >= 0) & self._features[drawn.feature], drawn.classes, -1)
             number = int(generator.integers(8))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import LabelError
+from core.errors import LabelError, OutputError
 from core.labels.label_set import LabelSet
 from core.labels.pixel_shapes import pixel_shapes
 from core.labels.rasterizing import rasterize
@@ -53,6 +55,8 @@ class TrainingData:
 
     Raises:
         LabelError: no labelled pixel has data.
+        OutputError: the temporary file does not fit on its disk.
+        RasterError: a raster cannot be read.
     """
 
     def __init__(
@@ -141,13 +145,15 @@ class _Store:
         self._acquisitions = acquisitions
         shapes = {a.name: (count, len(a.bands), _scaled(BLOCK, a), _scaled(BLOCK, a)) for a in acquisitions}
         size = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
-        self._folder = tempfile.TemporaryDirectory(prefix="rsfusion-") if size > MEMORY_LIMIT else None
         self._arrays: dict[str, np.ndarray] = {}
+        folder = _paging_folder(size) if size > MEMORY_LIMIT else None
+        if folder is not None:
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         for name, shape in shapes.items():
-            if self._folder is None:
+            if folder is None:
                 self._arrays[name] = np.empty(shape, np.float32)
             else:
-                self._arrays[name] = np.memmap(Path(self._folder.name) / f"{name}.bin", np.float32, "w+", shape=shape)
+                self._arrays[name] = np.memmap(folder / f"{name}.bin", np.float32, "w+", shape=shape)
 
     def put(self, slot: int, values: Arrays, number: int) -> None:
         """Stores the ``number``-th block of a row of blocks."""
@@ -167,6 +173,19 @@ class _Store:
             rows, columns = (_scaled_slice(part, a) for part in source)
             to_rows, to_columns = (_scaled_slice(part, a) for part in to)
             values[a.name][:, to_rows, to_columns] = self._arrays[a.name][slot][:, rows, columns]
+
+
+def _paging_folder(size: int) -> Path:
+    """A temporary folder on a disk with so many bytes left: where a mapped file finds none, the system kills the process."""
+    parent = tempfile.gettempdir()
+    free = shutil.disk_usage(parent).free
+    if free < size:
+        raise OutputError(
+            f"The surroundings of the labels take {size / 2**30:.1f} GiB, and the disk of '{parent}' has "
+            f"{free / 2**30:.1f} GiB left.",
+            "Free some space, or name a folder on a larger disk in the environment variable TMPDIR.",
+        )
+    return Path(tempfile.mkdtemp(prefix="rsfusion-"))
 
 
 def _scaled(pixels: int, acquisition: Acquisition) -> int:

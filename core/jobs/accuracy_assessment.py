@@ -10,18 +10,18 @@ import shapely
 from numpy.typing import NDArray
 
 from core.assessment.area_adjusted import area_adjusted_accuracy
-from core.assessment.confusion import accuracy, bootstrap_interval, confusion_matrix
+from core.assessment.confusion import accuracy, bootstrap_interval
 from core.assessment.contents import AccuracyReport
 from core.assessment.report import write_accuracy_report
 from core.errors import LabelError
 from core.jobs.events import JobContext
-from core.jobs.finetune import read_job_labels
+from core.jobs.inputs import read_job_labels
+from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, software
 from core.jobs.schemas import AccuracyJob
 from core.labels.label_set import LabelSet
 from core.labels.rasterizing import rasterize
 from core.mapping.class_raster import ClassRaster, open_class_raster
-from core.mapping.rasters import check_output
 from core.mapping.sidecars import class_areas
 from core.scenes.grid import Window
 
@@ -31,8 +31,7 @@ PICTURE_SIDE = 1000
 
 def run_accuracy(job: AccuracyJob, context: JobContext) -> dict[str, Any]:
     """Runs the job; see ``core.jobs.runner``."""
-    if job.report:
-        check_output(Path(job.report), [job.map, job.reference.path])
+    check_outputs(job, [job.map, job.reference.path])
     context.progress(0.0, "Reading the map and the reference")
     raster = open_class_raster(job.map)
     labels = read_job_labels(job.reference, raster.grid, raster.scheme)
@@ -52,7 +51,12 @@ def run_accuracy(job: AccuracyJob, context: JobContext) -> dict[str, Any]:
     )
     if job.report:
         context.progress(0.9, "Writing the report")
-        write_accuracy_report(Path(job.report), _report(job, raster, labels, groups, missed))
+        report = _report(job, raster, labels, groups, missed)
+        with Staging() as staging:
+            with staging.writing(Path(job.report)) as temporary:
+                write_accuracy_report(temporary, report)
+            context.commit()
+            staging.put_in_place()
     context.progress(1.0, "Done")
     return {
         "REPORT": job.report or "",
@@ -66,7 +70,7 @@ def _compare(raster: ClassRaster, labels: LabelSet, context: JobContext) -> tupl
     n_classes, grid = len(raster.scheme), raster.grid
     index_of = np.full(256, -1, np.int64)
     index_of[list(raster.scheme.codes)] = np.arange(n_classes)
-    matrices: dict[int, NDArray[np.int64]] = {}
+    counts = np.zeros((len(labels), n_classes, n_classes), np.int64)
     missed = 0
     for row in range(0, grid.height, BLOCK_ROWS):
         window = Window(0, row, grid.width, min(BLOCK_ROWS, grid.height - row))
@@ -75,20 +79,14 @@ def _compare(raster: ClassRaster, labels: LabelSet, context: JobContext) -> tupl
         if known.any():
             mapped = index_of[raster.read(window)[known]]
             reference, feature = burnt.classes[known].astype(np.int64), burnt.feature[known]
-            missed += int((mapped < 0).sum())
-            for number in np.unique(feature[mapped >= 0]).tolist():
-                own = feature == number
-                matrix = confusion_matrix(mapped[own], reference[own], n_classes)
-                matrices[number] = matrices.get(number, np.zeros_like(matrix)) + matrix
+            is_mapped = mapped >= 0
+            missed += int((~is_mapped).sum())
+            np.add.at(counts, (feature[is_mapped], mapped[is_mapped], reference[is_mapped]), 1)
         context.progress(0.05 + 0.8 * window.stop_row / grid.height, "Comparing")
-    if not matrices:
-        return np.zeros((0, n_classes, n_classes), np.int64), missed
-    return np.stack([matrices[number] for number in sorted(matrices)]), missed
+    return counts[counts.any(axis=(1, 2))], missed
 
 
-def _report(
-    job: AccuracyJob, raster: ClassRaster, labels: LabelSet, groups: NDArray[np.int64], missed: int
-) -> AccuracyReport:
+def _report(job: AccuracyJob, raster: ClassRaster, labels: LabelSet, groups: NDArray[np.int64], missed: int) -> AccuracyReport:
     confusion = groups.sum(axis=0)
     hectares = class_areas(Path(job.map), raster.grid).hectares
     areas = tuple(hectares.get(code, 0.0) for code in raster.scheme.codes)
@@ -129,7 +127,5 @@ def _report(
 def _picture(raster: ClassRaster) -> NDArray[np.uint8]:
     """The codes, thinned out to a size for a page."""
     step = max(1, -(-max(raster.grid.width, raster.grid.height) // PICTURE_SIDE))
-    rows = [
-        raster.read(Window(0, row, raster.grid.width, 1))[:, ::step] for row in range(0, raster.grid.height, step)
-    ]
+    rows = [raster.read(Window(0, row, raster.grid.width, 1))[:, ::step] for row in range(0, raster.grid.height, step)]
     return np.concatenate(rows)

@@ -38,19 +38,48 @@ class JobContext:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._lock = threading.Lock()
-        self._stopped = threading.Event()
+        self._stopping = threading.Lock()
+        self._cancelled = False
+        self._is_resumable = False
+        self._is_committed = False
         self._fraction = 0.0
 
-    def cancel(self) -> None:
-        """Asks the job to stop at its next step. May be called from any thread."""
-        self._stopped.set()
+    def cancel(self, resumable: bool = False) -> None:
+        """Asks the job to stop at its next step; comes too late after ``commit``. May be called from any thread.
+
+        Args:
+            resumable: the system ends the job and not the user: what lets the same job go on later is kept.
+        """
+        with self._stopping:
+            if not self._is_committed:
+                self._cancelled = True
+                self._is_resumable = resumable
 
     def check_cancelled(self) -> None:
         """Raises:
         Cancelled: somebody called ``cancel``.
         """
-        if self._stopped.is_set():
+        if self._cancelled:
             raise Cancelled()
+
+    def commit(self) -> None:
+        """Says that the outputs are whole and are put in place now: from here on nothing stops the job.
+
+        Raises:
+            Cancelled: somebody called ``cancel`` before.
+        """
+        with self._stopping:
+            self.check_cancelled()
+            self._is_committed = True
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._cancelled
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether a cancelled job keeps what lets it go on later."""
+        return self._is_resumable
 
     def send(self, event: Event) -> None:
         with self._lock:

@@ -4,12 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from core.errors import SensorError
+from core.errors import GridError, SensorError
 from core.jobs.events import JobContext
-from core.jobs.schemas import Inputs
+from core.jobs.schemas import Inputs, Labels
+from core.labels.label_set import LabelSet
+from core.labels.reading import read_labels
+from core.labels.scheme import ClassScheme
+from core.labels.style import entries_for
 from core.models.specification import ModelSpecification
+from core.scenes.grid import FINER_FACTORS, Grid, parsed_crs
 from core.scenes.scene import Scene, SceneRequest, build_scene, select
 from core.sensors import Role
+
+
+def raster_paths(inputs: Inputs) -> list[str]:
+    """The paths of all rasters, role by role."""
+    return [*inputs.optical, *inputs.sar, *inputs.elevation, *inputs.other]
+
+
+def read_job_labels(labels: Labels, grid: Grid, scheme: ClassScheme | None = None) -> LabelSet:
+    """The labels of a job: names and colours from the job, else from the style kept with the file.
+
+    Args:
+        labels: of the job.
+        grid: of the scene.
+        scheme: classes that are fixed already; style and class scheme do not count then.
+    """
+    entries = labels.classes or entries_for(labels.path, labels.layer, labels.class_field)
+    return read_labels(
+        labels.path,
+        labels.class_field,
+        grid,
+        layer=labels.layer,
+        entries=entries,
+        class_scheme=labels.class_scheme,
+        scheme=scheme,
+    )
 
 
 def scene_of(inputs: Inputs, context: JobContext, sensors: Mapping[Role, str] | None = None) -> Scene:
@@ -19,6 +49,9 @@ def scene_of(inputs: Inputs, context: JobContext, sensors: Mapping[Role, str] | 
         inputs: of the job.
         context: to speak to.
         sensors: takes the place of ``auto``, by role.
+
+    Raises:
+        RsfusionError: a raster cannot be used, or the resolution is far from that of all rasters.
     """
     wanted: dict[Role, str] = {
         "optical": inputs.optical_sensor,
@@ -42,6 +75,8 @@ def scene_of(inputs: Inputs, context: JobContext, sensors: Mapping[Role, str] | 
             sentinel2_offset=inputs.sentinel2_offset,
         )
     )
+    if inputs.resolution is not None:
+        _check_resolution(inputs.resolution, scene)
     for note in scene.notes:
         context.info(note)
     for warning in scene.warnings:
@@ -49,6 +84,17 @@ def scene_of(inputs: Inputs, context: JobContext, sensors: Mapping[Role, str] | 
     grid = scene.grid
     context.info(f"Map grid: {grid.width} x {grid.height} pixels of {grid.resolution_m():.3g} m.")
     return scene
+
+
+def _check_resolution(resolution: float, scene: Scene) -> None:
+    """Refuses what is most likely a pixel size in the wrong unit, before a grid of a million columns is walked."""
+    finest, wanted = min(acquisition.resolution_m for acquisition in scene.acquisitions), scene.grid.resolution_m()
+    if wanted * FINER_FACTORS[-1] < finest:
+        system = parsed_crs(scene.grid.crs)
+        raise GridError(
+            f"resolution: {resolution:g} makes map pixels of {wanted:.3g} m, and the finest raster has {finest:.3g} m.",
+            f"Give it in {system.axis_info[0].unit_name}s, the unit of the main raster's system, {system.name}.",
+        )
 
 
 def scene_for_model(inputs: Inputs, specification: ModelSpecification, context: JobContext) -> Scene:

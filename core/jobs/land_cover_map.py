@@ -9,21 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pyproj.exceptions import CRSError
 
 import core
-from core.errors import RasterError
+from core.errors import RasterError, UsageError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
-from core.jobs.inputs import scene_for_model
+from core.jobs.inputs import raster_paths, scene_for_model
+from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, input_names
-from core.jobs.schemas import MapJob
+from core.jobs.schemas import Extent, MapJob
 from core.labels.scheme import NODATA_CODE
 from core.mapping.area import PolygonMask, extent_window
 from core.mapping.engine import MappingEngine, MapStrip
-from core.mapping.rasters import StripWriter, check_output, check_space
+from core.mapping.rasters import StripWriter, check_space
 from core.mapping.sidecars import ClassAreas, scheme_colormap, write_class_sidecars, write_confidence_style
 from core.models.model_file import ModelCard, class_cards, file_digest, load_model
-from core.scenes.grid import Bounds, Grid
+from core.scenes.categorical import auxiliary_path, style_path
+from core.scenes.grid import Bounds, Grid, Window, parsed_crs
 from core.scenes.scene import Scene
 
 CONFIDENCE_NODATA = 255
@@ -33,21 +36,15 @@ RESOLUTION_TOLERANCE = 1.25
 
 def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     """Runs the job; see ``core.jobs.runner``."""
-    given = job.inputs
-    inputs = [*given.optical, *given.sar, *given.elevation, *given.other, job.model, *([job.mask] if job.mask else [])]
-    outputs = [path for path in (job.output, job.confidence, job.probabilities) if path]
-    for number, output in enumerate(outputs):
-        check_output(Path(output), [*inputs, *outputs[:number]])
+    inputs = [*raster_paths(job.inputs), job.model, *([job.mask] if job.mask else [])]
+    check_outputs(job, inputs)
     device = choose_device(job.device)
     context.info(f"Device: {describe_device(device)}.")
     context.progress(0.0, "Reading the model and the rasters")
     model, card = load_model(Path(job.model))
-    scene = scene_for_model(given, card.specification, context)
+    scene = scene_for_model(job.inputs, card.specification, context)
     _check_resolution(scene, card, context)
-    window = scene.grid.window
-    if job.extent is not None:
-        extent = job.extent
-        window = extent_window(scene.grid, Bounds(extent.left, extent.bottom, extent.right, extent.top), extent.crs)
+    window = scene.grid.window if job.extent is None else _window_of(job.extent, scene.grid)
     allowed = PolygonMask(Path(job.mask), scene.grid) if job.mask else None
     engine = MappingEngine(model.to(device), card, scene, device, job.overlap)
     grid = scene.grid.crop(window)
@@ -58,23 +55,21 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     )
     areas = ClassAreas(grid)
     started = time.perf_counter()
-    with ExitStack() as stack:
-        writers = _Writers(stack, job, card, scene, grid)
-        for strip in engine.strips(window, allowed):
-            first = strip.window.row - window.row
-            areas.add(writers.write(strip, first), first)
-            done = (first + strip.window.height) / window.height
-            rate = (first + strip.window.height) * window.width / 1e6 / (time.perf_counter() - started)
-            context.progress(0.02 + 0.96 * done, f"Mapping at {rate:.2f} megapixels a second")
-        counts = areas.counts
-        if not any(count for code, count in counts.items() if code != NODATA_CODE):
-            raise RasterError(
-                "Nothing was mapped: no pixel asked for has data in every raster of the model.",
-                "Check nodata values, and that the rasters, the extent and the mask overlap.",
-            )
-    write_class_sidecars(Path(job.output), card.scheme, areas.counts, areas.hectares)
-    if job.confidence:
-        write_confidence_style(Path(job.confidence))
+    with Staging() as staging:
+        with ExitStack() as stack:
+            writers = _Writers(stack, job, card, scene, grid)
+            for strip in engine.strips(window, allowed):
+                first = strip.window.row - window.row
+                areas.add(writers.write(strip, first), first)
+                rows = first + strip.window.height
+                rate = rows * window.width / (time.perf_counter() - started)
+                context.progress(0.02 + 0.94 * rows / window.height, f"Mapping {rate:,.0f} pixels a second")
+            _check_mapped(areas)
+            context.progress(0.97, "Finishing the rasters")
+            writers.finish()
+            _stage_sidecars(staging, job, card, areas)
+            context.commit()
+        staging.put_in_place()
     context.progress(1.0, "Done")
     _tell(context, card, areas)
     return {
@@ -83,6 +78,37 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
         "PROBABILITIES": job.probabilities or "",
         "DEVICE_USED": describe_device(device),
     }
+
+
+def _window_of(extent: Extent, grid: Grid) -> Window:
+    try:
+        parsed_crs(extent.crs)
+    except CRSError:
+        raise UsageError(
+            f"extent.crs: '{extent.crs}' is no coordinate reference system.", "Write it as EPSG:code or as WKT."
+        ) from None
+    return extent_window(grid, Bounds(extent.left, extent.bottom, extent.right, extent.top), extent.crs)
+
+
+def _check_mapped(areas: ClassAreas) -> None:
+    if not any(count for code, count in areas.counts.items() if code != NODATA_CODE):
+        raise RasterError(
+            "Nothing was mapped: no pixel asked for has data in every raster of the model.",
+            "Check nodata values, and that the rasters, the extent and the mask overlap.",
+        )
+
+
+def _stage_sidecars(staging: Staging, job: MapJob, card: ModelCard, areas: ClassAreas) -> None:
+    """Writes styles and attribute table beside the unfinished rasters: a full disk must show before they are replaced."""
+    output = Path(job.output)
+    with staging.writing(output) as temporary:
+        style, auxiliary = write_class_sidecars(temporary, card.scheme, areas.counts, areas.hectares)
+    staging.add(style, style_path(output))
+    staging.add(auxiliary, auxiliary_path(output))
+    if job.confidence:
+        confidence = Path(job.confidence)
+        with staging.writing(confidence) as temporary:
+            staging.add(write_confidence_style(temporary), style_path(confidence))
 
 
 class _Writers:
@@ -110,12 +136,14 @@ class _Writers:
             descriptions=("land cover",),
             colormap=scheme_colormap(card.scheme),
         )
-        self._confidence = writer(
-            job.confidence, 1, "uint8", CONFIDENCE_NODATA, descriptions=("confidence in percent",)
-        )
-        self._probabilities = writer(
-            job.probabilities, len(names), "float32", float("nan"), descriptions=tuple(names)
-        )
+        self._confidence = writer(job.confidence, 1, "uint8", CONFIDENCE_NODATA, descriptions=("confidence in percent",))
+        self._probabilities = writer(job.probabilities, len(names), "float32", float("nan"), descriptions=tuple(names))
+
+    def finish(self) -> None:
+        """Completes every raster, so that leaving the stack only moves them to their places."""
+        for writer in (self._classes, self._confidence, self._probabilities):
+            if writer is not None:
+                writer.finish()
 
     def write(self, strip: MapStrip, row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Writes a strip to every raster and returns its class codes."""

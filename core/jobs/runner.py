@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import traceback
+from contextlib import suppress
 from typing import Any
 
 from core.errors import Cancelled, OutputError, RsfusionError
-from core.jobs.events import JobContext
+from core.jobs.events import Event, JobContext
 from core.jobs.schemas import AccuracyJob, AnyJob, FinetuneJob, MapJob, SampleSceneJob
 
 
@@ -50,30 +51,46 @@ def run_and_report(job: AnyJob, context: JobContext) -> int:
     """Runs a job, sends its last event, and returns the exit code: 0, 1 failed, 2 wrong use, 130 cancelled."""
     try:
         outputs = run_job(job, context)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         return report_failure(error, context)
-    context.send({"event": "result", "outputs": outputs})
+    # The files are in place: that nobody listens any more does not make the job a failure.
+    with suppress(BrokenPipeError):
+        context.send({"event": "result", "outputs": outputs})
     return 0
 
 
-def report_failure(error: Exception, context: JobContext) -> int:
+def report_failure(error: BaseException, context: JobContext) -> int:
     """Sends the event that an error deserves, and returns the exit code."""
-    if isinstance(error, Cancelled):
-        context.send({"event": "cancelled"})
-        return error.exit_code
+    if isinstance(error, BrokenPipeError):
+        return Cancelled.exit_code
+    event, code = _ending(error)
+    with suppress(BrokenPipeError):
+        context.send(event)
+    return code
+
+
+def _ending(error: BaseException) -> tuple[Event, int]:
+    if isinstance(error, Cancelled | KeyboardInterrupt):
+        return {"event": "cancelled"}, Cancelled.exit_code
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = f" while writing '{error.filename}'" if error.filename else ""
         error = OutputError(f"The disk is full{place}.", "Free some space, or choose another disk.")
-    if isinstance(error, MemoryError):
-        error = RsfusionError("The memory is full.", "Close other programs, or choose a smaller extent.")
-    known = isinstance(error, RsfusionError)
-    event: dict[str, Any] = {
+    if _is_out_of_memory(error):
+        error = RsfusionError(
+            "The memory is full.", "Close other programs, choose a smaller extent, or compute on the device 'cpu'."
+        )
+    if isinstance(error, RsfusionError):
+        event = {"event": "error", "kind": type(error).__name__, "message": error.message, "hint": error.hint}
+        return event, error.exit_code
+    return {
         "event": "error",
         "kind": type(error).__name__,
-        "message": error.message if isinstance(error, RsfusionError) else f"{type(error).__name__}: {error}",
-        "hint": error.hint if isinstance(error, RsfusionError) else "This is a defect of the software; please report it.",
-    }
-    if not known:
-        event["traceback"] = "".join(traceback.format_exception(error))
-    context.send(event)
-    return error.exit_code if isinstance(error, RsfusionError) else 1
+        "message": f"{type(error).__name__}: {error}",
+        "hint": "This is a defect of the software; please report it.",
+        "traceback": "".join(traceback.format_exception(error)),
+    }, 1
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch has an error of its own for a GPU, and a plain one with its allocator's name for the processor.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "CPUAllocator" in str(error)

@@ -17,7 +17,7 @@ Sentinel2Offset = Literal["auto", "yes", "no"]
 
 
 class _Schema(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Inputs(_Schema):
@@ -101,9 +101,7 @@ class FinetuneJob(_Schema):
     labels: Labels
     base_model: str | None = Field(None, description="Model file to start from; from scratch by default.")
     architecture: Architecture = Field("unet_intermediate", description="Architecture of a model made from scratch.")
-    epochs: int = Field(
-        40, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps."
-    )
+    epochs: int = Field(40, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
     validation_fraction: float = Field(0.3, gt=0, lt=0.9, description="Part of the labels held out, in spatial blocks.")
@@ -173,5 +171,7 @@ def describe(error: ValidationError) -> str:
     lines = []
     for entry in error.errors(include_url=False, include_context=False):
         place = ".".join(str(part) for part in entry["loc"]) or "job"
-        lines.append(f"{place}: {entry['msg'].removeprefix('Value error, ')}")
+        given = entry["input"]
+        shown = f" (got {given!r})" if isinstance(given, str | int | float) and entry["type"] != "json_invalid" else ""
+        lines.append(f"{place}: {entry['msg'].removeprefix('Value error, ')}{shown}")
     return "; ".join(lines)

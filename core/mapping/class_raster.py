@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 
 from core.errors import LabelError, RasterError
@@ -52,13 +51,14 @@ def open_class_raster(path: str) -> ClassRaster:
         RasterError: not a class raster, or it holds one class only.
     """
     file = read_raster_file(path)
+    grid = _grid_of(file)
     codes = _codes_of(file)
     if len(codes) < 2:
         raise RasterError(
             f"The map '{path}' holds one class only (code {codes[0]}): there is nothing to tell apart.",
             "Give a map with at least two classes.",
         )
-    return ClassRaster(path, _grid_of(file), _scheme_of(path, codes))
+    return ClassRaster(path, grid, _scheme_of(path, codes))
 
 
 def _grid_of(file: RasterFile) -> Grid:
@@ -80,9 +80,10 @@ def _codes_of(file: RasterFile) -> list[int]:
             window = Window(int(block.col_off), int(block.row_off), int(block.width), int(block.height))
             values = np.unique(read_stored(dataset, [1], window))
             values = values[np.isfinite(values)]
-            if (values != values.round()).any() or (values.size and (values.min() < 0 or values.max() > 255)):
+            wrong = values[(values != values.round()) | (values < 0) | (values > 255)]
+            if wrong.size:
                 raise RasterError(
-                    f"'{file.path}' holds values that are no class codes, such as {values[-1]:g}.",
+                    f"'{file.path}' holds values that are no class codes, such as {wrong[0]:g}.",
                     "A class raster holds whole numbers from 1 to 255, and 0 for nodata.",
                 )
             found.update(int(value) for value in values)
@@ -93,24 +94,39 @@ def _codes_of(file: RasterFile) -> list[int]:
 
 
 def _scheme_of(path: str, codes: list[int]) -> ClassScheme:
-    with rasterio.open(path) as dataset:
+    """What the codes mean; codes that nothing names are called by their number."""
+    classes = _tagged_classes(path)
+    if classes is None:
+        classes = _styled_classes(path)
+    unnamed = [str(code) for code in codes if code not in {entry.code for entry in classes}]
+    for name, colour in zip(unnamed, colours_for(unnamed), strict=True):
+        classes.append(LandCoverClass(int(name), name, colour, name))
+    return ClassScheme(Path(path).stem, tuple(sorted(classes, key=lambda entry: entry.code)))
+
+
+def _tagged_classes(path: str) -> list[LandCoverClass] | None:
+    """The classes that our own maps carry in a tag; None where there is no such tag."""
+    with open_raster(path) as dataset:
         text = dataset.tags().get(CLASSES_TAG)
-    if text:
-        try:
-            return ClassScheme(Path(path).stem, tuple(LandCoverClass(**entry) for entry in json.loads(text)))
-        except (json.JSONDecodeError, TypeError, ValueError) as error:
-            raise RasterError(f"The tag {CLASSES_TAG} of '{path}' is damaged: {error}.", "Map the scene again.") from None
-    named: dict[int, tuple[str, str]] = {}
+    if not text:
+        return None
+    try:
+        classes = [LandCoverClass(**entry) for entry in json.loads(text)]
+        ClassScheme(Path(path).stem, tuple(classes))
+    except (json.JSONDecodeError, TypeError, ValueError) as error:
+        raise RasterError(f"The tag {CLASSES_TAG} of '{path}' is damaged: {error}.", "Map the scene again.") from None
+    return classes
+
+
+def _styled_classes(path: str) -> list[LandCoverClass]:
+    """The classes of a QGIS style beside the raster; none where there is no style that can be used."""
     style = Path(path).with_suffix(".qml")
-    if style.is_file():
-        try:
-            named = {int(entry.value): (entry.name, entry.colour) for entry in entries_from_qml(style)}
-        except (LabelError, ValueError):
-            named = {}
-    wanted = sorted({*codes, *(code for code in named if 1 <= code <= 255)})
-    colours = dict(zip(wanted, colours_for([named.get(code, (str(code), ""))[0] for code in wanted]), strict=True))
-    classes = []
-    for code in wanted:
-        name, colour = named.get(code, (str(code), colours[code]))
-        classes.append(LandCoverClass(code, name, colour.lower(), str(code)))
-    return ClassScheme(Path(path).stem, tuple(classes))
+    if not style.is_file():
+        return []
+    try:
+        named = {int(entry.value): entry for entry in entries_from_qml(style)}
+    except (LabelError, ValueError):
+        return []
+    return [
+        LandCoverClass(code, entry.name, entry.colour.lower(), str(code)) for code, entry in named.items() if 1 <= code <= 255
+    ]

@@ -83,7 +83,7 @@ def check_output(path: Path, inputs: Iterable[str | Path] = ()) -> None:
         raise OutputError(
             f"The folder '{folder}' cannot be written to: {error.strerror}.", "Choose a folder that you may write to."
         ) from None
-    if path.exists() and not os.access(path, os.W_OK):
+    if path.exists() and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise OutputError(f"'{path}' is read-only.", "Choose another name, or make the file writable.")
 
 
@@ -251,6 +251,25 @@ class StripWriter:
         self._checksums.append(_checksum(rows))
         self._gathered = 0
 
+    def finish(self) -> None:
+        """Completes the raster under its temporary name. What can still fail fails here, before anything is replaced.
+
+        Raises:
+            ValueError: rows are missing.
+            OutputError: the disk is full.
+        """
+        if self._dataset.closed:
+            return
+        if self._next_row != self._grid.height:
+            raise ValueError(f"'{self._path}' has {self._grid.height} rows and {self._next_row} were written.")
+        try:
+            with raster_environment():
+                self._dataset.close()
+                self._finish_layout()
+                self._read_back()
+        except (OSError, RasterioError) as error:
+            raise self._failure(error) from error
+
     def close(self) -> None:
         """Finishes the raster and puts it in place.
 
@@ -259,14 +278,9 @@ class StripWriter:
             OutputError: the disk is full, or the target is held open by another program.
         """
         try:
-            if self._next_row != self._grid.height:
-                raise ValueError(f"'{self._path}' has {self._grid.height} rows and {self._next_row} were written.")
-            with raster_environment():
-                self._dataset.close()
-                self._finish_layout()
-                self._read_back()
+            self.finish()
             os.replace(self._partial, self._path)
-        except (OSError, RasterioError) as error:
+        except OSError as error:
             raise self._failure(error) from error
         finally:
             self.abort()

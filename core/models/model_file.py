@@ -7,9 +7,9 @@ import json
 import os
 import struct
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -50,7 +50,7 @@ class ModelCard(BaseModel):
         licence: of the weights.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     format_version: Literal[1] = FORMAT_VERSION
     software_version: str
     specification: ModelSpecification
@@ -62,6 +62,12 @@ class ModelCard(BaseModel):
     temperature: float = Field(1.0, gt=0)
     created: str = ""
     licence: str = "as the training data's owner decides"
+
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Self:
+        if len(self.scheme) != self.specification.n_classes:
+            raise ValueError(f"{len(self.classes)} classes for {self.specification.n_classes} outputs")
+        return self
 
     @property
     def scheme(self) -> ClassScheme:
@@ -105,14 +111,17 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
             )
         card = ModelCard.model_validate(content)
     except (json.JSONDecodeError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise ModelFileError(f"The card of the model '{path}' is damaged: {first}.", "Train the model again.") from None
-    model = build_model(card.specification)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
         raise ModelFileError(
-            f"The weights in '{path}' do not belong to its own architecture: {str(error).splitlines()[0]}",
+            f"The card of the model '{path}' is damaged: {_reason(error)}.",
+            "The file was changed after it was written; use the original.",
+        ) from None
+    try:
+        model = build_model(card.specification)
+        model.load_state_dict(state)
+    # KeyError: an input whose name torch keeps for itself.
+    except (RuntimeError, KeyError) as error:
+        raise ModelFileError(
+            f"The weights in '{path}' do not belong to its own architecture: {_reason(error)}",
             "The file was changed after it was written; use the original.",
         ) from None
     model.eval()
@@ -126,8 +135,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: str) -> None:
         partial.write_bytes(_sorted_header(save(tensors, metadata={_KEY: header})))
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(f"'{path}' cannot be written: {error.strerror}.", "Choose another folder.") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
@@ -163,6 +173,15 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _reason(error: Exception) -> str:
+    """The first thing that an error complains of, without the title that pydantic and torch put above it."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'card'}: {first['msg']}"
+    lines = str(error).splitlines()
+    return lines[min(1, len(lines) - 1)].strip()
 
 
 def _sorted_header(content: bytes) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,19 +12,22 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.enums import MaskFlags, Resampling
-from rasterio.errors import RasterioError
+from pyproj.exceptions import CRSError, ProjError
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from core.errors import RasterError
-from core.scenes.grid import Bounds, Grid, Window, source_bounds, source_pixel_size
+from core.scenes.grid import Bounds, Grid, Window, parsed_crs, source_bounds, source_pixel_size
 from core.sensors import RasterDescription
 
 SAMPLE_SIDE = 48
 """Nine windows of this many pixels a side are looked at to judge values: 20,000 pixels, a few blocks of a large file."""
 
 _WEB_MARKERS = ("WMS:", "WMTS:", "<GDAL_WMS", "contextualWMSLegend", "type=xyz", "url=http")
+_WEB_DRIVERS = ("WMS", "WMTS")
+"""What GDAL opens a file with that only describes a service."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +67,30 @@ def open_raster(path: str) -> DatasetReader:
         RasterError: a web service, a missing file, or one that GDAL cannot open.
     """
     if any(marker in path for marker in _WEB_MARKERS):
-        raise RasterError(
-            f"'{path}' is a web service, which delivers pictures and not measurements.",
-            "Save the data behind it as a GeoTIFF and use that.",
-        )
+        raise _web_service(path)
     if not path.startswith("/vsi") and "://" not in path and not os.path.exists(path):
         raise RasterError(f"The raster '{path}' does not exist.", "Check the path.")
     try:
-        return rasterio.open(path)
+        with warnings.catch_warnings():
+            # What is not georeferenced is refused with a message of our own.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            dataset = rasterio.open(path)
     except RasterioError as error:
         raise RasterError(
             f"The raster '{path}' cannot be opened: {_first_line(error)}.",
             "It may be truncated, or of a format that this GDAL does not read. Copy it anew, or convert it to GeoTIFF.",
         ) from None
+    if dataset.driver in _WEB_DRIVERS:
+        dataset.close()
+        raise _web_service(path)
+    return dataset
+
+
+def _web_service(path: str) -> RasterError:
+    return RasterError(
+        f"'{path}' is a web service, which delivers pictures and not measurements.",
+        "Save the data behind it as a GeoTIFF and use that.",
+    )
 
 
 def read_raster_file(path: str) -> RasterFile:
@@ -84,14 +100,9 @@ def read_raster_file(path: str) -> RasterFile:
         RasterError: it cannot be opened or read, has no place on the ground, or holds nothing but nodata.
     """
     with open_raster(path) as dataset:
+        _check_bands(dataset)
+        _check_transform(dataset)
         crs = _crs_of(dataset)
-        if dataset.transform == Affine.identity():
-            hint = "Georeference it first."
-            if dataset.gcps[0] or dataset.rpcs:
-                hint = (
-                    "It has ground control points or a sensor model: orthorectify it first (gdalwarp, or SNAP for SAR)."
-                )
-            raise RasterError(f"The raster '{path}' has no geotransform: nobody knows where its pixels lie.", hint)
         bounds = source_bounds(dataset.transform, dataset.width, dataset.height)
         description = RasterDescription(
             path=path,
@@ -101,7 +112,7 @@ def read_raster_file(path: str) -> RasterFile:
             band_tags=tuple(dataset.tags(index) for index in dataset.indexes),
             tags=_all_tags(dataset),
             color_interpretation=tuple(value.name for value in dataset.colorinterp),
-            resolution_m=_resolution_m(crs, dataset.transform, bounds),
+            resolution_m=_resolution_m(path, crs, dataset.transform, bounds),
             scales=tuple(dataset.scales),
             offsets=tuple(dataset.offsets),
             sample=_sample(dataset),
@@ -113,7 +124,7 @@ def read_stored(
     dataset: DatasetReader,
     bands: Sequence[int],
     window: Window,
-    out_shape: tuple[int, int] | None = None,
+    stride: int = 1,
 ) -> NDArray[np.float32]:
     """Stored values of a window, NaN where the file says that there is no data.
 
@@ -123,20 +134,22 @@ def read_stored(
     Args:
         dataset: an open raster.
         bands: 1-based indexes.
-        window: inside the raster.
-        out_shape: (rows, columns) to average the window down to.
+        window: inside the raster, counted in groups of ``stride`` x ``stride`` pixels.
+        stride: of each group one pixel is read, from the file's overviews where it has any.
 
     Returns:
-        (bands, rows, columns) float32.
+        (bands, rows, columns) of the window, float32.
 
     Raises:
         RasterError: the file cannot be read there.
     """
-    area = RasterioWindow(window.column, window.row, window.width, window.height)
-    shape = None if out_shape is None else (len(bands), *out_shape)
-    resampling = Resampling.nearest if out_shape is None else Resampling.average
+    first_column, first_row, columns, rows = (
+        value * stride for value in (window.column, window.row, window.width, window.height)
+    )
+    area = RasterioWindow(first_column, first_row, columns, rows)
+    shape = (len(bands), *window.shape)
     try:
-        stored = dataset.read(list(bands), window=area, out_shape=shape, resampling=resampling)
+        stored = dataset.read(list(bands), window=area, out_shape=shape)
         values: NDArray[np.float32] = stored.astype(np.float32)
         flags = dataset.mask_flag_enums
         if any(MaskFlags.all_valid not in flags[band - 1] for band in bands):
@@ -144,22 +157,57 @@ def read_stored(
             values[masks == 0] = np.nan
     except RasterioError as error:
         raise RasterError(
-            f"The raster '{dataset.name}' cannot be read at columns {window.column} to {window.stop_column}, "
-            f"rows {window.row} to {window.stop_row}: {_first_line(error)}.",
+            f"The raster '{dataset.name}' cannot be read at columns {first_column} to {first_column + columns}, "
+            f"rows {first_row} to {first_row + rows}: {_first_line(error)}.",
             "The file is probably truncated or damaged; copy it anew.",
         ) from None
     values[~np.isfinite(values)] = np.nan
     return values
 
 
+def _check_bands(dataset: DatasetReader) -> None:
+    if dataset.count:
+        return
+    inside = ", ".join(dataset.subdatasets[:8])
+    raise RasterError(
+        f"'{dataset.name}' holds no band of its own{f', but these rasters: {inside}' if inside else ''}.",
+        "Give one of them by its full name, or save it as a GeoTIFF." if inside else "Choose another file.",
+    )
+
+
+def _check_transform(dataset: DatasetReader) -> None:
+    transform = dataset.transform
+    if transform == Affine.identity():
+        hint = "Georeference it first."
+        if dataset.gcps[0] or dataset.rpcs:
+            hint = "It has ground control points or a sensor model: orthorectify it first (gdalwarp, or SNAP for SAR)."
+        raise RasterError(f"The raster '{dataset.name}' has no geotransform: nobody knows where its pixels lie.", hint)
+    if transform.is_degenerate or not all(math.isfinite(value) for value in transform):
+        raise RasterError(
+            f"The raster '{dataset.name}' has a geotransform without an area: {tuple(transform)[:6]}.",
+            "Georeference it anew.",
+        )
+
+
 def _crs_of(dataset: DatasetReader) -> str:
+    """Authority code, or WKT where no code means exactly the same."""
     if dataset.crs is None:
         raise RasterError(
             f"The raster '{dataset.name}' has no coordinate reference system.",
             "Set it with 'Assign projection' (gdal_edit -a_srs EPSG:...).",
         )
-    authority = dataset.crs.to_authority()
-    return f"{authority[0]}:{authority[1]}" if authority else str(dataset.crs.to_wkt())
+    text = str(dataset.crs.to_wkt())
+    try:
+        own = parsed_crs(text)
+        authority = dataset.crs.to_authority()
+        code = f"{authority[0]}:{authority[1]}" if authority else ""
+        # Codes are found by likeness; one that is only alike would shift the raster.
+        return code if code and own.equals(parsed_crs(code), ignore_axis_order=True) else text
+    except CRSError:
+        raise RasterError(
+            f"The coordinate reference system of '{dataset.name}' is not understood: {text[:80]}.",
+            "Set it with 'Assign projection' (gdal_edit -a_srs EPSG:...).",
+        ) from None
 
 
 def _all_tags(dataset: DatasetReader) -> dict[str, str]:
@@ -171,15 +219,31 @@ def _all_tags(dataset: DatasetReader) -> dict[str, str]:
     return {**tags, **dataset.tags()}
 
 
-def _resolution_m(crs: str, transform: Affine, bounds: Bounds) -> float:
-    """Side of a square of a pixel's area in metres, good to a percent: it only tells sensors apart."""
+def _resolution_m(path: str, crs: str, transform: Affine, bounds: Bounds) -> float:
+    """Side of a square of a pixel's area in metres, good to a percent: it only tells sensors apart.
+
+    Raises:
+        RasterError: the raster's middle has no place on the Earth.
+    """
     width, height = source_pixel_size(transform)
     middle = Grid(crs, (bounds.left + bounds.right) / 2, (bounds.bottom + bounds.top) / 2, width, height, 1, 1)
-    return middle.resolution_m()
+    try:
+        resolution = middle.resolution_m()
+    except ProjError:
+        resolution = math.nan
+    if not (math.isfinite(resolution) and resolution > 0):
+        raise RasterError(
+            f"The raster '{path}' has no place on the Earth: x {middle.left:g}, y {middle.top:g} in {parsed_crs(crs).name}.",
+            "Check its coordinate reference system ('Assign projection') and its coordinates.",
+        )
+    return resolution
 
 
 def _sample(dataset: DatasetReader) -> NDArray[np.float32]:
-    """Values from nine places of the raster: (bands, n) stored values, NaN = missing.
+    """Values from nine places of the raster, and where these tell nothing apart from a place that does.
+
+    Returns:
+        (bands, n) stored values, NaN = missing. They are constant only where the whole raster is.
 
     Raises:
         RasterError: there is no valid value in the whole raster.
@@ -194,20 +258,42 @@ def _sample(dataset: DatasetReader) -> NDArray[np.float32]:
             window = Window(column, row, min(side, dataset.width), min(side, dataset.height))
             parts.append(read_stored(dataset, bands, window).reshape(len(bands), -1))
     sample = np.concatenate(parts, axis=1)
-    if np.isnan(sample).all():
-        sample = _first_valid_block(dataset, bands)
+    if is_constant(sample):
+        sample = _first_varied(dataset, bands)
     return sample
 
 
-def _first_valid_block(dataset: DatasetReader, bands: list[int]) -> NDArray[np.float32]:
+def is_constant(values: NDArray[np.float32]) -> bool:
+    """Whether no band of (bands, n) values, NaN = missing, tells two pixels apart."""
+    low, high = _range(values)
+    return bool((low >= high).all())
+
+
+def _range(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Lowest and highest value of each band; infinite and crossed where it has none."""
+    missing = np.isnan(values)
+    return np.where(missing, np.inf, values).min(axis=1), np.where(missing, -np.inf, values).max(axis=1)
+
+
+def _first_varied(dataset: DatasetReader, bands: list[int]) -> NDArray[np.float32]:
+    """The first block in which a band has another value than before, else the one value of each band: (bands, n)."""
+    low, high = np.full(len(bands), np.inf, np.float32), np.full(len(bands), -np.inf, np.float32)
     for _, block in dataset.block_windows(1):
         window = Window(int(block.col_off), int(block.row_off), int(block.width), int(block.height))
-        values = read_stored(dataset, bands, window)
-        if np.isfinite(values).any():
-            return values.reshape(len(bands), -1)
-    raise RasterError(
-        f"The raster '{dataset.name}' holds nothing but nodata.", "Leave it out, or choose one that covers the scene."
-    )
+        values = read_stored(dataset, bands, window).reshape(len(bands), -1)
+        block_low, block_high = _range(values)
+        low, high = np.minimum(low, block_low), np.maximum(high, block_high)
+        if (low < high).any():
+            return np.concatenate([values, _finite(low)[:, None], _finite(high)[:, None]], axis=1)
+    if not np.isfinite(low).any():
+        raise RasterError(
+            f"The raster '{dataset.name}' holds nothing but nodata.", "Leave it out, or choose one that covers the scene."
+        )
+    return _finite(low)[:, None]
+
+
+def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(np.isfinite(values), values, np.float32(np.nan))
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,40 +2,47 @@
 
 Nothing is resampled on disk. A source that lies on the wanted grid is copied; any other is read once for the window,
 masked and converted to physical units on its own pixels, and only then warped, so that nodata never bleeds into its
-neighbours. Callers read wide strips and cut tiles out of them: a warp costs the same for a strip as for one of its tiles.
+neighbours. A source finer than the wanted grid is warped onto a division of its pixels and averaged, which is exact where
+its pixels divide the wanted ones. Callers read wide strips and cut tiles out of them: a warp costs the same for a strip as
+for one of its tiles.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio import crs as rasterio_crs
-from rasterio.enums import Resampling
 from rasterio.io import DatasetReader
-from rasterio.warp import reproject
 
-from core.scenes.grid import (
-    Bounds,
-    Grid,
-    Window,
+from core.scenes.grid import Bounds, Grid, Window, on_scale, project_bounds, same_crs
+from core.scenes.raster_file import RasterFile, open_raster, read_stored
+from core.scenes.resampling import (
+    block_mean,
     covering_window,
-    on_scale,
-    project_bounds,
-    same_crs,
-    source_pixel_size,
+    decibels_of_power,
+    pixels_across,
+    power_of_decibels,
+    warp,
 )
-from core.scenes.raster_file import open_raster, read_stored
 from core.scenes.scene import Acquisition, Scene, SourceFile
 
 _ALIGNED = 1e-3
 """A source whose pixel edges are off by less than this part of a pixel is copied instead of warped."""
 
-_DECIMATE_ABOVE = 2.0
-"""A source this many times finer than the wanted grid is averaged while it is read, which uses its overviews."""
+_DIVIDED_ABOVE = math.sqrt(2)
+"""Up to this many source pixels to a wanted one, the four around a centre stand for them well enough."""
+
+_ALL_READ_BELOW = 16
+"""From this many source pixels to a wanted one, as in overview pictures, only every second, fourth, ... is read."""
+
+_VALUES_AT_ONCE = 2**24
+"""Larger reads are split, so that memory stays bounded where little of a source is wanted of each part that is read:
+rotated and much finer ones."""
 
 
 class SceneReader:
@@ -48,7 +55,8 @@ class SceneReader:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self._datasets: dict[str, DatasetReader] = {}
-        self._bounds: dict[str, Bounds] = {}
+        self._bounds: dict[tuple[str, str], Bounds] = {}
+        self._samplings: dict[tuple[str, str, float, float], _Sampling] = {}
 
     def __enter__(self) -> SceneReader:
         return self
@@ -79,7 +87,13 @@ class SceneReader:
         }
 
     def read_onto(self, acquisition: Acquisition, target: Grid, bands: Sequence[str] | None = None) -> NDArray[np.float32]:
-        """One acquisition on any grid: (bands, rows, columns) float32 in physical units, NaN = missing."""
+        """One acquisition on any grid: (bands, rows, columns) float32 in physical units, NaN = missing.
+
+        Where the source is finer, a pixel is the mean of what is there, and missing where that is less than half.
+
+        Raises:
+            RasterError: a file cannot be read.
+        """
         names = acquisition.bands if bands is None else tuple(bands)
         filled = np.full((len(names), *target.shape), np.nan, np.float32)
         for source in acquisition.files:
@@ -94,36 +108,53 @@ class SceneReader:
         return filled
 
     def _read_source(self, source: SourceFile, bands: Sequence[str], target: Grid) -> NDArray[np.float32] | None:
-        raster = source.raster
-        offset = _aligned_offset(source, target)
+        """The source on the target, or None where it does not reach it."""
+        sampling = self._sampling(source, target)
+        raster, fine = source.raster, target.refined(sampling.division)
+        offset = _aligned_offset(sampling, raster.crs, fine)
         if offset is not None:
-            wanted = target.window.translated(*offset)
-            inside = wanted.intersection(Window(0, 0, raster.width, raster.height))
-            if inside.is_empty:
-                return None
-            values = np.full((len(bands), *target.shape), np.nan, np.float32)
-            rows, columns = inside.slices_within(wanted)
-            values[:, rows, columns] = self._physical(source, bands, inside)
-            return values
-        window = covering_window(raster.transform, raster.width, raster.height, raster.crs, target)
+            wanted = fine.window.translated(*offset)
+            window = wanted.intersection(sampling.window)
+        else:
+            wanted = None
+            window = covering_window(sampling.transform, sampling.window.width, sampling.window.height, raster.crs, fine)
         if window.is_empty:
             return None
-        factor = _decimation(source, target)
-        if factor > 1:
-            window = _snapped(window, factor, raster.width, raster.height)
-        shape = (-(-window.height // factor), -(-window.width // factor))
-        values = self._physical(source, bands, window, shape if factor > 1 else None)
-        transform = raster.transform @ Affine.translation(window.column, window.row)
-        transform = transform @ Affine.scale(window.width / shape[1], window.height / shape[0])
-        return _warp(values, transform, raster.crs, target)
+        size = max(window.width * window.height, fine.width * fine.height) * len(source.identified.match.bands)
+        if size > _VALUES_AT_ONCE and max(target.shape) > 1:
+            return self._read_halves(source, bands, target)
+        values = self._physical(source, bands, window, sampling.stride)
+        if wanted is not None and sampling.division == 1:
+            return _placed(values, window, wanted)
+        is_decibel = source.identified.unit == "dB"
+        if is_decibel:
+            values = power_of_decibels(values)
+        if wanted is not None:
+            values = _placed(values, window, wanted)
+        else:
+            values = warp(values, window, sampling.transform, raster.crs, fine)
+        values = block_mean(values, sampling.division)
+        return decibels_of_power(values) if is_decibel else values
 
-    def _physical(
-        self, source: SourceFile, bands: Sequence[str], window: Window, shape: tuple[int, int] | None = None
-    ) -> NDArray[np.float32]:
-        """Physical values of a window of a source, on its own pixels."""
+    def _read_halves(self, source: SourceFile, bands: Sequence[str], target: Grid) -> NDArray[np.float32]:
+        """The source on the two halves of the target, cut across its longer side."""
+        if target.width >= target.height:
+            middle, axis = target.width // 2, 2
+            halves = (Window(0, 0, middle, target.height), Window(middle, 0, target.width - middle, target.height))
+        else:
+            middle, axis = target.height // 2, 1
+            halves = (Window(0, 0, target.width, middle), Window(0, middle, target.width, target.height - middle))
+        parts = []
+        for half in halves:
+            values = self._read_source(source, bands, target.crop(half))
+            parts.append(np.full((len(bands), *half.shape), np.nan, np.float32) if values is None else values)
+        return np.concatenate(parts, axis=axis)
+
+    def _physical(self, source: SourceFile, bands: Sequence[str], window: Window, stride: int) -> NDArray[np.float32]:
+        """Physical values of a window of a source, on its own pixels, of which every ``stride``-th counts."""
         matched = source.identified.match.bands
         # All matched bands are read even for a few: the fill value of a product means "no data" in all bands at once.
-        stored = read_stored(self._dataset(source), [index for _, index in matched], window, shape)
+        stored = read_stored(self._dataset(source), [index for _, index in matched], window, stride)
         physical = source.identified.calibration.apply(stored)
         order = {name: row for row, (name, _) in enumerate(matched)}
         picked: NDArray[np.float32] = physical[[order[name] for name in bands]]
@@ -136,10 +167,16 @@ class SceneReader:
         return self._datasets[path]
 
     def _bounds_in(self, source: SourceFile, crs: str) -> Bounds:
-        key = f"{source.raster.path}|{crs}"
+        key = source.raster.path, crs
         if key not in self._bounds:
             self._bounds[key] = project_bounds(source.raster.bounds, source.raster.crs, crs)
         return self._bounds[key]
+
+    def _sampling(self, source: SourceFile, target: Grid) -> _Sampling:
+        key = source.raster.path, target.crs, target.pixel_width, target.pixel_height
+        if key not in self._samplings:
+            self._samplings[key] = _sampling_of(source.raster, target)
+        return self._samplings[key]
 
 
 def valid_pixels(values: NDArray[np.float32], acquisition: Acquisition) -> NDArray[np.bool_]:
@@ -163,16 +200,46 @@ def valid_pixels(values: NDArray[np.float32], acquisition: Acquisition) -> NDArr
     return complete
 
 
-def _aligned_offset(source: SourceFile, target: Grid) -> tuple[int, int] | None:
+@dataclass(frozen=True)
+class _Sampling:
+    """How densely a source is looked at for a target.
+
+    Attributes:
+        stride: every how many-th pixel of the source is read; all are where it is 1.
+        transform: pixel to ground, of the pixels that are read.
+        window: of all of them.
+        division: parts of a target pixel's side, each of which is read and averaged.
+    """
+
+    stride: int
+    transform: Affine
+    window: Window
+    division: int
+
+
+def _sampling_of(raster: RasterFile, target: Grid) -> _Sampling:
+    across = pixels_across(raster.transform, raster.width, raster.height, raster.crs, target)
+    stride = 1
+    while across / stride >= _ALL_READ_BELOW and min(raster.width, raster.height) >= 2 * stride:
+        stride *= 2
+    window = Window(0, 0, raster.width // stride, raster.height // stride)
+    across /= stride
+    whole = max(1, round(across))
+    is_whole = abs(across / whole - 1) <= _ALIGNED
+    # A whole number of pixels is kept: where the edges meet too, nothing is interpolated.
+    division = whole if is_whole else max(1, math.ceil(across / _DIVIDED_ABOVE))
+    return _Sampling(stride, raster.transform @ Affine.scale(stride), window, division)
+
+
+def _aligned_offset(sampling: _Sampling, crs: str, target: Grid) -> tuple[int, int] | None:
     """Column and row of the target's corner in the source where both have the same pixels; None otherwise."""
-    raster = source.raster
-    transform = raster.transform
-    if transform.b or transform.d or transform.a < 0 or transform.e > 0 or not same_crs(raster.crs, target.crs):
+    transform = sampling.transform
+    if transform.b or transform.d or transform.a < 0 or transform.e > 0 or not same_crs(crs, target.crs):
         return None
-    # The error that adds up over the whole width must stay below the tolerance.
-    if abs(transform.a / target.pixel_width - 1) * target.width > _ALIGNED:
+    # The error that adds up over the whole source must stay below the tolerance.
+    if abs(transform.a / target.pixel_width - 1) * sampling.window.width > _ALIGNED:
         return None
-    if abs(-transform.e / target.pixel_height - 1) * target.height > _ALIGNED:
+    if abs(-transform.e / target.pixel_height - 1) * sampling.window.height > _ALIGNED:
         return None
     column = (target.left - transform.c) / transform.a
     row = (target.top - transform.f) / transform.e
@@ -181,39 +248,11 @@ def _aligned_offset(source: SourceFile, target: Grid) -> tuple[int, int] | None:
     return round(column), round(row)
 
 
-def _decimation(source: SourceFile, target: Grid) -> int:
-    """How many source pixels are averaged into one while reading; 1 where the source is not much finer."""
-    target_m = target.resolution_m()
-    ratio = target_m / (source.raster.description.resolution_m or target_m)
-    # Half the target's pixel size keeps the edges for the warp that follows.
-    return int(ratio / 2) if ratio > _DECIMATE_ABOVE else 1
-
-
-def _snapped(window: Window, factor: int, width: int, height: int) -> Window:
-    """The window widened to whole groups of pixels, so that a group does not depend on the window asked for."""
-    column, row = window.column // factor * factor, window.row // factor * factor
-    stop_column = min(width, -(-window.stop_column // factor) * factor)
-    stop_row = min(height, -(-window.stop_row // factor) * factor)
-    return Window(column, row, stop_column - column, stop_row - row)
-
-
-def _warp(values: NDArray[np.float32], transform: Affine, crs: str, target: Grid) -> NDArray[np.float32]:
-    filled = np.full((values.shape[0], *target.shape), np.nan, np.float32)
-    width, height = source_pixel_size(transform)
-    same_units = same_crs(crs, target.crs)
-    is_finer = same_units and min(target.pixel_width / width, target.pixel_height / height) > 1.5
-    reproject(
-        values,
-        filled,
-        src_transform=transform,
-        src_crs=rasterio_crs.CRS.from_user_input(crs),
-        src_nodata=np.nan,
-        dst_transform=target.transform,
-        dst_crs=rasterio_crs.CRS.from_user_input(target.crs),
-        dst_nodata=np.nan,
-        resampling=Resampling.average if is_finer else Resampling.bilinear,
-        # Exact, not approximated along lines: a pixel must not depend on the window that it is read with.
-        tolerance=0.0,
-        warp_mem_limit=256,
-    )
-    return filled
+def _placed(values: NDArray[np.float32], window: Window, wanted: Window) -> NDArray[np.float32]:
+    """The values of a window within a wider one, NaN around them."""
+    if window == wanted:
+        return values
+    placed = np.full((len(values), *wanted.shape), np.nan, np.float32)
+    rows, columns = window.slices_within(wanted)
+    placed[:, rows, columns] = values
+    return placed

@@ -5,21 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import numpy as np
 
 from core.errors import GridError, RasterError, SensorError
-from core.scenes.grid import (
-    Bounds,
-    Grid,
-    Scale,
-    nearest_scale,
-    parsed_crs,
-    project_bounds,
-    same_crs,
-)
-from core.scenes.raster_file import RasterFile, read_raster_file
-from core.sensors import IdentifiedRaster, Role, Sensor, identify
+from core.scenes.grid import Bounds, Grid, Scale, nearest_scale, same_crs
+from core.scenes.raster_file import RasterFile, is_constant, read_raster_file
+from core.scenes.reference_grid import bounds_in, crs_name, reference_grid
+from core.sensors import Band, IdentifiedRaster, Role, Sensor, identify
 from core.sensors.sentinel2_offset import OffsetSetting, sentinel2_offset
 
 ROLES: tuple[Role, ...] = ("optical", "sar", "other", "elevation")
@@ -48,7 +42,7 @@ class Acquisition:
         sensor: what measured it.
         bands: names of the bands that are there, in the sensor's order.
         files: where pixels of several files cover the same ground, the first valid one counts.
-        scale: its pixel size relative to the reference grid's.
+        scale: the pixel size of its finest file relative to the reference grid's.
     """
 
     name: str
@@ -64,7 +58,8 @@ class Acquisition:
 
     @property
     def resolution_m(self) -> float:
-        return self.files[0].raster.description.resolution_m or math.nan
+        """Of its finest file."""
+        return min(source.raster.description.resolution_m or math.nan for source in self.files)
 
 
 @dataclass(frozen=True)
@@ -144,16 +139,13 @@ def build_scene(request: SceneRequest) -> Scene:
         raise RasterError("No raster was given.", "Give at least one optical, SAR, elevation or other raster.")
     grid = reference_grid([source.raster for source in acquisitions[0].files], request.resolution, notes)
     placed = []
-    for acquisition in acquisitions:
-        _check_overlap(acquisition, acquisitions[0], grid, notes)
+    for acquisition in [_overlapping(each, acquisitions[0], grid, notes, warnings) for each in acquisitions]:
         placed.append(replace(acquisition, scale=nearest_scale(grid.resolution_m(), acquisition.resolution_m)))
         notes.append(_scale_note(placed[-1], grid))
     return Scene(grid, tuple(placed), tuple(notes), tuple(dict.fromkeys(warnings)))
 
 
-def _acquisitions_of_role(
-    request: SceneRequest, role: Role, notes: list[str], warnings: list[str]
-) -> Iterable[Acquisition]:
+def _acquisitions_of_role(request: SceneRequest, role: Role, notes: list[str], warnings: list[str]) -> Iterable[Acquisition]:
     """Groups the files of a role by sensor; files of one sensor tile the ground or hold different bands."""
     groups: dict[str, list[SourceFile]] = {}
     wanted = request.sensors.get(role, "auto")
@@ -168,12 +160,50 @@ def _acquisitions_of_role(
             notes.extend(source.identified.notes)
             warnings.extend(source.identified.warnings)
     for files in groups.values():
-        sensor = files[0].identified.match.sensor
-        present = {band for source in files for band, _ in source.identified.match.bands}
-        bands = tuple(band.name for band in sensor.bands if band.name in present)
+        sensor = _common_sensor(files)
+        bands = _bands_of(sensor, files)
         if len(files) > 1:
+            warnings.extend(_doubles(files))
             notes.append(f"{sensor.title}: {len(files)} files make one acquisition of {len(bands)} bands.")
         yield Acquisition(sensor.name, role, sensor, bands, tuple(files))
+
+
+def _common_sensor(files: Sequence[SourceFile]) -> Sensor:
+    """The files' sensor; where each file makes its own bands (generic rasters), with the bands of all."""
+    bands: dict[str, Band] = {}
+    for source in files:
+        for band in source.identified.match.sensor.bands:
+            bands.setdefault(band.name, band)
+    return replace(files[0].identified.match.sensor, bands=tuple(bands.values()))
+
+
+def _bands_of(sensor: Sensor, files: Sequence[SourceFile]) -> tuple[str, ...]:
+    """Names of the bands that any of the files has, in the sensor's order."""
+    present = {band for source in files for band, _ in source.identified.match.bands}
+    return tuple(band.name for band in sensor.bands if band.name in present)
+
+
+def _doubles(files: Sequence[SourceFile]) -> Iterable[str]:
+    """Warnings of files that hold the same bands of the same ground.
+
+    Raises:
+        SensorError: they are generic rasters, whose bands may be called alike and mean different things.
+    """
+    for first, second in combinations(files, 2):
+        shared = set(first.identified.match.names) & set(second.identified.match.names)
+        bounds = bounds_in(second.raster, first.raster.crs)
+        if not shared or bounds is None:
+            continue
+        common = bounds.intersection(first.raster.bounds)
+        if common is None or common.area < 0.5 * min(bounds.area, first.raster.bounds.area):
+            continue
+        text = f"'{first.raster.path}' and '{second.raster.path}' cover the same ground and both hold"
+        if first.identified.match.sensor.name == "generic":
+            raise SensorError(
+                f"{text} a band that is called {', '.join(sorted(shared))}: nothing tells them apart.",
+                "Name the bands (band descriptions), or stack the rasters into one file.",
+            )
+        yield f"{text} {', '.join(sorted(shared))}: where both have data, the first counts."
 
 
 def _agree_on_offset(files: list[SourceFile], sensor: str, role: Role) -> list[SourceFile]:
@@ -193,82 +223,51 @@ def _agree_on_offset(files: list[SourceFile], sensor: str, role: Role) -> list[S
 
 def _check_not_constant(raster: RasterFile) -> None:
     sample = raster.description.sample
-    if sample is None or sample.shape[1] < 2:
+    if sample is None or not is_constant(sample):
         return
-    values = sample[~(sample != sample)]
-    if values.size > 1 and (values == values[0]).all():
-        raise RasterError(
-            f"The raster '{raster.path}' holds the value {values[0]:g} everywhere that was looked at.",
-            "It tells nothing apart: leave it out.",
-        )
+    values = ", ".join(f"{value:g}" for value in sample[:8, 0])
+    raise RasterError(
+        f"The raster '{raster.path}' holds the same value everywhere: {values}{', ...' if len(sample) > 8 else ''}.",
+        "It tells nothing apart: leave it out.",
+    )
 
 
-def reference_grid(rasters: Sequence[RasterFile], resolution: float | None, notes: list[str]) -> Grid:
-    """The north-up grid of the main acquisition, around all of its files.
-
-    A south-up raster keeps its pixels and is read the other way round; a rotated one gets a north-up grid of its own
-    pixel size around it.
+def _overlapping(acquisition: Acquisition, main: Acquisition, grid: Grid, notes: list[str], warnings: list[str]) -> Acquisition:
+    """The acquisition without the files that lie beside the reference grid.
 
     Raises:
-        GridError: the resolution leaves less than one pixel.
+        GridError: all of them do.
     """
-    first = rasters[0]
-    bounds = first.bounds
-    for raster in rasters[1:]:
-        bounds = bounds.union(project_bounds(raster.bounds, raster.crs, first.crs))
-    width, height = first.pixel_size
-    is_rotated = bool(first.transform.b or first.transform.d)
-    left, top = first.bounds.left, first.bounds.top
-    if is_rotated:
-        notes.append(f"'{first.path}' is rotated: the map is made on a north-up grid around it.")
-    if resolution is not None:
-        width = height = resolution
-    if resolution is not None or is_rotated:
-        # Whole multiples of the pixel size, so that a crop of the raster gets the same lattice.
-        left, top = math.floor(bounds.left / width) * width, math.ceil(bounds.top / height) * height
-    lattice = Grid(first.crs, left, top, width, height, 1, 1)
-    window = lattice.window_of(bounds)
-    if min(bounds.right - bounds.left, bounds.top - bounds.bottom) < min(width, height) / 2:
+    bounds = [bounds_in(source.raster, grid.crs) for source in acquisition.files]
+    near = [each is not None and each.intersection(grid.bounds) is not None for each in bounds]
+    if not any(near):
+        where = "nothing" if bounds[0] is None else _text(bounds[0])
         raise GridError(
-            f"A resolution of {width:g} leaves nothing of '{first.path}', which is "
-            f"{bounds.right - bounds.left:g} x {bounds.top - bounds.bottom:g} in units of {first.crs}.",
-            "Give the resolution in the units of the main raster's coordinate reference system"
-            + (" (degrees)." if parsed_crs(first.crs).is_geographic else "."),
+            f"'{acquisition.paths[0]}' does not overlap '{main.paths[0]}': in {crs_name(grid.crs)} it covers {where}, "
+            f"and the main raster {_text(grid.bounds)}.",
+            "Check that both show the same place and carry the right coordinate reference system.",
         )
-    return lattice.crop(window)
-
-
-def _check_overlap(acquisition: Acquisition, main: Acquisition, grid: Grid, notes: list[str]) -> None:
-    for source in acquisition.files:
-        raster = source.raster
-        try:
-            bounds = project_bounds(raster.bounds, raster.crs, grid.crs)
-        except ValueError:
-            bounds = Bounds(math.nan, math.nan, math.nan, math.nan)
-        common = bounds.intersection(grid.bounds)
-        if common is None:
-            raise GridError(
-                f"'{raster.path}' does not overlap '{main.paths[0]}': in {_name(grid.crs)} it covers "
-                f"{_text(bounds)}, and the main raster {_text(grid.bounds)}.",
-                "Check that both show the same place and carry the right coordinate reference system.",
-            )
-    covered = _covered_part(acquisition, grid)
+    if not all(near):
+        far = [path for path, is_near in zip(acquisition.paths, near, strict=True) if not is_near]
+        warnings.append(f"Left out, because they do not overlap '{main.paths[0]}': {', '.join(map(repr, far))}.")
+    files = tuple(source for source, is_near in zip(acquisition.files, near, strict=True) if is_near)
+    kept = replace(acquisition, files=files, bands=_bands_of(acquisition.sensor, files))
+    covered = _covered_part([each for each, is_near in zip(bounds, near, strict=True) if each and is_near], grid)
     if covered < 0.99:
         notes.append(
-            f"{acquisition.sensor.title} covers about {covered:.0%} of the reference grid; "
-            "elsewhere the map is left empty."
+            f"{acquisition.sensor.title} covers about {covered:.0%} of the reference grid; elsewhere the map is left empty."
         )
+    return kept
 
 
-def _covered_part(acquisition: Acquisition, grid: Grid) -> float:
-    """Share of the reference grid inside the rectangles of the files, on a coarse raster of points."""
+def _covered_part(rectangles: Sequence[Bounds], grid: Grid) -> float:
+    """Share of the reference grid inside any of the rectangles, on a coarse raster of points."""
     xs, ys = np.meshgrid(
         np.linspace(grid.bounds.left, grid.bounds.right, 66)[1:-1],
         np.linspace(grid.bounds.bottom, grid.bounds.top, 66)[1:-1],
     )
     inside = np.zeros(xs.shape, bool)
-    for source in acquisition.files:
-        bounds = project_bounds(source.raster.bounds, source.raster.crs, grid.crs)
+    for bounds in rectangles:
         inside |= (xs >= bounds.left) & (xs <= bounds.right) & (ys >= bounds.bottom) & (ys <= bounds.top)
     return float(inside.mean())
 
@@ -288,10 +287,6 @@ def _scale_note(acquisition: Acquisition, grid: Grid) -> str:
 
 def _text(bounds: Bounds) -> str:
     return f"x {bounds.left:.6g} to {bounds.right:.6g}, y {bounds.bottom:.6g} to {bounds.top:.6g}"
-
-
-def _name(crs: str) -> str:
-    return crs if len(crs) < 20 else parsed_crs(crs).name
 
 
 def select(scene: Scene, needed: Sequence[tuple[str, Role, str, tuple[str, ...], Scale]]) -> Scene:

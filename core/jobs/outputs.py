@@ -1,0 +1,204 @@
+"""The files that a job writes: checked before any work, put in place together, and gone when the job stops half-way."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import OutputError
+from core.jobs.schemas import AccuracyJob, AnyJob, FinetuneJob, MapJob, SampleSceneJob
+
+MODEL_SUFFIXES = (".safetensors",)
+RASTER_SUFFIXES = (".tif", ".tiff")
+REPORT_SUFFIXES = (".html", ".htm")
+
+_STYLED_SUFFIXES = (
+    ".asc",
+    ".bil",
+    ".csv",
+    ".dat",
+    ".dem",
+    ".fgb",
+    ".geojson",
+    ".gml",
+    ".gpkg",
+    ".img",
+    ".jp2",
+    ".json",
+    ".kml",
+    ".nc",
+    ".shp",
+    ".sqlite",
+    ".tif",
+    ".tiff",
+    ".vrt",
+)
+"""Files whose style QGIS keeps in a ``.qml`` of the same name."""
+
+_HALF_DONE = re.compile(r"\.(part|partial|probe)\b")
+_CHECKPOINT = ".checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file that a job is asked to write.
+
+    Attributes:
+        key: of the job, for messages.
+        path: as the user wrote it.
+        suffixes: with which its name may end, lower case.
+    """
+
+    key: str
+    path: str
+    suffixes: tuple[str, ...]
+
+
+def outputs_of(job: AnyJob) -> list[Output]:
+    """The files that a job writes, sidecars apart; none for a job that writes a folder."""
+    match job:
+        case FinetuneJob():
+            found = [("output_model", job.output_model, MODEL_SUFFIXES), ("report", job.report, REPORT_SUFFIXES)]
+        case MapJob():
+            found = [(key, getattr(job, key), RASTER_SUFFIXES) for key in ("output", "confidence", "probabilities")]
+        case AccuracyJob():
+            found = [("report", job.report, REPORT_SUFFIXES)]
+        case SampleSceneJob():
+            found = []
+    return [Output(key, path, suffixes) for key, path, suffixes in found if path]
+
+
+def check_outputs(job: AnyJob, inputs: Iterable[str]) -> None:
+    """Checks, before any work, that all files of a job can be written and that none of them takes another's place.
+
+    Args:
+        job: that writes files.
+        inputs: what it reads.
+
+    Raises:
+        OutputError: the folder is missing or read-only; the name has another suffix than its kind of file; the file is
+            an input or another output; its style would replace that of another layer.
+    """
+    from core.mapping.rasters import check_output
+
+    inputs = list(inputs)
+    taken: list[Output] = []
+    for output in outputs_of(job):
+        path = Path(output.path)
+        if path.suffix.lower() not in output.suffixes:
+            raise OutputError(
+                f"{output.key}: '{path}' has to end in {' or '.join(output.suffixes)}.", "Choose a name that does."
+            )
+        for other in taken:
+            if _same_place(path, Path(other.path)):
+                raise OutputError(f"{output.key} and {other.key} are the same file, '{path}'.", "Give each its own name.")
+        check_output(path, inputs)
+        if output.suffixes == RASTER_SUFFIXES:
+            _check_style(path, [Path(other.path) for other in taken])
+        taken.append(output)
+
+
+def _same_place(first: Path, second: Path) -> bool:
+    # Two names of one file on disk, and one name in two spellings where the file system ignores the case.
+    if first.exists() and second.exists():
+        return first.samefile(second)
+    return os.path.normcase(first.resolve()) == os.path.normcase(second.resolve())
+
+
+def _check_style(path: Path, others: Iterable[Path]) -> None:
+    """QGIS looks for a layer's style under the layer's name without its suffix, which two layers may share."""
+    style = path.with_suffix(".qml")
+    beside = list(others)
+    if style.exists():
+        beside += [other for other in path.absolute().parent.iterdir() if other.suffix.lower() in _STYLED_SUFFIXES]
+    for other in beside:
+        if _same_place(other.with_suffix(".qml"), style) and not _same_place(other, path):
+            raise OutputError(
+                f"'{path}' would bring the style '{style}', which belongs to '{other}'.",
+                "Choose a name that differs in more than its suffix.",
+            )
+
+
+def checkpoint_path(model: Path) -> Path:
+    """Where the training of a model keeps its state while it runs."""
+    return model.with_name(f".{model.name}{_CHECKPOINT}")
+
+
+class Staging:
+    """Files written under temporary names beside their places, and moved there together."""
+
+    def __init__(self) -> None:
+        self._moves: list[tuple[Path, Path]] = []
+
+    def beside(self, path: Path) -> Path:
+        """A temporary name for a file; ``add`` is for what is written next to it under names made from this one."""
+        temporary = path.absolute().with_name(f".{path.name}.{secrets.token_hex(4)}.part{path.suffix}")
+        self.add(temporary, path)
+        return temporary
+
+    def add(self, temporary: Path, path: Path) -> None:
+        self._moves.append((temporary, path))
+
+    @contextmanager
+    def writing(self, path: Path) -> Iterator[Path]:
+        """A temporary name to write to; errors name the file that was asked for.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        temporary = self.beside(path)
+        try:
+            yield temporary
+        except OutputError as error:
+            raise OutputError(error.message.replace(str(temporary), str(path)), error.hint) from None
+
+    def put_in_place(self) -> None:
+        """Moves all files that were written to their places.
+
+        Raises:
+            OutputError: another program holds one of them open.
+        """
+        for temporary, path in self._moves:
+            if temporary.exists():
+                try:
+                    os.replace(temporary, path)
+                except OSError as error:
+                    raise OutputError(
+                        f"'{path}' cannot be replaced: {error.strerror}.", "Close it in other programs."
+                    ) from None
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for temporary, _ in self._moves:
+            temporary.unlink(missing_ok=True)
+
+
+def remove_half_done(job: AnyJob, keep_checkpoint: bool = False) -> None:
+    """Removes what a job has half written, for a process that has to end in the middle of it.
+
+    Args:
+        job: that is abandoned.
+        keep_checkpoint: whether to leave the state of a training, so that it can go on.
+    """
+    paths = [Path(output.path) for output in outputs_of(job)]
+    if isinstance(job, SampleSceneJob):
+        paths = [Path(os.path.abspath(job.output))]
+    paths += [path.with_suffix(".qml") for path in paths if path.suffix.lower() in RASTER_SUFFIXES]
+    for path in paths:
+        folder = path.absolute().parent
+        for entry in list(folder.iterdir()) if folder.is_dir() else []:
+            name, own = entry.name.lstrip("."), f"{path.name}."
+            is_half_done = entry.name != name and name.startswith(own) and _HALF_DONE.search(name, len(path.name))
+            is_checkpoint = entry.name == checkpoint_path(path).name
+            if is_half_done or (is_checkpoint and not keep_checkpoint):
+                # Windows does not remove a file that is still open; the process has no time left to argue.
+                with suppress(OSError):
+                    shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

@@ -1,0 +1,154 @@
+"""What a training starts from: the scene, the labels that have data, their split, and a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from core.errors import LabelError
+from core.finetuning.evaluation import context_reach
+from core.finetuning.settings import TrainingSettings
+from core.finetuning.specify import specify_model
+from core.finetuning.start import start_model
+from core.finetuning.training_data import TrainingData
+from core.jobs.events import JobContext
+from core.jobs.inputs import read_job_labels, scene_for_model, scene_of
+from core.jobs.schemas import FinetuneJob
+from core.labels.blocks import Split, spatial_split
+from core.labels.label_set import LabelSet
+from core.labels.rasterizing import PixelCounts, count_pixels, finish_report
+from core.labels.schemes import listed
+from core.models.model_file import load_model
+from core.models.registry import count_parameters
+from core.models.specification import ModelSpecification
+from core.scenes.grid import Grid
+from core.scenes.scene import Scene
+
+ARCHITECTURE_TITLES = {
+    "unet_early": "U-Net, early fusion",
+    "unet_intermediate": "U-Net, intermediate fusion",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedTraining:
+    """What training starts from.
+
+    Attributes:
+        scene: with the model's inputs.
+        labels: inside the scene.
+        data: pixels around the labels.
+        split: which labels are held out.
+        specification, model: of what is trained.
+        settings: of the training.
+        label_lines: features and pixels of every class, a sentence each.
+        warnings: what the user should know of the labels.
+    """
+
+    scene: Scene
+    labels: LabelSet
+    data: TrainingData
+    split: Split
+    specification: ModelSpecification
+    model: torch.nn.Module
+    settings: TrainingSettings
+    label_lines: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """The model's name in reports."""
+        return ARCHITECTURE_TITLES[self.specification.architecture]
+
+
+def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
+    """Reads what the job names and says what was found.
+
+    Raises:
+        RsfusionError: a raster, the labels or the base model cannot be used.
+    """
+    context.progress(0.0, "Reading the rasters and the labels")
+    base = load_model(Path(job.base_model)) if job.base_model else None
+    if base is None:
+        scene = scene_of(job.inputs, context)
+    else:
+        scene = scene_for_model(job.inputs, base[1].specification, context)
+    labels, counts = _counted_labels(job, scene.grid)
+    for line in _label_lines(labels):
+        context.info(line)
+    for remark in labels.report.remarks():
+        context.warning(remark)
+    if base is None:
+        specification = specify_model(scene, job.architecture, len(labels.scheme))
+    else:
+        specification = base[1].specification.model_copy(update={"n_classes": len(labels.scheme)})
+    settings = _settings(job, len(labels))
+    data = TrainingData(
+        scene,
+        labels,
+        max(settings.window_size, context_reach(specification)),
+        lambda part: context.progress(0.02 + 0.06 * part, "Reading the surroundings of the labels"),
+    )
+    with_data, gaps = _only_with_data(data, labels, counts)
+    for gap in gaps:
+        context.warning(gap)
+    _check_two_classes(with_data, labels)
+    split = spatial_split(labels, scene.grid, job.validation_fraction, job.seed, job.block_size, with_data)
+    for note in split.notes:
+        context.info(note)
+    model = start_model(specification, job.seed, base, labels.scheme)
+    context.info(f"Model: {ARCHITECTURE_TITLES[specification.architecture]}, {count_parameters(model):,} parameters.")
+    warnings = (*labels.report.remarks(), *gaps)
+    return PreparedTraining(scene, labels, data, split, specification, model, settings, tuple(_label_lines(labels)), warnings)
+
+
+def _counted_labels(job: FinetuneJob, grid: Grid) -> tuple[LabelSet, PixelCounts]:
+    labels = read_job_labels(job.labels, grid)
+    counts = count_pixels(labels, grid)
+    return replace(labels, report=finish_report(labels, counts)), counts
+
+
+def _label_lines(labels: LabelSet) -> list[str]:
+    report = labels.report
+    lines = [f"{report.features_used} of {report.features_read} features are used."]
+    for name, features, pixels in zip(labels.scheme.names, report.features_per_class, report.pixels_per_class, strict=True):
+        lines.append(f"{name}: {features} features, {pixels} pixels.")
+    return lines
+
+
+def _settings(job: FinetuneJob, n_features: int) -> TrainingSettings:
+    defaults = TrainingSettings()
+    # A window a feature and epoch, so that many labels are all seen, up to ten times the usual number.
+    windows = int(np.clip(n_features, defaults.windows_per_epoch, 10 * defaults.windows_per_epoch))
+    return replace(defaults, epochs=job.epochs, seed=job.seed, windows_per_epoch=windows)
+
+
+def _only_with_data(data: TrainingData, labels: LabelSet, counts: PixelCounts) -> tuple[PixelCounts, list[str]]:
+    """The counts of the labelled pixels that every raster has data for, and what to say of the others.
+
+    The split has to know: labels held out where a raster has a gap would leave nothing to validate on.
+    """
+    features = np.bincount(data.pixels[:, 3], minlength=len(labels))
+    classes = np.bincount(data.pixels[:, 2], minlength=len(labels.scheme))
+    labelled = int(counts.features.sum())
+    names = labels.scheme.names
+    without = [names[index] for index in np.flatnonzero((classes == 0) & (counts.classes > 0))]
+    gaps = []
+    if len(data.pixels) < labelled:
+        gaps.append(
+            f"{labelled - len(data.pixels)} of {labelled} labelled pixels lie where a raster has no data; they are ignored."
+        )
+    if without:
+        gaps.append(f"Classes whose labels all lie there, so that they are not trained: {listed(without)}.")
+    return replace(counts, features=features, classes=classes), gaps
+
+
+def _check_two_classes(with_data: PixelCounts, labels: LabelSet) -> None:
+    if np.count_nonzero(with_data.classes) < 2:
+        raise LabelError(
+            f"Only the labels of '{labels.scheme.names[int(with_data.classes.argmax())]}' lie where every raster has data.",
+            "Draw labels of at least two classes where all rasters overlap, or leave out the raster that covers too little.",
+        )

@@ -1,0 +1,102 @@
+"""The contents of a training's report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import shapely
+import torch
+from numpy.typing import NDArray
+
+from core.assessment.contents import TrainingReport
+from core.assessment.quicklook import imagery_picture
+from core.finetuning.loop import TrainingResult
+from core.jobs.devices import describe_device
+from core.jobs.provenance import software
+from core.jobs.schemas import FinetuneJob
+from core.jobs.training_preparation import PreparedTraining
+from core.jobs.training_scores import ScoredModel
+from core.mapping.engine import MappingEngine
+from core.models.model_file import ModelCard
+from core.scenes.grid import Window
+
+PREVIEW_SIDE = 640
+"""Longest side, in pixels, of the piece of map that the report shows."""
+
+
+def training_report(
+    job: FinetuneJob,
+    prepared: PreparedTraining,
+    result: TrainingResult,
+    scores: Sequence[ScoredModel],
+    card: ModelCard,
+    seconds: float,
+    device: torch.device,
+) -> TrainingReport:
+    """The contents of the report.
+
+    Args:
+        job: that was run.
+        prepared: what training started from.
+        result: of the training.
+        scores: of the delivered model first, then the baselines.
+        card: of the delivered model.
+        seconds: that the job has taken.
+        device: that it computed on.
+    """
+    imagery, codes = _preview(prepared, result.model, card, device)
+    split, scene = prepared.split, prepared.scene
+    held_out = int(split.validation.sum())
+    return TrainingReport(
+        title=f"Training report: {Path(job.output_model).stem}",
+        created=card.created,
+        summary_lines=(
+            f"{scores[0].row.name} over {', '.join(a.sensor.title for a in scene.acquisitions)}, "
+            f"{len(prepared.labels.scheme)} classes, trained on {len(prepared.labels) - held_out} features.",
+            f"Scored on {held_out} features that lie in other blocks of ground.",
+            f"Best of {len(result.records)} epochs: {result.best_epoch}. "
+            f"The whole job took {seconds:.0f} seconds on {describe_device(device)}.",
+        ),
+        rows=tuple(entry.row for entry in scores),
+        accuracy=scores[0].score,
+        confusion=scores[0].confusion,
+        scheme=prepared.labels.scheme,
+        curves=result.records,
+        best_epoch=result.best_epoch,
+        imagery=imagery,
+        map_codes=codes,
+        label_lines=prepared.label_lines,
+        input_lines=scene.notes,
+        split_lines=(
+            f"Blocks of {split.block_size_m:.0f} m; {held_out} of {len(prepared.labels)} features are held out.",
+            "The held-out labels also chose the epoch and the temperature of the delivered model, so its scores are "
+            "slightly too good; the baselines had no such choice.",
+            *split.notes,
+        ),
+        warnings=(*scene.warnings, *prepared.warnings),
+        settings={**asdict(prepared.settings), "validation fraction": job.validation_fraction, "device": str(device)},
+        provenance={**card.training["inputs"], "labels": Path(job.labels.path).name, **software()},
+    )
+
+
+def _preview(
+    prepared: PreparedTraining, model: torch.nn.Module, card: ModelCard, device: torch.device
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Imagery and map of the scene, or of the middle of its labels where the scene is large."""
+    grid = prepared.scene.grid
+    boxes = shapely.bounds(prepared.labels.geometries)
+    x, y = np.median((boxes[:, 0] + boxes[:, 2]) / 2), np.median((boxes[:, 1] + boxes[:, 3]) / 2)
+    width, height = min(grid.width, PREVIEW_SIDE), min(grid.height, PREVIEW_SIDE)
+    column = int(np.clip((x - grid.left) / grid.pixel_width - width / 2, 0, grid.width - width))
+    row = int(np.clip((grid.top - y) / grid.pixel_height - height / 2, 0, grid.height - height))
+    window = Window(column, row, width, height)
+    codes = np.zeros(window.shape, np.uint8)
+    table = np.array(card.scheme.codes, np.uint8)
+    engine = MappingEngine(model, card, prepared.scene, device)
+    for strip in engine.strips(window):
+        rows = slice(strip.window.row - row, strip.window.stop_row - row)
+        codes[rows] = np.where(strip.mapped, table[strip.probabilities.argmax(axis=0)], 0)
+    return imagery_picture(prepared.scene, grid.crop(window)), codes

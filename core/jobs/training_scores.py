@@ -1,0 +1,86 @@
+"""How good the trained model and the baselines are on the labels that were held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.assessment.confusion import Accuracy, accuracy, bootstrap_interval, confusion_matrix
+from core.assessment.contents import ModelScore
+from core.finetuning.baselines import BaselineResult
+from core.finetuning.evaluation import Predictions
+from core.jobs.events import JobContext
+from core.labels.scheme import ClassScheme
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredModel:
+    """A model's row in the report with the numbers behind it."""
+
+    row: ModelScore
+    score: Accuracy
+    confusion: NDArray[np.int64]  # (K, K) rows = predicted, columns = label
+
+
+class HeldOutScores:
+    """Scores models on held-out pixels, with intervals over the blocks of ground that were held out.
+
+    Args:
+        scheme: the classes.
+        block: (n_features,) the block of ground of each feature.
+        seed: of the intervals.
+    """
+
+    def __init__(self, scheme: ClassScheme, block: NDArray[np.int64], seed: int) -> None:
+        self._scheme = scheme
+        self._block = block
+        self._seed = seed
+
+    def delivered(self, name: str, predictions: Predictions, seconds: float) -> ScoredModel:
+        """The model that the job delivers."""
+        return self._scored(name, predictions.predicted, predictions.classes, predictions.feature, seconds, is_delivered=True)
+
+    def baseline(self, result: BaselineResult) -> ScoredModel:
+        """A classical baseline on the same labels."""
+        return self._scored(result.name, result.predicted, result.classes, result.feature, result.seconds, is_delivered=False)
+
+    def _scored(
+        self,
+        name: str,
+        predicted: NDArray[np.int64],
+        classes: NDArray[np.int64],
+        feature: NDArray[np.int64],
+        seconds: float,
+        is_delivered: bool,
+    ) -> ScoredModel:
+        groups = self._block[feature]
+        matrices = np.stack(
+            [
+                confusion_matrix(predicted[groups == group], classes[groups == group], len(self._scheme))
+                for group in np.unique(groups)
+            ]
+        )
+        confusion = matrices.sum(axis=0)
+        score = accuracy(confusion, self._scheme.names)
+        interval = bootstrap_interval(matrices, self._seed) if len(matrices) > 1 else None
+        row = ModelScore(name, is_delivered, score.overall_accuracy, score.macro_f1, score.mean_iou, interval, seconds)
+        return ScoredModel(row, score, confusion)
+
+
+def tell_scores(context: JobContext, scores: Sequence[ScoredModel]) -> None:
+    """Says how good every model is, and warns where a baseline is better than the first, which is delivered."""
+    for entry in scores:
+        row = entry.row
+        context.info(
+            f"{row.name}: overall accuracy {row.overall_accuracy:.3f}, macro F1 {row.macro_f1:.3f}, "
+            f"mIoU {row.mean_iou:.3f} on the held-out labels."
+        )
+    best = max(scores, key=lambda entry: entry.row.mean_iou)
+    if not best.row.is_delivered:
+        context.warning(
+            f"{best.row.name} agrees better with the held-out labels than the model that was written "
+            f"(mIoU {best.row.mean_iou:.3f} and {scores[0].row.mean_iou:.3f}). More labels, or fewer classes, may help."
+        )

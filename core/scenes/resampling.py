@@ -1,0 +1,200 @@
+"""Bringing values onto another grid: bilinear interpolation that knows missing pixels, and means over blocks.
+
+Why not GDAL's warper. Missing pixels: with one mask for all bands a band's NaN spreads to its neighbours, with a mask for
+each band its gaps are filled from their surroundings. Repeatability: the kernel's width and the last bits depend on the
+part that is asked for. Here a pixel depends on its place alone, so that a window equals the crop of the whole.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from core.scenes.grid import Grid, Window, same_crs, transformer_between
+
+_TIE = 1e-6
+"""A centre this close to the edge of two source pixels, in pixels, counts as lying in the eastern or southern one, so that
+rounding does not decide."""
+
+
+def warp(values: NDArray[np.float32], window: Window, transform: Affine, crs: str, target: Grid) -> NDArray[np.float32]:
+    """Bilinear interpolation at the centres of the target's pixels.
+
+    A target pixel is missing in a band where the source pixel under its centre is. Elsewhere the missing ones of the four
+    pixels around the centre are left out and the weights of the others divided by their sum.
+
+    Args:
+        values: (bands, rows, columns) of ``window``, NaN = missing.
+        window: of the source, with the pixels around all centres that lie in it (see ``covering_window``).
+        transform: pixel to ground, of the whole source.
+        crs: of the source.
+        target: wanted pixels.
+
+    Returns:
+        (bands, rows, columns) float32 of the target.
+    """
+    n_bands, height, width = values.shape
+    columns, rows = _source_positions(transform, crs, target)
+    columns -= window.column
+    rows -= window.row
+    column, row = np.floor(columns + _TIE), np.floor(rows + _TIE)
+    # Comparisons with NaN are false: a centre that the source's system cannot express is outside.
+    inside = np.flatnonzero((column >= 0) & (column < width) & (row >= 0) & (row < height))
+    result = np.full((n_bands, target.height * target.width), np.nan, np.float32)
+    flat = values.reshape(n_bands, -1)
+    nearest = row[inside].astype(np.intp) * width + column[inside].astype(np.intp)
+    corners = _corners(columns[inside] - 0.5, rows[inside] - 0.5, width, height)
+    for band in range(n_bands):
+        result[band, inside] = _interpolated(flat[band], nearest, corners)
+    return result.reshape(n_bands, *target.shape)
+
+
+Corners = list[tuple[NDArray[np.intp], NDArray[np.float32]]]
+
+
+def _corners(columns: NDArray[np.float64], rows: NDArray[np.float64], width: int, height: int) -> Corners:
+    """Flat index and weight of the four pixels around each place; beyond the edge the last pixel stands for the next."""
+    left, top = np.floor(columns), np.floor(rows)
+    right_part, lower_part = (columns - left).astype(np.float32), (rows - top).astype(np.float32)
+    first_column, first_row = left.astype(np.intp), top.astype(np.intp)
+    return [
+        (
+            np.clip(first_row + down, 0, height - 1) * width + np.clip(first_column + right, 0, width - 1),
+            (lower_part if down else 1 - lower_part) * (right_part if right else 1 - right_part),
+        )
+        for down in (0, 1)
+        for right in (0, 1)
+    ]
+
+
+def _interpolated(band: NDArray[np.float32], nearest: NDArray[np.intp], corners: Corners) -> NDArray[np.float32]:
+    total = np.zeros(len(nearest), np.float32)
+    valid = np.isfinite(band)
+    if valid.all():
+        for index, weight in corners:
+            total += band[index] * weight
+        return total
+    weights = np.zeros(len(nearest), np.float32)
+    known = np.where(valid, band, np.float32(0))
+    for index, weight in corners:
+        total += known[index] * weight
+        weights += valid[index] * weight
+    # The pixel under the centre has the largest weight, at least a quarter, so this never divides by zero.
+    there = valid[nearest]
+    return np.where(there, total / np.where(there, weights, 1), np.float32(np.nan)).astype(np.float32)
+
+
+def _source_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Source columns and rows (pixel edges at whole numbers) of the target's centres, flat, row by row."""
+    grid_x, grid_y = np.meshgrid(*pixel_centres(target))
+    xs, ys = grid_x.ravel(), grid_y.ravel()
+    if not same_crs(target.crs, crs):
+        xs, ys = transformer_between(target.crs, crs).transform(xs, ys)
+        lost = ~(np.isfinite(xs) & np.isfinite(ys))
+        xs[lost] = ys[lost] = np.nan
+    columns, rows = ~transform @ (xs, ys)
+    return np.asarray(columns, np.float64), np.asarray(rows, np.float64)
+
+
+def pixel_centres(grid: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Ground coordinates of the columns' and rows' centres, with the same bits for a grid and for any crop of it.
+
+    A crop's corner carries rounding of its own. Counted from the system's origin, only the part of a pixel by which a
+    grid is shifted is left to rounding, and that is rounded to a millionth.
+    """
+    first_column, first_row = round(grid.left / grid.pixel_width), round(grid.top / grid.pixel_height)
+    shift_x = round(grid.left / grid.pixel_width - first_column, 6)
+    shift_y = round(grid.top / grid.pixel_height - first_row, 6)
+    columns = np.arange(grid.width, dtype=np.float64) + (first_column + 0.5)
+    rows = (first_row - 0.5) - np.arange(grid.height, dtype=np.float64)
+    xs: NDArray[np.float64] = (columns + shift_x) * grid.pixel_width
+    ys: NDArray[np.float64] = (rows + shift_y) * grid.pixel_height
+    return xs, ys
+
+
+def pixels_across(transform: Affine, width: int, height: int, crs: str, target: Grid) -> float:
+    """How many source pixels lie along the longer side of a target pixel, at the middle of the source.
+
+    Only the target's system and pixel sizes count, not its place, so that all windows of a grid get the same answer.
+
+    Args:
+        transform, width, height, crs: of the source, of any orientation.
+        target: the grid to fill.
+
+    Returns:
+        Above 1 where the source is finer. 1 where the middle of the source cannot be expressed in the target's system.
+    """
+    x, y = transform @ (width / 2, height / 2)
+    same = same_crs(target.crs, crs)
+    if not same:
+        x, y = transformer_between(crs, target.crs).transform(x, y)
+    half_x, half_y = target.pixel_width / 2, target.pixel_height / 2
+    xs, ys = np.array([x - half_x, x + half_x, x, x]), np.array([y, y, y - half_y, y + half_y])
+    if not np.isfinite([xs, ys]).all():
+        return 1.0
+    if not same:
+        xs, ys = transformer_between(target.crs, crs).transform(xs, ys)
+    columns, rows = ~transform @ (xs, ys)
+    across = max(math.hypot(columns[1] - columns[0], rows[1] - rows[0]), math.hypot(columns[3] - columns[2], rows[3] - rows[2]))
+    return across if math.isfinite(across) else 1.0
+
+
+def covering_window(transform: Affine, width: int, height: int, crs: str, target: Grid, margin: int = 2) -> Window:
+    """The window of a source raster, of any orientation, that is needed to warp it onto ``target``.
+
+    Args:
+        transform, width, height, crs: of the source.
+        target: the grid to fill.
+        margin: source pixels added on every side, for the resampling kernel.
+
+    Returns:
+        A window inside the source; empty where it does not reach the target.
+    """
+    bounds = target.bounds
+    # Between two systems straight edges bend. Over 64 pixels they bend by a small part of a pixel.
+    xs, ys = np.meshgrid(
+        np.linspace(bounds.left, bounds.right, 2 + target.width // 64),
+        np.linspace(bounds.bottom, bounds.top, 2 + target.height // 64),
+    )
+    if not same_crs(target.crs, crs):
+        xs, ys = transformer_between(target.crs, crs).transform(xs, ys)
+    seen = np.isfinite(xs) & np.isfinite(ys)
+    if not seen.any():
+        return Window(0, 0, 0, 0)
+    columns, rows = ~transform @ (xs[seen], ys[seen])
+    first_column, first_row = math.floor(columns.min()) - margin, math.floor(rows.min()) - margin
+    stop_column, stop_row = math.ceil(columns.max()) + margin, math.ceil(rows.max()) + margin
+    needed = Window(first_column, first_row, stop_column - first_column, stop_row - first_row)
+    return needed.intersection(Window(0, 0, width, height))
+
+
+def block_mean(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    """Means over blocks of ``side`` x ``side`` pixels; NaN where less than half of a block is there.
+
+    Args:
+        values: (bands, rows, columns), rows and columns multiples of ``side``, NaN = missing.
+        side: of a block.
+    """
+    if side == 1:
+        return values
+    bands, rows, columns = values.shape
+    blocks = values.reshape(bands, rows // side, side, columns // side, side)
+    valid = np.isfinite(blocks)
+    count = valid.sum(axis=(2, 4))
+    total = np.where(valid, blocks, 0).sum(axis=(2, 4), dtype=np.float64)
+    enough = 2 * count >= side * side
+    mean: NDArray[np.float32] = np.where(enough, total / np.maximum(count, 1), np.nan).astype(np.float32)
+    return mean
+
+
+def power_of_decibels(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Linear power; speckle averages out in power, while a mean of decibels lies below the decibels of the mean."""
+    return np.asarray(np.power(10, values / 10, dtype=np.float32))
+
+
+def decibels_of_power(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The inverse of ``power_of_decibels``."""
+    return np.asarray(10 * np.log10(values, dtype=np.float32))

@@ -1,0 +1,112 @@
+"""What a new model takes over from a base model, and how a scene is turned into a specification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from core.errors import RasterError
+from core.finetuning.specify import specify_model
+from core.finetuning.start import start_model
+from core.labels.scheme import ClassScheme, LandCoverClass
+from core.models.model_file import ModelCard, class_cards
+from core.scenes.scene import SceneRequest, build_scene
+from tests.core.finetuning.scenes import LEFT, TOP, write_raster
+from tests.core.finetuning.training import Prepared
+from tests.core.models.specifications import specification
+
+NAMES = ("water", "trees", "built")
+
+
+def scheme(*names: str) -> ClassScheme:
+    return ClassScheme("test", tuple(LandCoverClass(i + 1, name, "#000000", name) for i, name in enumerate(names)))
+
+
+def base(architecture: str) -> tuple[torch.nn.Module, ModelCard]:
+    wanted = specification(architecture, "usual", n_classes=3)
+    model = start_model(wanted, 1, None, scheme(*NAMES))
+    model.train()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.5)
+        for name, value in model.named_buffers():
+            if "running_" in name:
+                value.add_(0.25)
+    card = ModelCard(
+        software_version="0", specification=wanted, resolution_m=10, class_scheme="test", classes=class_cards(scheme(*NAMES))
+    )
+    return model, card
+
+
+@pytest.mark.parametrize("architecture", ["unet_early", "unet_intermediate"])
+@pytest.mark.parametrize(
+    ("names", "is_kept"),
+    [(NAMES, True), (("trees", "water", "built"), False), (("water", "trees"), False), ((*NAMES, "bare"), False)],
+)
+def test_weights_are_kept_and_the_head_only_for_the_same_classes(
+    architecture: str, names: tuple[str, ...], is_kept: bool
+) -> None:
+    model, card = base(architecture)
+    wanted = card.specification.model_copy(update={"n_classes": len(names)})
+    started, fresh = start_model(wanted, 1, (model, card), scheme(*names)), start_model(wanted, 1, None, scheme(*names))
+    before, after, new = model.state_dict(), started.state_dict(), fresh.state_dict()
+    heads = [name for name in after if name.startswith("decoder.head.")]
+    assert len(heads) == 2
+    for name, value in after.items():
+        assert torch.equal(value, before[name] if is_kept or name not in heads else new[name])
+
+
+def test_starting_follows_from_the_seed_and_leaves_the_generator_alone() -> None:
+    wanted = specification("unet_early", "usual")
+    state = torch.random.get_rng_state()
+    first, again, other = (start_model(wanted, seed, None, scheme(*"abcde")).state_dict() for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_changed_start_does_not_change_the_base() -> None:
+    model, card = base("unet_early")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    started = start_model(card.specification, 1, (model, card), scheme(*NAMES))
+    with torch.no_grad():
+        for parameter in started.parameters():
+            parameter.zero_()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_scene_is_specified_by_the_registry(simulated: Prepared) -> None:
+    scene = simulated.data.scene
+    found = specify_model(scene, "unet_early", 4)
+    assert [entry.name for entry in found.modalities] == [entry.name for entry in scene.acquisitions]
+    for entry, acquisition in zip(found.modalities, scene.acquisitions, strict=True):
+        assert entry.scale == acquisition.scale
+        assert entry.band_names == acquisition.bands
+        for band in entry.bands:
+            known = acquisition.sensor.band(band.name)
+            if known.mean is not None:
+                assert (band.mean, band.standard_deviation) == (known.mean, known.standard_deviation)
+    assert specify_model(scene, "unet_early", 4) == found
+
+
+def test_an_unknown_sensor_is_scaled_by_its_own_values(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    values = np.stack([generator.normal(50, 4, (60, 60)), np.full((60, 60), 3.0)])
+    values[:, :5] = np.nan
+    path = write_raster(tmp_path / "other.tif", values, 10)
+    scene = build_scene(SceneRequest({"other": [path]}, {"other": "generic"}))
+    varied, flat = specify_model(scene, "unet_early", 2).modalities[0].bands
+    assert abs(varied.mean - 50) < 0.3
+    assert 3.2 < varied.standard_deviation < 4.2
+    assert (flat.mean, flat.standard_deviation) == (3.0, 1.0)
+
+
+def test_a_band_without_a_plausible_value_is_named(tmp_path: Path) -> None:
+    values = np.stack([np.random.default_rng(0).normal(50, 4, (40, 40)), np.full((40, 40), np.nan)])
+    path = write_raster(tmp_path / "half.tif", values, 10, LEFT, TOP)
+    scene = build_scene(SceneRequest({"other": [path]}, {"other": "generic"}))
+    with pytest.raises(RasterError, match="half.tif"):
+        specify_model(scene, "unet_early", 2)

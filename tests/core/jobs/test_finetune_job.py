@@ -1,0 +1,197 @@
+"""The job that trains: what it learns from, what it writes, and that it does so again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import geopandas
+import numpy as np
+import pytest
+
+from core.models.model_file import load_model
+from tests.core.jobs.running import run_here, snapshot
+
+
+def card_of(path: str | Path):
+    return load_model(Path(path))[1]
+
+
+def test_the_card_says_what_the_model_is(trained):
+    card = card_of(trained.model)
+    assert card.scheme.names == ("Bare ground", "Built-up", "Crops", "Grassland", "Trees", "Water", "Wetland")
+    assert card.resolution_m == pytest.approx(10, rel=0.01)
+    assert card.created == "2023-11-14T22:13:20+00:00"
+    assert [modality.sensor for modality in card.specification.modalities] == ["sentinel2_l2a", "sentinel1"]
+    assert card.training["labels"] == "labels.gpkg"
+    assert card.training["settings"]["epochs"] == 2
+    assert 0 < card.training["features_held_out"] < card.training["features"] == 84
+    models = card.scores["models"]
+    assert models[0]["name"] == "U-Net, intermediate fusion"
+    assert len(models) == 4
+    assert models[0]["overall_accuracy"] == trained.told.outputs["OVERALL_ACCURACY"]
+    assert models[0]["macro_f1"] == trained.told.outputs["MACRO_F1"]
+    assert str(trained.model.parent) not in card.model_dump_json()
+
+
+def test_the_report_is_one_file_with_the_same_numbers(trained):
+    page = trained.report.read_text(encoding="utf-8")
+    data = json.loads(page.split('id="rsfusion-data">')[1].split("</script>")[0])
+    assert round(data["overall_accuracy"], 4) == trained.told.outputs["OVERALL_ACCURACY"]
+    assert len(data["curves"]) == 2
+    assert [model["is_delivered"] for model in data["models"]] == [True, False, False, False]
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+    assert str(trained.model.parent) not in page
+
+
+def test_the_same_seed_gives_the_same_bytes_in_another_process(trained, tmp_path):
+    """The first was made by ``rsfusion finetune``; neither names nor the report have a say."""
+    told = run_here({**trained.job, "output_model": str(tmp_path / "again.safetensors"), "report": None})
+    assert told.code == 0, told.last
+    assert (tmp_path / "again.safetensors").read_bytes() == trained.model.read_bytes()
+    assert told.outputs == {**trained.told.outputs, "OUTPUT_MODEL": str(tmp_path / "again.safetensors"), "REPORT": ""}
+    assert set(snapshot(tmp_path)) == {"again.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def styled(sample, tmp_path_factory) -> Path:
+    """Points with whole numbers as classes, and the style that QGIS keeps beside them."""
+    folder = tmp_path_factory.mktemp("styled")
+    points = geopandas.read_file(sample.reference)
+    points[points["code"].isin([1, 2, 5])].to_file(folder / "points.gpkg", driver="GPKG")
+    categories = [(1, "Wasser", "20,40,220,255"), (2, "Wald", "10,120,30,255"), (5, "Äcker", "230,200,40,255")]
+    symbols = "".join(
+        f'<symbol name="{i}" type="marker"><layer class="SimpleMarker"><prop k="color" v="{colour}"/></layer></symbol>'
+        for i, (_, _, colour) in enumerate(categories)
+    )
+    entries = "".join(f'<category value="{v}" label="{label}" symbol="{i}"/>' for i, (v, label, _) in enumerate(categories))
+    (folder / "points.qml").write_text(
+        f'<qgis><renderer-v2 type="categorizedSymbol" attr="code"><categories>{entries}</categories>'
+        f"<symbols>{symbols}</symbols></renderer-v2></qgis>",
+        encoding="utf-8",
+    )
+    return folder / "points.gpkg"
+
+
+def test_points_with_a_style_and_a_base_model(finetune_job, styled, trained, tmp_path):
+    """Names and colours come from the style beside the labels; all weights but the classes' from the base model."""
+    job = {**finetune_job, "labels": {"path": str(styled), "class_field": "code"}, "base_model": str(trained.model)}
+    job["inputs"] = trained.job["inputs"]
+    told = run_here(job)
+    assert told.code == 0, told.last
+    card = card_of(job["output_model"])
+    assert [(entry.code, entry.name, entry.colour) for entry in card.scheme.classes] == [
+        (1, "Wasser", "#1428dc"),
+        (2, "Wald", "#0a781e"),
+        (5, "Äcker", "#e6c828"),
+    ]
+    assert card.training["base_model"] == "model.safetensors"
+    assert card.specification.architecture == "unet_intermediate", "that of the base model"
+    assert told.fractions == sorted(told.fractions)
+    from core.finetuning.start import start_model
+
+    base = load_model(trained.model)
+    begun = start_model(card.specification, 0, base, card.scheme).state_dict()
+    own = base[0].state_dict()
+    taken = [name for name, value in begun.items() if value.shape == own[name].shape and bool((value == own[name]).all())]
+    assert len(taken) > 0.9 * len(begun)
+
+
+def test_a_shipped_class_scheme_gives_codes_and_colours(finetune_job, sample, tmp_path):
+    names = {"Water": "Permanent water bodies", "Crops": "Cropland", "Trees": "Tree cover"}
+    frame = geopandas.read_file(sample.labels)
+    frame = frame[frame["class"].isin(names)]
+    frame.assign(**{"class": frame["class"].map(names)}).to_file(tmp_path / "worldcover.gpkg", driver="GPKG")
+    labels = {"path": str(tmp_path / "worldcover.gpkg"), "class_field": "class", "class_scheme": "esa_worldcover"}
+    told = run_here({**finetune_job, "labels": labels, "report": None})
+    assert told.code == 0, told.last
+    card = card_of(finetune_job["output_model"])
+    assert card.class_scheme == "esa_worldcover"
+    assert dict(zip(card.scheme.names, card.scheme.codes, strict=True)) == {
+        "Tree cover": 10,
+        "Cropland": 40,
+        "Permanent water bodies": 80,
+    }
+    assert set(snapshot(tmp_path / "out")) == {"model.safetensors"}
+
+
+def test_classes_of_the_job_count_before_the_style(finetune_job, few_labels):
+    classes = [
+        {"value": "Trees", "name": "Forêt", "colour": "#00FF00"},
+        {"value": "Water", "name": "Eau", "colour": "#0000ff"},
+        {"value": "Crops", "name": "Champs", "colour": "#ffff00"},
+    ]
+    told = run_here({**finetune_job, "labels": {**finetune_job["labels"], "classes": classes}})
+    assert told.code == 0, told.last
+    scheme = card_of(finetune_job["output_model"]).scheme
+    assert (scheme.names, scheme.colours) == (("Forêt", "Eau", "Champs"), ("#00ff00", "#0000ff", "#ffff00"))
+    assert "Forêt: 4 features" in told.texts("info")
+    assert "Forêt" in Path(finetune_job["report"]).read_text(encoding="utf-8")
+
+
+def test_labels_without_data_are_said_and_not_held_out(finetune_job, few_labels, sample, tmp_path):
+    """A gap in the raster over half of one class's polygons: the split is made of what is left."""
+    import rasterio
+    from rasterio.features import geometry_mask
+
+    from tests.core.jobs.running import rewrite_raster
+
+    frame = geopandas.read_file(few_labels).to_crs("EPSG:32633")
+    hidden = frame[frame["class"] == "Water"].iloc[:2].geometry.buffer(15)
+    with rasterio.open(sample.optical) as dataset:
+        gone = geometry_mask(hidden, dataset.shape, dataset.transform, invert=True)
+    path = rewrite_raster(sample.optical, tmp_path / "gap.tif", lambda values, _: np.where(gone, 0, values).astype("uint16"))
+    told = run_here({**finetune_job, "inputs": {"optical": [path]}})
+    assert told.code == 0, told.last
+    assert "labelled pixels lie where a raster has no data; they are ignored" in told.texts("warning")
+    assert "labelled pixels lie where a raster has no data" in Path(finetune_job["report"]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("phase", ["Reading the surroundings", "Baseline: logistic", "Training: epoch 1", "Mapping a piece"])
+def test_cancelling_leaves_what_was_there(finetune_job, tmp_path, phase):
+    for key in ("output_model", "report"):
+        Path(finetune_job[key]).write_bytes(b"old")
+    before = snapshot(tmp_path)
+    told = run_here(finetune_job, lambda context, event: context.cancel() if event.get("phase", "").startswith(phase) else None)
+    assert (told.code, told.last) == (130, {"event": "cancelled"})
+    assert snapshot(tmp_path) == before
+
+
+def test_a_checkpoint_of_another_training_is_not_used(finetune_job, tmp_path):
+    """Ended by the system in the second epoch; then the user asks for another seed."""
+    job = {**finetune_job, "epochs": 2, "report": None}
+
+    def end(context, event) -> None:
+        if event.get("phase", "").startswith("Training: epoch 2"):
+            context.cancel(resumable=True)
+
+    assert run_here(job, end).code == 130
+    checkpoint = tmp_path / "out" / ".model.safetensors.checkpoint.safetensors"
+    assert set(snapshot(tmp_path / "out")) == {checkpoint.name}
+    kept = checkpoint.read_bytes()
+    seen = run_here({**job, "seed": 1, "epochs": 1})
+    assert any(event.get("phase", "").startswith("Training: epoch 1") for event in seen.events)
+    assert set(snapshot(tmp_path / "out")) == {"model.safetensors"}
+    checkpoint.write_bytes(kept)
+    resumed = run_here(job)
+    assert resumed.code == 0
+    assert not any(event.get("phase", "").startswith("Training: epoch 1") for event in resumed.events)
+
+
+def test_a_damaged_checkpoint_is_not_used(finetune_job, tmp_path):
+    checkpoint = tmp_path / "out" / ".model.safetensors.checkpoint.safetensors"
+    checkpoint.write_bytes(b"half a checkpoint")
+    told = run_here({**finetune_job, "report": None})
+    assert told.code == 0, told.last
+    assert set(snapshot(tmp_path / "out")) == {"model.safetensors"}
+
+
+def test_a_model_maps_what_it_was_trained_on_from_another_folder(trained, sample, tmp_path):
+    """A model carries all that it needs."""
+    moved = tmp_path / "moved.safetensors"
+    shutil.copy(trained.model, moved)
+    extent = {"left": 310_200, "bottom": 5_819_400, "right": 310_600, "top": 5_819_800, "crs": "EPSG:32633"}
+    job = {"kind": "map", "inputs": trained.job["inputs"], "model": str(moved), "extent": extent}
+    assert run_here({**job, "output": str(tmp_path / "map.tif")}).code == 0

@@ -1,0 +1,151 @@
+"""Statistics of the stems beside plain loops over pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, Normalisation, box_mean
+from core.models.specification import ModalitySpecification
+from core.models.stems import RELIEF, Stem
+from tests.core.models.specifications import modality
+
+ROUNDING = 1e-6
+"""Added to variances below the root."""
+
+
+def boxes(values: np.ndarray, window: int) -> list[list[np.ndarray]]:
+    """The square around each pixel of (H, W), cut off at the borders."""
+    height, width = values.shape
+    half = window // 2
+    return [
+        [values[max(0, row - half) : row + half + 1, max(0, column - half) : column + half + 1] for column in range(width)]
+        for row in range(height)
+    ]
+
+
+def plain_statistics(channels: np.ndarray) -> np.ndarray:
+    """(C, H, W) -> values, then for each window all channels' means and all channels' deviations."""
+    parts = list(channels)
+    for window in STATISTICS_WINDOWS:
+        cut = [boxes(channel, window) for channel in channels]
+        parts += [np.array([[box.mean() for box in row] for row in rows]) for rows in cut]
+        parts += [np.array([[np.sqrt(box.var() + ROUNDING) for box in row] for row in rows]) for rows in cut]
+    return np.array(parts)
+
+
+def plain_normalisation(values: np.ndarray, entry: ModalitySpecification) -> np.ndarray:
+    scaled = [(band - b.mean) / b.standard_deviation for band, b in zip(values, entry.bands, strict=True)]
+    return np.nan_to_num(np.clip(np.array(scaled), -NORMALISED_LIMIT, NORMALISED_LIMIT), nan=0.0)
+
+
+def pooled(channels: np.ndarray, factor: int) -> np.ndarray:
+    """(C, H * f, W * f) -> means, then deviations, of the cells of f x f."""
+    count, rows, columns = channels.shape
+    cells = channels.reshape(count, rows // factor, factor, columns // factor, factor)
+    return np.concatenate([cells.mean(axis=(2, 4)), np.sqrt(cells.var(axis=(2, 4)) + ROUNDING)])
+
+
+def plain_relief(heights: np.ndarray, finer: int) -> np.ndarray:
+    """(1, H, W) with NaN -> a channel for each neighbourhood, counted in cells of ``finer`` pixels."""
+    parts = []
+    _, height, width = heights.shape
+    for window, metres in RELIEF:
+        relief = np.zeros((height, width))
+        for row in range(height):
+            for column in range(width):
+                if np.isfinite(heights[0, row, column]):
+                    rows, columns = row // finer - window // 2, column // finer - window // 2
+                    box = heights[
+                        0,
+                        max(0, rows * finer) : (rows + window) * finer,
+                        max(0, columns * finer) : (columns + window) * finer,
+                    ]
+                    above = (heights[0, row, column] - np.nanmean(box)) / metres
+                    relief[row, column] = np.sign(above) * np.log1p(abs(above))
+        parts.append(relief)
+    return np.array(parts)
+
+
+def drawn(shape: tuple[int, ...], missing: float, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    values = generator.normal(0, 2, shape)
+    values[generator.random(shape) < missing] = np.nan
+    return values
+
+
+def seen(entry: ModalitySpecification, values: np.ndarray) -> np.ndarray:
+    stem = Stem(entry).double()
+    channels = stem(torch.from_numpy(values)[None])[0].numpy()
+    assert len(channels) == stem.channels
+    return channels
+
+
+@given(height=st.integers(1, 20), width=st.integers(1, 20), window=st.sampled_from([3, 5, 9, 17, 33]), seed=st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_box_mean_shrinks_at_borders(height: int, width: int, window: int, seed: int) -> None:
+    values = drawn((height, width), 0.0, seed)
+    expected = np.array([[box.mean() for box in row] for row in boxes(values, window)])
+    np.testing.assert_allclose(box_mean(torch.from_numpy(values)[None, None], window)[0, 0].numpy(), expected, atol=1e-12)
+
+
+def test_normalisation_scales_clips_and_fills() -> None:
+    entry = modality("optical", 2)
+    values = torch.tensor([entry.bands[1].mean + entry.bands[1].standard_deviation, torch.nan, 1e9, -torch.inf]).repeat(2, 1)
+    found = Normalisation(entry)(values[None, :, None, :])[0, 1, 0]
+    torch.testing.assert_close(found, torch.tensor([1.0, 0.0, NORMALISED_LIMIT, -NORMALISED_LIMIT]))
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_statistics_of_a_modality_on_the_reference_grid(missing: float) -> None:
+    entry = modality("optical", 3)
+    values = drawn((3, 14, 20), missing)
+    expected = plain_statistics(plain_normalisation(values, entry))
+    np.testing.assert_allclose(seen(entry, values), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("finer", [2, 3, 16])
+def test_finer_pixels_are_summed_up_by_mean_and_deviation(finer: int) -> None:
+    entry = modality("aerial", 2, finer=finer)
+    values = drawn((2, 9 * finer, 12 * finer), 0.2)
+    expected = plain_statistics(pooled(plain_normalisation(values, entry), finer))
+    np.testing.assert_allclose(seen(entry, values), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("coarser", [2, 3, 12])
+def test_coarser_pixels_are_interpolated_between_their_centres(coarser: int) -> None:
+    entry = modality("thermal", 1, "other", coarser=coarser)
+    values = drawn((1, 4, 5), 0.0)
+    normal = plain_normalisation(values, entry)[0]
+    rows = np.clip((np.arange(4 * coarser) + 0.5) / coarser - 0.5, 0, 3)
+    columns = np.clip((np.arange(5 * coarser) + 0.5) / coarser - 0.5, 0, 4)
+    along = np.array([np.interp(columns, np.arange(5), row) for row in normal])
+    expected = np.array([np.interp(rows, np.arange(4), column) for column in along.T]).T
+    np.testing.assert_allclose(seen(entry, values), plain_statistics(expected[None]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("finer", "missing"), [(1, 0.0), (1, 0.4), (1, 1.0), (4, 0.4)])
+def test_relief_is_the_height_above_what_is_known_around(finer: int, missing: float) -> None:
+    entry = modality("dsm", 1, "elevation", finer=finer)
+    values = 300 + 30 * drawn((1, 12 * finer, 20 * finer), missing)
+    relief = plain_relief(values, finer)
+    expected = plain_statistics(pooled(relief, finer) if finer > 1 else relief)
+    np.testing.assert_allclose(seen(entry, values), expected, atol=1e-6)
+
+
+def test_relief_forgets_the_height_above_the_sea_and_height_above_ground_does_not() -> None:
+    values = 10 * drawn((1, 20, 20), 0.1)
+    for sensor, is_forgotten in (("dem", True), ("dsm", True), ("height_above_ground", False)):
+        entry = modality(sensor, 1, "elevation")
+        assert np.allclose(seen(entry, values), seen(entry, values + 4), atol=1e-9) == is_forgotten
+
+
+def test_relief_keeps_centimetres_on_high_mountains_in_single_precision() -> None:
+    values = 0.05 * drawn((1, 24, 24), 0.1)
+    stem = Stem(modality("dem", 1, "elevation"))
+    low, high = (stem(torch.from_numpy(values + height).float()[None])[0, :2] for height in (0, 8000))
+    # Five centimetres are a hundredth of the first neighbourhood's unit; a float of 8000 m has steps of half a millimetre.
+    np.testing.assert_allclose(high.numpy(), low.numpy(), atol=3e-4)

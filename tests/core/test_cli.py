@@ -1,0 +1,264 @@
+"""The command line: options, events, exit codes, Ctrl-C, and that it is the same as the jobs of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from click.testing import CliRunner
+
+import core
+from core import cli
+from core.jobs.schemas import AccuracyJob, FinetuneJob, Inputs, Labels, MapJob, SampleSceneJob
+from tests.core.jobs.running import EPOCH, ROOT, RSFUSION, run_command, snapshot, strict_json
+
+COMMANDS = typer.main.get_command(cli.app).commands
+LABEL_OPTIONS = {"path": "labels", "layer": "layer", "class_field": "class_field", "class_scheme": "class_scheme"}
+
+
+def options(command: str) -> dict[str, Any]:
+    """Parameters by name; ``--json`` is about the command and not the job."""
+    return {parameter.name.rstrip("_"): parameter for parameter in COMMANDS[command].params if parameter.name != "json"}
+
+
+def fields_of(schema: Any, label_options: dict[str, str], labels_key: str) -> dict[str, Any]:
+    """Name of the option to the schema's field. Classes have no option: they come from a layer's style."""
+    found = {}
+    for name, field in schema.model_fields.items():
+        if name == "inputs":
+            found.update(Inputs.model_fields)
+        elif name == labels_key:
+            found.update({option: Labels.model_fields[key] for key, option in label_options.items()})
+        elif name != "kind":
+            found[name] = field
+    return found
+
+
+@pytest.mark.parametrize(
+    ("command", "schema", "label_options", "labels_key"),
+    [
+        ("sample-scene", SampleSceneJob, {}, ""),
+        ("finetune", FinetuneJob, LABEL_OPTIONS, "labels"),
+        ("map", MapJob, {}, ""),
+        # A reference is read in the classes of the map, so no class scheme is asked for.
+        ("assess", AccuracyJob, {"path": "reference", "layer": "layer", "class_field": "class_field"}, "reference"),
+    ],
+)
+def test_options_mirror_the_schema(command, schema, label_options, labels_key):
+    fields = fields_of(schema, label_options, labels_key)
+    given = options(command)
+    assert set(given) == set(fields)
+    for name, field in fields.items():
+        parameter = given[name]
+        assert parameter.required == field.is_required(), name
+        assert parameter.help.startswith(field.description), name
+        if not field.is_required():
+            default = None if parameter.default == () else parameter.default
+            assert default == (field.default or None if isinstance(field.default, list) else field.default), name
+        if not parameter.param_type_name == "argument":
+            assert "--" + name.replace("_", "-") in parameter.opts
+
+
+def test_every_command_prints_events_on_wish():
+    assert set(COMMANDS) == {"sample-scene", "finetune", "map", "assess", "run", "version"}
+    for name, command in COMMANDS.items():
+        assert name == "version" or any("--json" in parameter.opts for parameter in command.params)
+
+
+def test_version_and_help():
+    runner = CliRunner()
+    assert runner.invoke(typer.main.get_command(cli.app), ["version"]).output.strip() == core.__version__
+    for name in COMMANDS:
+        assert runner.invoke(typer.main.get_command(cli.app), [name, "--help"]).exit_code == 0
+    assert runner.invoke(typer.main.get_command(cli.app), []).exit_code in (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1,2,3,4 [EPSG:32633]", {"left": 1, "right": 2, "bottom": 3, "top": 4, "crs": "EPSG:32633"}),
+        ("-1.5,2e1,-3,4[EPSG:4326]", {"left": -1.5, "right": 20, "bottom": -3, "top": 4, "crs": "EPSG:4326"}),
+        (
+            '1,2,3,4 [GEOGCRS["x",ID["EPSG",4326]]]',
+            {"left": 1, "right": 2, "bottom": 3, "top": 4, "crs": 'GEOGCRS["x",ID["EPSG",4326]]'},
+        ),
+    ],
+)
+def test_extent_as_qgis_writes_it(text, expected):
+    assert cli._extent(text) == expected
+
+
+@pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4", "a,b,c,d [EPSG:4326]", "", "1,2,3,4 []"])
+def test_extent_that_is_none(text):
+    with pytest.raises(typer.BadParameter):
+        cli._extent(text)
+
+
+def test_events_of_a_training(trained):
+    told = trained.told
+    assert told.code == 0
+    assert [event["event"] for event in told.events if event["event"] == "result"] == ["result"]
+    assert told.last["event"] == "result"
+    assert set(told.outputs) == {"OUTPUT_MODEL", "REPORT", "OVERALL_ACCURACY", "MACRO_F1", "DEVICE_USED"}
+    assert told.outputs["OUTPUT_MODEL"] == str(trained.model)
+    assert 0 <= told.outputs["MACRO_F1"] <= 1
+    assert {event["event"] for event in told.events} == {"progress", "log", "result"}
+    assert told.fractions == sorted(told.fractions)
+    assert told.fractions[0] == 0.0
+    assert told.fractions[-1] == 1.0
+    assert all(isinstance(event["phase"], str) for event in told.events if event["event"] == "progress")
+    assert "Water: 12 features" in told.texts("info")
+    assert "U-Net, intermediate fusion: overall accuracy" in told.texts("info")
+    assert "Traceback" not in told.stderr
+    assert "Warning" not in told.stderr, told.stderr
+    assert set(snapshot(trained.model.parent)) == {"model.safetensors", "report.html"}
+
+
+def test_progress_bars_and_results_for_people(sample, tmp_path):
+    report = tmp_path / "report.html"
+    arguments = ["assess", "--map", sample.truth, "--reference", sample.reference, "--class-field", "class", "--report", report]
+    done = subprocess.run(
+        [*RSFUSION, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"REPORT: {report}", "OVERALL_ACCURACY: 1.0", "MACRO_F1: 1.0"]
+    assert "100%" in done.stderr
+    done = subprocess.run(
+        [*RSFUSION, "assess", "--map", "none.tif", "--reference", "r.gpkg", "--class-field", "class"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Error: The raster 'none.tif' does not exist. Check the path." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_job_file_does_what_the_command_does(map_job, trained, tmp_path):
+    """Byte for byte, in another process; also what is written beside the maps."""
+    (tmp_path / "file").mkdir()
+    outputs = {"output": "map.tif", "confidence": "confidence.tif", "probabilities": "probabilities.tif"}
+    extent = {"left": 310_100.0, "bottom": 5_818_900.0, "right": 311_100.0, "top": 5_819_800.0, "crs": "EPSG:32633"}
+    job = {**map_job, "extent": extent} | {key: str(tmp_path / "file" / name) for key, name in outputs.items()}
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(job))
+    from_file = run_command("run", str(path))
+    assert from_file.code == 0, from_file.events[-1]
+    arguments = ["--model", job["model"], "--optical", job["inputs"]["optical"][0], "--sar", job["inputs"]["sar"][0]]
+    arguments += ["--extent", "310100,311100,5818900,5819800 [EPSG:32633]"]
+    for key, name in outputs.items():
+        arguments += ["--" + key, str(tmp_path / "out" / name)]
+    from_options = run_command("map", *arguments)
+    assert from_options.code == 0, from_options.events[-1]
+    made = snapshot(tmp_path / "file")
+    assert snapshot(tmp_path / "out") == made
+    assert set(made) == {*outputs.values(), "map.qml", "map.tif.aux.xml", "confidence.qml"}
+    assert from_options.fractions == sorted(from_options.fractions)
+
+
+def test_job_files_that_are_none(tmp_path):
+    for name, content, words in (
+        ("none.json", None, "cannot be read"),
+        ("text.json", b"map it, please", "Invalid JSON"),
+        ("list.json", b"[1]", "is not a job"),
+        ("bytes.json", b"\xff\xfe\x00", "is not a job"),
+        ("unkind.json", b'{"size": 64}', "kind"),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        told = run_command("run", str(tmp_path / name))
+        assert (told.code, told.last["kind"]) == (2, "UsageError")
+        assert name in told.message
+        assert words in told.message
+
+
+def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*RSFUSION, *arguments, "--json"],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": EPOCH},
+    )
+
+
+def wait_for(process: subprocess.Popen[str], pattern: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.search(pattern, line):
+            return
+    raise AssertionError(f"the process ended without '{pattern}': {process.stderr and process.stderr.read()}")
+
+
+@pytest.fixture
+def training(sample: Any, few_labels: Path) -> list[str]:
+    """Arguments of a training of the smallest model, without the number of epochs."""
+    return [
+        *("finetune", "--optical", str(sample.optical), "--labels", str(few_labels), "--class-field", "class"),
+        *("--architecture", "unet_early", "--output-model", "model.safetensors", "--epochs"),
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+@pytest.mark.parametrize(("when", "pattern"), [("a baseline", "Baseline: random forest"), ("training", "epoch 2 of")])
+def test_ctrl_c_leaves_nothing(training, tmp_path, when, pattern):
+    (tmp_path / "model.safetensors").write_bytes(b"old model")
+    process = start(*training, "1000", cwd=tmp_path)
+    wait_for(process, pattern)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 8, "cancelling takes seconds"
+    assert process.returncode == 130
+    assert strict_json(stdout.splitlines()[-1]) == {"event": "cancelled"}
+    assert "Traceback" not in stderr
+    assert snapshot(tmp_path) == {"model.safetensors": b"old model"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without a signal")
+def test_what_the_system_ends_goes_on_with_the_same_result(training, tmp_path):
+    """SIGTERM keeps the checkpoint; the model is the same as without it."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    done = start(*training, "2", cwd=whole)
+    done.communicate(timeout=200)
+    assert done.returncode == 0
+    process = start(*training, "2", cwd=parts)
+    wait_for(process, "epoch 2 of")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert set(snapshot(parts)) == {".model.safetensors.checkpoint.safetensors"}
+    process = start(*training, "2", cwd=parts)
+    stdout, _ = process.communicate(timeout=200)
+    assert process.returncode == 0
+    assert "goes on from there" in stdout
+    assert "epoch 1 of" not in stdout
+    assert snapshot(whole) == snapshot(parts)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no broken pipes")
+def test_a_reader_that_goes_away_ends_the_job_quietly(training, tmp_path):
+    process = start(*training, "1000", cwd=tmp_path)
+    wait_for(process, "epoch 1 of")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    stderr = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 130
+    assert "Traceback" not in stderr
+    assert "BrokenPipe" not in stderr
+    assert snapshot(tmp_path) == {}
