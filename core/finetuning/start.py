@@ -10,8 +10,8 @@ from core.models.model_file import ModelCard
 from core.models.registry import build_model
 from core.models.specification import ModelSpecification
 
-CLASS_WEIGHTS = ("decoder.head.", ".scores.")
-"""Parts of the names of weights that belong to the classes and not to the sensors."""
+HEAD = "decoder.head."
+"""Prefix of the weights that belong to the classes and not to the sensors."""
 
 
 def start_model(
@@ -27,6 +27,6 @@ def start_model(
     if base is not None:
         weights, card = base[0].state_dict(), base[1]
         if card.scheme.names != scheme.names:
-            weights = {name: value for name, value in weights.items() if not any(part in name for part in CLASS_WEIGHTS)}
+            weights = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
         model.load_state_dict(weights, strict=False)
     return model

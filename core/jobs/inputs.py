@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from core.errors import GridError, SensorError
+from core.errors import SensorError
 from core.jobs.events import JobContext
 from core.jobs.schemas import Inputs, Labels
 from core.labels.label_set import LabelSet
@@ -12,7 +12,7 @@ from core.labels.reading import read_labels
 from core.labels.scheme import ClassScheme
 from core.labels.style import entries_for
 from core.models.specification import ModelSpecification
-from core.scenes.grid import FINER_FACTORS, Grid, parsed_crs
+from core.scenes.grid import Grid
 from core.scenes.scene import Scene, SceneRequest, build_scene, select
 from core.sensors import Role
 
@@ -42,27 +42,25 @@ def read_job_labels(labels: Labels, grid: Grid, scheme: ClassScheme | None = Non
     )
 
 
-def scene_of(inputs: Inputs, context: JobContext, sensors: Mapping[Role, str] | None = None) -> Scene:
+def scene_of(inputs: Inputs, context: JobContext) -> Scene:
     """The scene that the inputs make; what was found out about them goes to the user.
-
-    Args:
-        inputs: of the job.
-        context: to speak to.
-        sensors: takes the place of ``auto``, by role.
 
     Raises:
         RsfusionError: a raster cannot be used, or the resolution is far from that of all rasters.
     """
+    return _told(_read_scene(inputs, {}), context)
+
+
+def _read_scene(inputs: Inputs, sensors: Mapping[Role, str]) -> Scene:
+    """The scene; ``sensors`` take the place of ``auto``, by role."""
     wanted: dict[Role, str] = {
         "optical": inputs.optical_sensor,
         "sar": inputs.sar_sensor,
         "elevation": inputs.elevation_sensor,
         "other": inputs.other_sensor,
     }
-    for role, sensor in (sensors or {}).items():
-        if wanted[role] == "auto":
-            wanted[role] = sensor
-    scene = build_scene(
+    wanted |= {role: sensor for role, sensor in sensors.items() if wanted[role] == "auto"}
+    return build_scene(
         SceneRequest(
             paths={
                 "optical": inputs.optical,
@@ -75,8 +73,9 @@ def scene_of(inputs: Inputs, context: JobContext, sensors: Mapping[Role, str] | 
             sentinel2_offset=inputs.sentinel2_offset,
         )
     )
-    if inputs.resolution is not None:
-        _check_resolution(inputs.resolution, scene)
+
+
+def _told(scene: Scene, context: JobContext) -> Scene:
     for note in scene.notes:
         context.info(note)
     for warning in scene.warnings:
@@ -84,17 +83,6 @@ def scene_of(inputs: Inputs, context: JobContext, sensors: Mapping[Role, str] | 
     grid = scene.grid
     context.info(f"Map grid: {grid.width} x {grid.height} pixels of {grid.resolution_m():.3g} m.")
     return scene
-
-
-def _check_resolution(resolution: float, scene: Scene) -> None:
-    """Refuses what is most likely a pixel size in the wrong unit, before a grid of a million columns is walked."""
-    finest, wanted = min(acquisition.resolution_m for acquisition in scene.acquisitions), scene.grid.resolution_m()
-    if wanted * FINER_FACTORS[-1] < finest:
-        system = parsed_crs(scene.grid.crs)
-        raise GridError(
-            f"resolution: {resolution:g} makes map pixels of {wanted:.3g} m, and the finest raster has {finest:.3g} m.",
-            f"Give it in {system.axis_info[0].unit_name}s, the unit of the main raster's system, {system.name}.",
-        )
 
 
 def scene_for_model(inputs: Inputs, specification: ModelSpecification, context: JobContext) -> Scene:
@@ -106,14 +94,14 @@ def scene_for_model(inputs: Inputs, specification: ModelSpecification, context: 
         SensorError: the model needs what the rasters lack.
     """
     try:
-        scene = scene_of(inputs, context)
+        scene = _read_scene(inputs, {})
     except SensorError:
         known: dict[Role, list[str]] = {}
         for modality in specification.modalities:
             known.setdefault(modality.role, []).append(modality.sensor)
-        scene = scene_of(inputs, context, {role: names[0] for role, names in known.items() if len(names) == 1})
+        scene = _read_scene(inputs, {role: names[0] for role, names in known.items() if len(names) == 1})
     needed = [
         (modality.name, modality.role, modality.sensor, modality.band_names, modality.scale)
         for modality in specification.modalities
     ]
-    return select(scene, needed)
+    return _told(select(scene, needed), context)

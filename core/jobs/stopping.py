@@ -19,7 +19,7 @@ from core.jobs.events import JobContext
 from core.jobs.outputs import remove_half_done
 from core.jobs.schemas import AnyJob
 
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 1.0
 """How long a job may take to notice that it is cancelled before it is interrupted."""
 
 GRACE_SECONDS = 5.0
@@ -79,9 +79,18 @@ class Stopper:
         self._context.cancel(resumable)
         if self._ended.wait(PATIENCE_SECONDS) or not self._context.is_cancelled:
             return
-        _thread.interrupt_main()
+        _interrupt_main_thread()
         if self._ended.wait(GRACE_SECONDS):
             return
         if self.job is not None:
             remove_half_done(self.job, keep_checkpoint=resumable)
         os._exit(Cancelled.exit_code)
+
+
+def _interrupt_main_thread() -> None:
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        # A real signal, which also ends a wait inside the system.
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        _thread.interrupt_main()

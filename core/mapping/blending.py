@@ -39,11 +39,15 @@ def choose_tiling(step: int, radius: int, overlap: float, finest: int) -> Tiling
     """
     largest = max(96, 1024 // finest if finest > 1 else 512)
     wanted = 2 * radius / overlap if overlap > 0 else 4 * radius
-    tile = max(1, round(min(max(wanted, 128), largest) / step)) * step
-    if overlap > 0 and tile < wanted and tile + step <= largest:
+    # Two steps at least: a tile of one has nothing to share.
+    tile = max(2, round(min(max(wanted, 128), largest) / step)) * step
+
+    def shared(tile: int) -> int:
+        return min(-(-round(tile * overlap) // step) * step, tile - step)
+
+    while overlap > 0 and shared(tile) < 2 * radius and tile + step <= largest:
         tile += step
-    shared = min(-(-round(tile * overlap) // step) * step, tile - step)
-    return Tiling(tile, tile - max(0, shared))
+    return Tiling(tile, tile - shared(tile))
 
 
 def blending_weights(tiling: Tiling, radius: int) -> NDArray[np.float32]:

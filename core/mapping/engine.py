@@ -15,14 +15,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from core.mapping.blending import Tiling, blending_weights, choose_tiling
+from core.mapping.rasters import BLOCK_CACHE_BYTES
 from core.models.model_file import ModelCard
-from core.models.registry import model_step, receptive_radius
+from core.models.registry import forward_bytes, model_step, receptive_radius
 from core.scenes.grid import Window, lattice
 from core.scenes.reading import SceneReader, valid_pixels
 from core.scenes.scene import Scene
 
 Arrays = dict[str, NDArray[np.float32]]
 Allowed = Callable[[Window], NDArray[np.bool_]]
+
+_READING_BYTES = 200
+"""Bytes a pixel that warping takes on its way: where it comes from, twice, and four neighbours with their weights."""
+
+_PIXELS_AT_ONCE = 2**24
+"""The scene's reader divides larger windows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,16 +71,15 @@ class MappingEngine:
         self._weights = np.outer(weights, weights)
 
     def memory_bytes(self, width: int) -> int:
-        """Bytes that mapping needs above the model for a window of that width: rasters and sums of a strip, and tiles."""
-        columns = width + 2 * self.tiling.tile
-        cells = sum(
-            len(modality.bands) * modality.finer**2 / modality.coarser**2 for modality in self._card.specification.modalities
-        )
-        classes = self._card.specification.n_classes
-        # Rasters twice while a strip moves on, sums and weights, the finished rows; features of one tile.
-        strip = columns * self.tiling.tile * 4 * (2 * cells + 2 * (classes + 1))
-        tile = self.tiling.tile**2 * 4 * self._card.specification.width * 12
-        return int(strip + tile)
+        """Bytes that mapping a window of that width needs above the model; an upper bound, whatever the height."""
+        specification, tile = self._card.specification, self.tiling.tile
+        pixels = (width + 2 * tile) * tile
+        cells = [modality.finer**2 / modality.coarser**2 for modality in specification.modalities]
+        values = sum(len(modality.bands) * cell for modality, cell in zip(specification.modalities, cells, strict=True))
+        # Rasters twice while a strip moves on; sums and weights, and the finished rows.
+        strip = pixels * 4 * (2 * values + 2 * (specification.n_classes + 1))
+        reading = min(pixels * max(cells), _PIXELS_AT_ONCE) * _READING_BYTES
+        return int(strip + reading + forward_bytes(specification, tile, tile) + BLOCK_CACHE_BYTES)
 
     def strips(self, window: Window, allowed: Allowed | None = None) -> Iterator[MapStrip]:
         """The map of a window, from north to south.

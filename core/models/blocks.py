@@ -47,7 +47,8 @@ class NeighbourhoodStatistics(nn.Module):
     """Mean and standard deviation of square neighbourhoods, stacked behind the values themselves.
 
     A few polygons cannot teach a network to average; given the averages it starts where the best classical baseline
-    stands. Neighbourhoods shrink at borders: what lies outside does not count.
+    stands. Neighbourhoods shrink at borders and around gaps: what lies outside or is missing does not count. Counted as
+    zeros, it gave the margins of scenes a texture that no class has.
 
     Args:
         windows: odd side lengths in pixels.
@@ -61,12 +62,13 @@ class NeighbourhoodStatistics(nn.Module):
         """Number of output channels for that many input channels."""
         return channels * (1 + 2 * len(self.windows))
 
-    def forward(self, values: Tensor) -> Tensor:
-        # values: (B, C, H, W) -> (B, C * (1 + 2 * windows), H, W)
+    def forward(self, values: Tensor, known: Tensor) -> Tensor:
+        # values: (B, C, H, W), zero where missing; known: (B, 1, H, W), 1 or 0 -> (B, C * (1 + 2 * windows), H, W)
         parts = [values]
         for window in self.windows:
-            mean = box_mean(values, window)
-            variance = (box_mean(values.square(), window) - mean.square()).clamp_min(0.0)
+            share = box_mean(known, window).clamp_min(1e-6)
+            mean = box_mean(values, window) / share
+            variance = (box_mean(values.square(), window) / share - mean.square()).clamp_min(0.0)
             parts += [mean, (variance + 1e-6).sqrt()]
         return torch.cat(parts, dim=1)
 

@@ -41,15 +41,22 @@ class Stem(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         # values: (B, C, H * finer / coarser, W * finer / coarser), physical, NaN = missing -> (B, channels, H, W)
-        values = _relief(values, self.scale.finer) if self.normalisation is None else self.normalisation(values)
-        if self.scale.coarser > 1:
-            factor = float(self.scale.coarser)
-            values = functional.interpolate(values, scale_factor=factor, mode="bilinear", align_corners=False)
-        if self.scale.finer > 1:
-            mean = functional.avg_pool2d(values, self.scale.finer)
-            variance = functional.avg_pool2d(values.square(), self.scale.finer) - mean.square()
-            values = torch.cat([mean, (variance.clamp_min(0.0) + 1e-6).sqrt()], dim=1)
-        return torch.as_tensor(self.statistics(values))
+        known = torch.isfinite(values).all(dim=1, keepdim=True).to(values.dtype)
+        finer, coarser = self.scale.finer, self.scale.coarser
+        values = _relief(values, finer) if self.normalisation is None else self.normalisation(values)
+        values = values * known
+        if coarser > 1:
+            share = functional.interpolate(known, scale_factor=float(coarser), mode="bilinear", align_corners=False)
+            values = functional.interpolate(values, scale_factor=float(coarser), mode="bilinear", align_corners=False)
+            known = (share > 0).to(values.dtype)
+            values = values / share.clamp_min(1e-6)
+        if finer > 1:
+            share = functional.avg_pool2d(known, finer)
+            known = (share > 0).to(values.dtype)
+            mean = functional.avg_pool2d(values, finer) / share.clamp_min(1e-6)
+            variance = functional.avg_pool2d(values.square(), finer) / share.clamp_min(1e-6) - mean.square()
+            values = torch.cat([mean, (variance.clamp_min(0.0) + 1e-6).sqrt() * known], dim=1)
+        return torch.as_tensor(self.statistics(values, known))
 
 
 def stem_radius(specification: ModalitySpecification) -> int:

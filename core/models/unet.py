@@ -16,30 +16,20 @@ from core.models.specification import ModalitySpecification, ModelSpecification
 from core.models.stems import Stem
 
 
-class Entry(nn.Module):
-    """From a stem's statistics to the first feature channels, and to scores of their own on a straight way.
+class Projection(nn.Module):
+    """Statistics of any size to a given number of channels, each statistic brought to unit spread first."""
 
-    The straight way is a linear classifier on the statistics. A dozen polygons suffice to train it, and what the rest of
-    the network learns is added to it; without it, scores varied by several points of mIoU from seed to seed.
-
-    Args:
-        in_channels: of the statistics.
-        width: channels of the features.
-        n_classes: channels of the scores.
-        dropout: of statistics on the straight way.
-    """
-
-    def __init__(self, in_channels: int, width: int, n_classes: int, dropout: float) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        # Each statistic to zero mean and unit spread over the training windows.
-        self.standardisation = nn.BatchNorm2d(in_channels, affine=False)
-        self.features = nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-        self.scores = nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(in_channels, n_classes, 1))
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(in_channels, affine=False),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+        )
 
-    def forward(self, statistics: Tensor) -> tuple[Tensor, Tensor]:
-        # statistics: (B, in_channels, H, W) -> features (B, width, H, W), scores (B, n_classes, H, W)
-        standardised = self.standardisation(statistics)
-        return self.features(standardised), self.scores(standardised)
+    def forward(self, values: Tensor) -> Tensor:
+        return torch.as_tensor(self.layers(values))
 
 
 class EncoderStream(nn.Module):
@@ -76,9 +66,6 @@ class Decoder(nn.Module):
             ResidualBlock(widths[i + 1] + widths[i], widths[i], dropout) for i in reversed(range(depth))
         )
         self.head = nn.Conv2d(width, n_classes, 1)
-        # Nothing at first: the straight way of the entries leads, and the network learns what it misses.
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         values = levels[-1]
@@ -96,16 +83,14 @@ class EarlyFusionUNet(nn.Module):
         self.names = tuple(modality.name for modality in specification.modalities)
         self.stems = _stems(specification.modalities)
         width, depth, dropout = specification.width, specification.depth, specification.dropout
-        channels = sum(_stem(self.stems, name).channels for name in self.names)
-        self.entry = Entry(channels, width, specification.n_classes, dropout)
+        self.projection = Projection(sum(_stem(self.stems, name).channels for name in self.names), width)
         self.encoder = EncoderStream(width, depth, dropout)
         self.decoder = Decoder(width, depth, dropout, specification.n_classes)
 
     def forward(self, values: dict[str, Tensor]) -> Tensor:
         # values: by modality (B, C, h, w) on its own scale, NaN = missing -> (B, n_classes, H, W) scores
         joined = torch.cat([self.stems[name](values[name]) for name in self.names], dim=1)
-        features, scores = self.entry(joined)
-        return torch.as_tensor(self.decoder(self.encoder(features)) + scores)
+        return torch.as_tensor(self.decoder(self.encoder(self.projection(joined))))
 
 
 class IntermediateFusionUNet(nn.Module):
@@ -116,9 +101,7 @@ class IntermediateFusionUNet(nn.Module):
         self.names = tuple(modality.name for modality in specification.modalities)
         self.stems = _stems(specification.modalities)
         width, depth, dropout = specification.width, specification.depth, specification.dropout
-        self.entries = nn.ModuleDict(
-            {name: Entry(_stem(self.stems, name).channels, width, specification.n_classes, dropout) for name in self.names}
-        )
+        self.projections = nn.ModuleDict({name: Projection(_stem(self.stems, name).channels, width) for name in self.names})
         self.encoders = nn.ModuleDict({name: EncoderStream(width, depth, dropout) for name in self.names})
         self.joints = nn.ModuleList(
             nn.Sequential(nn.Conv2d(len(self.names) * channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
@@ -128,10 +111,9 @@ class IntermediateFusionUNet(nn.Module):
 
     def forward(self, values: dict[str, Tensor]) -> Tensor:
         # values: by modality (B, C, h, w) on its own scale, NaN = missing -> (B, n_classes, H, W) scores
-        entered = [self.entries[name](self.stems[name](values[name])) for name in self.names]
-        streams = [self.encoders[name](features) for name, (features, _) in zip(self.names, entered, strict=True)]
+        streams = [self.encoders[name](self.projections[name](self.stems[name](values[name]))) for name in self.names]
         levels = [joint(torch.cat([stream[number] for stream in streams], dim=1)) for number, joint in enumerate(self.joints)]
-        return torch.as_tensor(self.decoder(levels) + torch.stack([scores for _, scores in entered]).sum(dim=0))
+        return torch.as_tensor(self.decoder(levels))
 
 
 def level_widths(width: int, depth: int) -> list[int]:

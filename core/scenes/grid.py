@@ -18,14 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 from affine import Affine
-from pyproj import CRS, Geod, Transformer
+from pyproj import CRS, Transformer
 
 _PIXEL_TOLERANCE = 1e-3
 """Two pixel edges closer than this part of a pixel are the same edge: rounding in files is about 1e-6."""
 
 
-_AREA_KNOTS = 257
-"""Rows whose area is computed exactly: between them a straight line is off by 1e-5 at most, even from pole to pole."""
+_SEMI_MAJOR_M = 6_378_137.0
+_ECCENTRICITY_SQUARED = 0.0066943799901413165
+"""Of the WGS 84 ellipsoid."""
 
 
 class Bounds(NamedTuple):
@@ -223,7 +224,8 @@ class Grid:
         """Area of one pixel of each row, in square metres, measured on the ellipsoid.
 
         A degree of longitude shrinks towards the poles and a projection stretches, so a pixel's area is asked of the
-        ellipsoid and not of the pixel size. Along a row the middle column stands for all.
+        ellipsoid and not of the pixel size. Along a row the middle column stands for all. A pixel is taken as a
+        parallelogram, which is good to 1e-8 at 1 km and to 1e-4 at a degree.
 
         Args:
             rows: row numbers; all rows by default.
@@ -232,19 +234,21 @@ class Grid:
             (n_rows,) float64.
         """
         rows = np.arange(self.height) if rows is None else np.asarray(rows)
-        to_geographic = transformer_between(self.crs, "EPSG:4326")
-        geod = Geod(ellps="WGS84")
-        middle = self.left + self.width * self.pixel_width / 2
-        # A few exact areas and a straight line between them: the area changes smoothly with the row.
-        knots = np.unique(np.linspace(rows.min(), rows.max(), min(_AREA_KNOTS, len(rows))).round())
-        areas = []
-        for row in knots:
-            top = self.top - row * self.pixel_height
-            xs = middle + self.pixel_width * np.array([-0.5, 0.5, 0.5, -0.5])
-            ys = top - self.pixel_height * np.array([0.0, 0.0, 1.0, 1.0])
-            longitudes, latitudes = to_geographic.transform(xs, ys)
-            areas.append(abs(geod.polygon_area_perimeter(longitudes, latitudes)[0]))
-        return np.interp(rows, knots, areas)
+        x = np.full(len(rows), self.left + self.width * self.pixel_width / 2)
+        y = self.top - (rows + 0.5) * self.pixel_height
+        half_x, half_y = self.pixel_width / 2, self.pixel_height / 2
+        # The middles of a pixel's right, left, upper and lower side.
+        xs, ys = np.stack([x + half_x, x - half_x, x, x]), np.stack([y, y, y + half_y, y - half_y])
+        longitudes, latitudes = np.radians(transformer_between(self.crs, "EPSG:4326").transform(xs, ys))
+        sine = np.sin(latitudes.mean(axis=0))
+        bend = 1 - _ECCENTRICITY_SQUARED * sine**2
+        # Metres along the parallel and the meridian for a radian (radii of curvature; Snyder 1987, eq. 4-18 to 4-20).
+        along_parallel = _SEMI_MAJOR_M * np.cos(latitudes.mean(axis=0)) / np.sqrt(bend)
+        along_meridian = _SEMI_MAJOR_M * (1 - _ECCENTRICITY_SQUARED) / bend**1.5
+        east = along_parallel * ((longitudes[::2] - longitudes[1::2] + math.pi) % (2 * math.pi) - math.pi)
+        north = along_meridian * (latitudes[::2] - latitudes[1::2])
+        areas: np.ndarray = np.abs(east[0] * north[1] - east[1] * north[0])
+        return areas
 
     def refined(self, factor: int) -> Grid:
         """The same ground with pixels ``factor`` times smaller."""

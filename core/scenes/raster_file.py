@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ from core.sensors import RasterDescription
 
 SAMPLE_SIDE = 48
 """Nine windows of this many pixels a side are looked at to judge values: 20,000 pixels, a few blocks of a large file."""
+
+_SMALLEST_AREA = 1e-20
+"""Of a pixel, in squared units of its system: a hundredth of a millimetre is 1e-10 degrees."""
+
+_DRIVER_PREFIX = re.compile(r"[A-Za-z0-9_]{2,}:")
+"""Of a raster within a file, such as ``NETCDF:"a.nc":B2``; a single letter is a drive."""
 
 _WEB_MARKERS = ("WMS:", "WMTS:", "<GDAL_WMS", "contextualWMSLegend", "type=xyz", "url=http")
 _WEB_DRIVERS = ("WMS", "WMTS")
@@ -68,7 +75,7 @@ def open_raster(path: str) -> DatasetReader:
     """
     if any(marker in path for marker in _WEB_MARKERS):
         raise _web_service(path)
-    if not path.startswith("/vsi") and "://" not in path and not os.path.exists(path):
+    if not path.startswith("/vsi") and not _DRIVER_PREFIX.match(path) and not os.path.exists(path):
         raise RasterError(f"The raster '{path}' does not exist.", "Check the path.")
     try:
         with warnings.catch_warnings():
@@ -150,7 +157,9 @@ def read_stored(
     shape = (len(bands), *window.shape)
     try:
         stored = dataset.read(list(bands), window=area, out_shape=shape)
-        values: NDArray[np.float32] = stored.astype(np.float32)
+        with np.errstate(over="ignore"):
+            # Numbers beyond float32 are nodata values, or become infinite and missing below.
+            values: NDArray[np.float32] = stored.astype(np.float32)
         flags = dataset.mask_flag_enums
         if any(MaskFlags.all_valid not in flags[band - 1] for band in bands):
             masks = dataset.read_masks(list(bands), window=area, out_shape=shape)
@@ -177,16 +186,13 @@ def _check_bands(dataset: DatasetReader) -> None:
 
 def _check_transform(dataset: DatasetReader) -> None:
     transform = dataset.transform
-    if transform == Affine.identity():
+    area = abs(transform.determinant)
+    # Of formats that know no georeference at all, rasterio returns numbers that mean nothing.
+    if transform == Affine.identity() or not _SMALLEST_AREA < area < math.inf:
         hint = "Georeference it first."
         if dataset.gcps[0] or dataset.rpcs:
             hint = "It has ground control points or a sensor model: orthorectify it first (gdalwarp, or SNAP for SAR)."
         raise RasterError(f"The raster '{dataset.name}' has no geotransform: nobody knows where its pixels lie.", hint)
-    if transform.is_degenerate or not all(math.isfinite(value) for value in transform):
-        raise RasterError(
-            f"The raster '{dataset.name}' has a geotransform without an area: {tuple(transform)[:6]}.",
-            "Georeference it anew.",
-        )
 
 
 def _crs_of(dataset: DatasetReader) -> str:
@@ -228,10 +234,12 @@ def _resolution_m(path: str, crs: str, transform: Affine, bounds: Bounds) -> flo
     width, height = source_pixel_size(transform)
     middle = Grid(crs, (bounds.left + bounds.right) / 2, (bounds.bottom + bounds.top) / 2, width, height, 1, 1)
     try:
+        longitude, latitude = middle.center()
         resolution = middle.resolution_m()
     except ProjError:
-        resolution = math.nan
-    if not (math.isfinite(resolution) and resolution > 0):
+        longitude = latitude = resolution = math.nan
+    # Longitudes may be counted on beyond the antimeridian; one round and a half is more than any file does.
+    if not (abs(latitude) <= 90 and abs(longitude) <= 540 and 0 < resolution < math.inf):
         raise RasterError(
             f"The raster '{path}' has no place on the Earth: x {middle.left:g}, y {middle.top:g} in {parsed_crs(crs).name}.",
             "Check its coordinate reference system ('Assign projection') and its coordinates.",

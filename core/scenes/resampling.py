@@ -77,14 +77,18 @@ def _interpolated(band: NDArray[np.float32], nearest: NDArray[np.intp], corners:
         for index, weight in corners:
             total += band[index] * weight
         return total
-    weights = np.zeros(len(nearest), np.float32)
+    weights, complete = np.zeros(len(nearest), np.float32), np.ones(len(nearest), bool)
     known = np.where(valid, band, np.float32(0))
     for index, weight in corners:
         total += known[index] * weight
         weights += valid[index] * weight
-    # The pixel under the centre has the largest weight, at least a quarter, so this never divides by zero.
+        complete &= valid[index]
+    # The pixel under the centre has the largest weight, at least a quarter, so this never divides by zero. Complete ones
+    # are not divided, so that a gap elsewhere in the window does not change their last bits.
     there = valid[nearest]
-    return np.where(there, total / np.where(there, weights, 1), np.float32(np.nan)).astype(np.float32)
+    total /= np.where(there & ~complete, weights, np.float32(1))
+    total[~there] = np.nan
+    return total
 
 
 def _source_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

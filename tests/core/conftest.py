@@ -63,6 +63,7 @@ def map_job(sample: Any, trained: Trained, tmp_path: Path) -> dict[str, Any]:
         "inputs": dict(trained.job["inputs"]),
         "model": str(trained.model),
         "output": str(tmp_path / "out" / "map.tif"),
+        "overlap": 0.0,  # small tiles: quick where nothing but the way of a map matters
     }
 
 

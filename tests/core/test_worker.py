@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +66,9 @@ def write_job(folder: Path, job: dict[str, Any]) -> Path:
 
 
 @pytest.fixture
-def endless(finetune_job: dict[str, Any], tmp_path: Path) -> Iterator[Path]:
+def endless(finetune_job: dict[str, Any], tmp_path: Path) -> Path:
     """The file of a training that does not end by itself within the test."""
-    yield write_job(tmp_path, {**finetune_job, "epochs": 10000})
+    return write_job(tmp_path, {**finetune_job, "epochs": 10000})
 
 
 def check_hello(event: dict[str, Any]) -> None:

@@ -54,9 +54,8 @@ def test_bands_vary_one_by_one_and_missing_values_stay_missing() -> None:
         before, after = values[entry.name], varied[entry.name]
         assert after.dtype == np.float32
         np.testing.assert_array_equal(np.isnan(after), np.isnan(before))
-        changes = [
-            tuple(np.polyfit(b[np.isfinite(b)], a[np.isfinite(a)], 1).round(5)) for b, a in zip(before, after, strict=True)
-        ]
+        pairs = [(b[np.isfinite(b)], a[np.isfinite(a)]) for b, a in zip(before, after, strict=True)]
+        changes = [np.polyfit(b, a, 1).round(5) for b, a in pairs]
         gains, offsets = np.array(changes).T
         if entry.kind == "elevation":
             np.testing.assert_array_equal(after, before)

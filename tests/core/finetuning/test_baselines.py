@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from joblib import effective_n_jobs
+from sklearn.ensemble import RandomForestClassifier
 
+from core.finetuning import baselines
 from core.finetuning.baselines import (
     BASELINES,
     NEIGHBOURHOODS,
+    Baseline,
     LabelledFeatures,
     labelled_features,
     neighbourhood_features,
@@ -113,15 +117,22 @@ def test_baselines_repeat_themselves_and_beat_chance(simulated: Prepared) -> Non
     assert run(samples, simulated.validation, 3) == [(result.name, result.predicted.tobytes()) for result in results]
 
 
-def test_ties_between_classes_fall_the_same_way_every_time() -> None:
-    # Display values repeat: most pixels of one colour carry several classes, so that votes are fractions and tie.
-    generator = np.random.default_rng(0)
-    pixels = generator.integers(0, 4, (1500, 3)).astype(np.float32)
-    classes = generator.integers(0, 5, 1500)
-    samples = LabelledFeatures(pixels, pixels, classes, np.arange(1500) % 10)
-    validation = np.arange(10) < 4
-    first = run(samples, validation, 0)
-    assert all(run(samples, validation, 0) == first for _ in range(3))
+def test_votes_are_added_up_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several would add them in the order in which they end, and the last bit decides between classes that tie."""
+    pixels = np.arange(20, dtype=np.float32)[:, None]
+    samples = LabelledFeatures(pixels, pixels, np.arange(20) % 2, np.arange(20))
+    threads: list[int] = []
+
+    class Watching(RandomForestClassifier):
+        def predict(self, values: np.ndarray) -> np.ndarray:
+            threads.append(effective_n_jobs(2))
+            return super().predict(values)
+
+    watched = Baseline("watched", "pixels", lambda seed: Watching(5, n_jobs=2, random_state=seed))
+    monkeypatch.setattr(baselines, "BASELINES", (watched,))
+    run(samples, np.arange(20) < 8, 0)
+    assert effective_n_jobs(2) == 2
+    assert threads == [1]
 
 
 def test_stopping_between_baselines_is_possible(simulated: Prepared) -> None:

@@ -27,7 +27,9 @@ from core.models.specification import ModelSpecification
 from core.scenes.scene import SceneRequest, build_scene
 from core.scenes.simulate import SimulatedScene
 
-SETTINGS = TrainingSettings(epochs=4, windows_per_epoch=24, batch_size=6, window_size=32, patience=9, averaging=0.6, seed=7)
+SETTINGS = TrainingSettings(
+    epochs=3, windows_per_epoch=36, batch_size=6, window_size=32, patience=9, averaging=0.6, learning_rate=0.02, seed=7
+)
 IDENTITY = "this run"
 
 
@@ -46,7 +48,7 @@ def prepare(folder: Path) -> Prepared:
     labels = read_labels(str(files.labels), "class", scene.grid)
     specification = specify_model(scene, "unet_intermediate", len(labels.scheme)).model_copy(update={"width": 4, "depth": 1})
     data = TrainingData(scene, labels, reach=64)
-    return Prepared(data, labels, spatial_split(labels, scene.grid, 0.4, 0).validation, specification)
+    return Prepared(data, labels, spatial_split(labels, scene.grid, 0.25, 0).validation, specification)
 
 
 def run(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from core.models.model_file import load_model
-from tests.core.jobs.running import run_here, snapshot
+from tests.core.jobs.running import run_command, run_here, snapshot
 
 
 def card_of(path: str | Path):
@@ -46,13 +46,17 @@ def test_the_report_is_one_file_with_the_same_numbers(trained):
     assert str(trained.model.parent) not in page
 
 
-def test_the_same_seed_gives_the_same_bytes_in_another_process(trained, tmp_path):
-    """The first was made by ``rsfusion finetune``; neither names nor the report have a say."""
-    told = run_here({**trained.job, "output_model": str(tmp_path / "again.safetensors"), "report": None})
-    assert told.code == 0, told.last
-    assert (tmp_path / "again.safetensors").read_bytes() == trained.model.read_bytes()
-    assert told.outputs == {**trained.told.outputs, "OUTPUT_MODEL": str(tmp_path / "again.safetensors"), "REPORT": ""}
-    assert set(snapshot(tmp_path)) == {"again.safetensors"}
+def test_the_same_seed_gives_the_same_bytes_in_another_process(finetune_job, tmp_path):
+    """Through the command line and here; neither the names of the files nor the report have a say."""
+    here = run_here(finetune_job)
+    assert here.code == 0, here.last
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps({**finetune_job, "output_model": str(tmp_path / "again.safetensors"), "report": None}))
+    there = run_command("run", str(path))
+    assert there.code == 0, there.last
+    assert (tmp_path / "again.safetensors").read_bytes() == Path(finetune_job["output_model"]).read_bytes()
+    assert there.outputs == {**here.outputs, "OUTPUT_MODEL": str(tmp_path / "again.safetensors"), "REPORT": ""}
+    assert set(snapshot(tmp_path / "out")) == {"model.safetensors", "report.html"}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +64,7 @@ def styled(sample, tmp_path_factory) -> Path:
     """Points with whole numbers as classes, and the style that QGIS keeps beside them."""
     folder = tmp_path_factory.mktemp("styled")
     points = geopandas.read_file(sample.reference)
-    points[points["code"].isin([1, 2, 5])].to_file(folder / "points.gpkg", driver="GPKG")
+    points[points["code"].isin([1, 2, 5])].groupby("code").head(8).to_file(folder / "points.gpkg", driver="GPKG")
     categories = [(1, "Wasser", "20,40,220,255"), (2, "Wald", "10,120,30,255"), (5, "Äcker", "230,200,40,255")]
     symbols = "".join(
         f'<symbol name="{i}" type="marker"><layer class="SimpleMarker"><prop k="color" v="{colour}"/></layer></symbol>'
@@ -77,7 +81,7 @@ def styled(sample, tmp_path_factory) -> Path:
 
 def test_points_with_a_style_and_a_base_model(finetune_job, styled, trained, tmp_path):
     """Names and colours come from the style beside the labels; all weights but the classes' from the base model."""
-    job = {**finetune_job, "labels": {"path": str(styled), "class_field": "code"}, "base_model": str(trained.model)}
+    job = {**finetune_job, "labels": {"path": str(styled), "class_field": "code"}, "base_model": str(trained.model), "report": None}
     job["inputs"] = trained.job["inputs"]
     told = run_here(job)
     assert told.code == 0, told.last
@@ -159,25 +163,33 @@ def test_cancelling_leaves_what_was_there(finetune_job, tmp_path, phase):
     assert snapshot(tmp_path) == before
 
 
-def test_a_checkpoint_of_another_training_is_not_used(finetune_job, tmp_path):
-    """Ended by the system in the second epoch; then the user asks for another seed."""
+def test_a_training_goes_on_where_the_system_ended_it(finetune_job, tmp_path):
+    """With the same bytes in the end; a checkpoint of another seed is of no use to it."""
     job = {**finetune_job, "epochs": 2, "report": None}
 
     def end(context, event) -> None:
         if event.get("phase", "").startswith("Training: epoch 2"):
             context.cancel(resumable=True)
 
-    assert run_here(job, end).code == 130
+    def begins_anew(told) -> bool:
+        return any(event.get("phase", "").startswith("Training: epoch 1") for event in told.events)
+
     checkpoint = tmp_path / "out" / ".model.safetensors.checkpoint.safetensors"
+    model = Path(job["output_model"])
+    assert run_here({**job, "seed": 1}, end).code == 130
     assert set(snapshot(tmp_path / "out")) == {checkpoint.name}
-    kept = checkpoint.read_bytes()
-    seen = run_here({**job, "seed": 1, "epochs": 1})
-    assert any(event.get("phase", "").startswith("Training: epoch 1") for event in seen.events)
-    assert set(snapshot(tmp_path / "out")) == {"model.safetensors"}
-    checkpoint.write_bytes(kept)
+    whole = run_here(job)
+    assert begins_anew(whole)
+    assert set(snapshot(tmp_path / "out")) == {model.name}
+    expected = model.read_bytes()
+    assert run_here(job, end).code == 130
+    assert checkpoint.exists()
     resumed = run_here(job)
-    assert resumed.code == 0
-    assert not any(event.get("phase", "").startswith("Training: epoch 1") for event in resumed.events)
+    assert not begins_anew(resumed)
+    assert "goes on from there" in resumed.texts("info")
+    assert model.read_bytes() == expected
+    assert resumed.outputs == whole.outputs
+    assert set(snapshot(tmp_path / "out")) == {model.name}
 
 
 def test_a_damaged_checkpoint_is_not_used(finetune_job, tmp_path):

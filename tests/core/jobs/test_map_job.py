@@ -24,7 +24,7 @@ def read(path: str | Path) -> np.ndarray:
 def mapped(sample, trained, tmp_path_factory):
     """All rasters of the whole scene, and what was said on the way."""
     folder = tmp_path_factory.mktemp("mapped")
-    job = {"kind": "map", "inputs": trained.job["inputs"], "model": str(trained.model)}
+    job = {"kind": "map", "inputs": trained.job["inputs"], "model": str(trained.model), "overlap": 0.0}
     for key in ("output", "confidence", "probabilities"):
         job[key] = str(folder / f"{key}.tif")
     with pytest.MonkeyPatch.context() as patch:
@@ -68,7 +68,7 @@ def test_the_map_says_where_it_comes_from(mapped, trained):
     assert tags["RSFUSION_MODEL_SHA256"] == file_digest(trained.model)
     assert tags["RSFUSION_CREATED"] == "2023-11-14T22:13:20+00:00"
     assert json.loads(tags["RSFUSION_INPUTS"]) == {"sentinel2_l2a": ["sentinel2_l2a.tif"], "sentinel1": ["sentinel1_vv_vh.tif"]}
-    assert json.loads(tags["RSFUSION_SETTINGS"]) == {"overlap": 0.25, "format": "gtiff", "extent": None, "resolution": None}
+    assert json.loads(tags["RSFUSION_SETTINGS"]) == {"overlap": 0.0, "format": "gtiff", "extent": None, "resolution": None}
     assert [entry["name"] for entry in json.loads(tags["RSFUSION_CLASSES"])][:2] == ["Bare ground", "Built-up"]
     assert str(trained.model.parent) not in json.dumps(tags), "folders say more of the user than of the data"
 

@@ -10,7 +10,14 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.models.registry import ARCHITECTURES, build_model, count_parameters, model_step, receptive_radius
+from core.models.registry import (
+    ARCHITECTURES,
+    build_model,
+    count_parameters,
+    forward_bytes,
+    model_step,
+    receptive_radius,
+)
 from core.models.specification import ModelSpecification
 from core.scenes.grid import COARSER_FACTORS
 from tests.core.models.specifications import MODALITY_SETS, inputs, modality, random_model, side_of, specification
@@ -187,3 +194,12 @@ def test_impossible_specifications_are_refused() -> None:
     for values in ({"n_classes": 1}, {"architecture": "transformer"}, {"dropout": 1.0}, {"depth": 0}, {"modalities": ()}):
         with pytest.raises(ValidationError, match=next(iter(values))):
             ModelSpecification(**({"architecture": "unet_early", "modalities": (entry,), "n_classes": 2} | values))
+
+
+def test_a_forward_pass_takes_memory_by_its_area_statistics_and_width() -> None:
+    usual = forward_bytes(specification("unet_early", "usual", width=24), 64, 64)
+    assert forward_bytes(specification("unet_early", "usual", width=24), 128, 64) == 2 * usual
+    assert forward_bytes(specification("unet_early", "usual", width=48), 64, 64) > usual
+    assert forward_bytes(specification("unet_early", "one", width=24), 64, 64) < usual
+    # All statistics, 12 bands by 7, 2 by 7 and one by 28, are held at least twice.
+    assert usual > 2 * 4 * 64 * 64 * 126

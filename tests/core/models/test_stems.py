@@ -17,36 +17,47 @@ ROUNDING = 1e-6
 """Added to variances below the root."""
 
 
-def boxes(values: np.ndarray, window: int) -> list[list[np.ndarray]]:
-    """The square around each pixel of (H, W), cut off at the borders."""
-    height, width = values.shape
+def around(window: int, row: int, column: int) -> tuple[slice, slice]:
+    """The square around a pixel, cut off at the upper and left borders; numpy cuts it at the others."""
     half = window // 2
-    return [
-        [values[max(0, row - half) : row + half + 1, max(0, column - half) : column + half + 1] for column in range(width)]
-        for row in range(height)
-    ]
+    return slice(max(0, row - half), row + half + 1), slice(max(0, column - half), column + half + 1)
 
 
-def plain_statistics(channels: np.ndarray) -> np.ndarray:
-    """(C, H, W) -> values, then for each window all channels' means and all channels' deviations."""
-    parts = list(channels)
+def plain_statistics(channels: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(C, H, W), of which ``known`` (H, W) counts -> values, then for each window all means and all deviations."""
+    _, height, width = channels.shape
+    parts = [np.where(known, channels, 0)]
     for window in STATISTICS_WINDOWS:
-        cut = [boxes(channel, window) for channel in channels]
-        parts += [np.array([[box.mean() for box in row] for row in rows]) for rows in cut]
-        parts += [np.array([[np.sqrt(box.var() + ROUNDING) for box in row] for row in rows]) for rows in cut]
-    return np.array(parts)
+        means, deviations = np.zeros(channels.shape), np.full(channels.shape, np.sqrt(ROUNDING))
+        for row, column in np.ndindex(height, width):
+            box = around(window, row, column)
+            inside = channels[:, *box][:, known[box]]
+            if inside.size:
+                means[:, row, column] = inside.mean(axis=1)
+                deviations[:, row, column] = np.sqrt(inside.var(axis=1) + ROUNDING)
+        parts += [means, deviations]
+    return np.concatenate(parts)
 
 
-def plain_normalisation(values: np.ndarray, entry: ModalitySpecification) -> np.ndarray:
+def plain_normalisation(values: np.ndarray, entry: ModalitySpecification) -> tuple[np.ndarray, np.ndarray]:
+    """Values cut to the limit, and which pixels have all bands."""
     scaled = [(band - b.mean) / b.standard_deviation for band, b in zip(values, entry.bands, strict=True)]
-    return np.nan_to_num(np.clip(np.array(scaled), -NORMALISED_LIMIT, NORMALISED_LIMIT), nan=0.0)
+    return np.nan_to_num(np.clip(np.array(scaled), -NORMALISED_LIMIT, NORMALISED_LIMIT)), np.isfinite(values).all(axis=0)
 
 
-def pooled(channels: np.ndarray, factor: int) -> np.ndarray:
-    """(C, H * f, W * f) -> means, then deviations, of the cells of f x f."""
+def pooled(channels: np.ndarray, known: np.ndarray, factor: int) -> tuple[np.ndarray, np.ndarray]:
+    """(C, H * f, W * f) -> means, then deviations, of what is known in cells of f x f; and where anything is."""
     count, rows, columns = channels.shape
-    cells = channels.reshape(count, rows // factor, factor, columns // factor, factor)
-    return np.concatenate([cells.mean(axis=(2, 4)), np.sqrt(cells.var(axis=(2, 4)) + ROUNDING)])
+    shape = rows // factor, columns // factor
+    found, any_known = np.zeros((2 * count, *shape)), np.zeros(shape, bool)
+    for row, column in np.ndindex(shape):
+        cell = slice(row * factor, (row + 1) * factor), slice(column * factor, (column + 1) * factor)
+        inside = channels[:, *cell][:, known[cell]]
+        if inside.size:
+            any_known[row, column] = True
+            found[:count, row, column] = inside.mean(axis=1)
+            found[count:, row, column] = np.sqrt(inside.var(axis=1) + ROUNDING)
+    return found, any_known
 
 
 def plain_relief(heights: np.ndarray, finer: int) -> np.ndarray:
@@ -88,7 +99,7 @@ def seen(entry: ModalitySpecification, values: np.ndarray) -> np.ndarray:
 @settings(max_examples=25, deadline=None)
 def test_box_mean_shrinks_at_borders(height: int, width: int, window: int, seed: int) -> None:
     values = drawn((height, width), 0.0, seed)
-    expected = np.array([[box.mean() for box in row] for row in boxes(values, window)])
+    expected = [[values[around(window, row, column)].mean() for column in range(width)] for row in range(height)]
     np.testing.assert_allclose(box_mean(torch.from_numpy(values)[None, None], window)[0, 0].numpy(), expected, atol=1e-12)
 
 
@@ -99,40 +110,52 @@ def test_normalisation_scales_clips_and_fills() -> None:
     torch.testing.assert_close(found, torch.tensor([1.0, 0.0, NORMALISED_LIMIT, -NORMALISED_LIMIT]))
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.3])
-def test_statistics_of_a_modality_on_the_reference_grid(missing: float) -> None:
+@pytest.mark.parametrize("missing", [0.0, 0.3, 1.0])
+def test_statistics_count_what_is_inside_and_known(missing: float) -> None:
     entry = modality("optical", 3)
     values = drawn((3, 14, 20), missing)
-    expected = plain_statistics(plain_normalisation(values, entry))
+    values[:, 3:, 12:] = np.nan
+    expected = plain_statistics(*plain_normalisation(values, entry))
     np.testing.assert_allclose(seen(entry, values), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("finer", [2, 3, 16])
-def test_finer_pixels_are_summed_up_by_mean_and_deviation(finer: int) -> None:
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+def test_finer_pixels_are_summed_up_by_mean_and_deviation(finer: int, missing: float) -> None:
     entry = modality("aerial", 2, finer=finer)
-    values = drawn((2, 9 * finer, 12 * finer), 0.2)
-    expected = plain_statistics(pooled(plain_normalisation(values, entry), finer))
+    values = drawn((2, 9 * finer, 12 * finer), missing)
+    expected = plain_statistics(*pooled(*plain_normalisation(values, entry), finer))
     np.testing.assert_allclose(seen(entry, values), expected, atol=1e-6)
 
 
+def along(values: np.ndarray, factor: int) -> np.ndarray:
+    """Straight lines between the centres of the last axis's pixels, at the centres of ``factor`` times finer ones."""
+    count = values.shape[-1]
+    places = np.clip((np.arange(count * factor) + 0.5) / factor - 0.5, 0, count - 1)
+    return np.apply_along_axis(lambda line: np.interp(places, np.arange(count), line), -1, values)
+
+
 @pytest.mark.parametrize("coarser", [2, 3, 12])
-def test_coarser_pixels_are_interpolated_between_their_centres(coarser: int) -> None:
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+def test_coarser_pixels_are_interpolated_between_the_known_centres(coarser: int, missing: float) -> None:
     entry = modality("thermal", 1, "other", coarser=coarser)
-    values = drawn((1, 4, 5), 0.0)
-    normal = plain_normalisation(values, entry)[0]
-    rows = np.clip((np.arange(4 * coarser) + 0.5) / coarser - 0.5, 0, 3)
-    columns = np.clip((np.arange(5 * coarser) + 0.5) / coarser - 0.5, 0, 4)
-    along = np.array([np.interp(columns, np.arange(5), row) for row in normal])
-    expected = np.array([np.interp(rows, np.arange(4), column) for column in along.T]).T
-    np.testing.assert_allclose(seen(entry, values), plain_statistics(expected[None]), atol=1e-6)
+    normal, known = plain_normalisation(drawn((1, 4, 5), missing), entry)
+
+    def finer(values: np.ndarray) -> np.ndarray:
+        return along(along(values, coarser).swapaxes(-1, -2), coarser).swapaxes(-1, -2)
+
+    share = finer(known.astype(float))
+    mean = np.divide(finer(normal * known), share, out=np.zeros((1, *share.shape)), where=share > 0)
+    expected = plain_statistics(mean, share > 0)
+    np.testing.assert_allclose(seen(entry, drawn((1, 4, 5), missing)), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("finer", "missing"), [(1, 0.0), (1, 0.4), (1, 1.0), (4, 0.4)])
 def test_relief_is_the_height_above_what_is_known_around(finer: int, missing: float) -> None:
     entry = modality("dsm", 1, "elevation", finer=finer)
     values = 300 + 30 * drawn((1, 12 * finer, 20 * finer), missing)
-    relief = plain_relief(values, finer)
-    expected = plain_statistics(pooled(relief, finer) if finer > 1 else relief)
+    relief, known = plain_relief(values, finer), np.isfinite(values[0])
+    expected = plain_statistics(*(pooled(relief, known, finer) if finer > 1 else (relief, known)))
     np.testing.assert_allclose(seen(entry, values), expected, atol=1e-6)
 
 

@@ -1,0 +1,392 @@
+"""Maps beside what they should be: pixel by pixel, in one piece, and whatever part is asked for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from core.labels.scheme import ClassScheme, LandCoverClass
+from core.mapping import engine as engine_module
+from core.mapping.blending import Tiling, choose_tiling
+from core.mapping.engine import MappingEngine
+from core.models.model_file import ModelCard, class_cards, save_model
+from core.models.registry import model_step, receptive_radius
+from core.models.specification import ModelSpecification
+from core.scenes.grid import Window, aligned
+from core.scenes.reading import SceneReader, valid_pixels
+from core.scenes.scene import Scene, SceneRequest, build_scene
+from tests.core.finetuning.scenes import mixed_scene, specification_for, write_raster
+from tests.core.models.specifications import random_model
+
+ROOT = Path(__file__).resolve().parents[3]
+CPU = torch.device("cpu")
+CLASSES = 3
+
+
+def card_of(specification: ModelSpecification, temperature: float = 1.0) -> ModelCard:
+    classes = tuple(LandCoverClass(i + 1, f"class {i}", "#000000", str(i)) for i in range(specification.n_classes))
+    return ModelCard(
+        software_version="0",
+        specification=specification,
+        resolution_m=10,
+        class_scheme="test",
+        classes=class_cards(ClassScheme("test", classes)),
+        temperature=temperature,
+    )
+
+
+class PixelModel(nn.Module):
+    """Scores of a pixel from that pixel alone: the first bands of the main input, and what it counts of tiles."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.calls = 0
+
+    def forward(self, values: dict[str, Tensor]) -> Tensor:
+        self.calls += 1
+        return 5 * torch.nan_to_num(values[self.name][:, :CLASSES])
+
+
+def engine_of(
+    scene: Scene, model: nn.Module, card: ModelCard, tiling: tuple[int, int] | None = None, overlap: float = 0.25
+) -> MappingEngine:
+    """An engine with tiles of its own choice, or of ours: side and stride."""
+    with pytest.MonkeyPatch.context() as patch:
+        if tiling is not None:
+            patch.setattr(engine_module, "choose_tiling", lambda *_: Tiling(*tiling))
+        return MappingEngine(model, card, scene, CPU, overlap)
+
+
+def mapped(
+    engine: MappingEngine, window: Window, allowed: Callable[[Window], np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and mask of a window, put together from strips that must follow each other without a gap."""
+    strips = list(engine.strips(window, allowed))
+    row = window.row
+    for strip in strips:
+        assert (strip.window.column, strip.window.width, strip.window.row) == (window.column, window.width, row)
+        assert strip.probabilities.shape[1:] == strip.mapped.shape == strip.window.shape
+        assert strip.probabilities.dtype == np.float32
+        row = strip.window.stop_row
+    assert row == window.stop_row
+    return np.concatenate([s.probabilities for s in strips], axis=1), np.concatenate([s.mapped for s in strips])
+
+
+def direct(scene: Scene, window: Window, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """What ``PixelModel`` says of each pixel, and where all inputs are valid."""
+    whole = aligned(scene.grid, window, scene.step)
+    with SceneReader(scene) as reader:
+        values = reader.read(whole)
+    valid = np.logical_and.reduce([valid_pixels(values[entry.name], entry) for entry in scene.acquisitions])
+    scores = 5 * np.nan_to_num(values[scene.main.name][:CLASSES].astype(np.float64)) / temperature
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=0)
+    rows, columns = window.slices_within(whole)
+    valid = valid[rows, columns]
+    return np.where(valid, probabilities[:, rows, columns], 0), valid
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Three resolutions, none of them on the lattice's origin, with gaps."""
+    return mixed_scene(tmp_path_factory.mktemp("mixed"), 95, 71)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """One complete raster of 61 x 47 pixels on the other side of the origin of its system."""
+    values = np.random.default_rng(1).uniform(0.05, 0.6, (4, 47, 61))
+    path = write_raster(tmp_path_factory.mktemp("plain") / "optical.tif", values, 10, -330, -70)
+    return build_scene(SceneRequest({"optical": [path]}, {"optical": "spot6_7"}))
+
+
+def windows_of(scene: Scene) -> st.SearchStrategy[Window]:
+    def window(corners: tuple[int, int, int, int]) -> Window:
+        left, right, top, bottom = corners
+        return Window(min(left, right), min(top, bottom), abs(right - left) + 1, abs(bottom - top) + 1)
+
+    columns, rows = st.integers(0, scene.grid.width - 1), st.integers(0, scene.grid.height - 1)
+    return st.tuples(columns, columns, rows, rows).map(window)
+
+
+@given(data=st.data(), tile=st.integers(1, 12), share=st.floats(0, 1))
+@settings(max_examples=40, deadline=None)
+def test_a_model_of_pixels_maps_every_pixel_as_itself(plain: Scene, data: st.DataObject, tile: int, share: float) -> None:
+    window = data.draw(windows_of(plain))
+    tile, stride = 4 * tile, max(1, round(share * tile)) * 4
+    card = card_of(specification_for(plain, CLASSES))
+    probabilities, is_mapped = mapped(engine_of(plain, PixelModel("spot6_7"), card, (tile, stride)), window)
+    expected, valid = direct(plain, window)
+    np.testing.assert_array_equal(is_mapped, valid)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+
+@given(data=st.data(), tile=st.integers(1, 8), share=st.floats(0, 1))
+@settings(max_examples=30, deadline=None)
+def test_mixed_resolutions_and_gaps_stay_in_place(mixed: Scene, data: st.DataObject, tile: int, share: float) -> None:
+    window = data.draw(windows_of(mixed))
+    tile, stride = 12 * tile, max(1, round(share * tile)) * 12
+    card = card_of(specification_for(mixed, CLASSES), temperature=2.5)
+    probabilities, is_mapped = mapped(engine_of(mixed, PixelModel("spot6_7"), card, (tile, stride)), window)
+    expected, valid = direct(mixed, window, 2.5)
+    np.testing.assert_array_equal(is_mapped, valid)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+
+def one_piece(scene: Scene, model: nn.Module, card: ModelCard) -> np.ndarray:
+    """Probabilities of the whole scene by one call of the model, with what lies around as far as the model sees."""
+    specification = card.specification
+    whole = aligned(scene.grid, scene.grid.window.padded(receptive_radius(specification)), model_step(specification))
+    with SceneReader(scene) as reader:
+        values = {name: torch.from_numpy(array)[None] for name, array in reader.read(whole).items()}
+    with torch.inference_mode():
+        probabilities = torch.softmax(model(values)[0] / card.temperature, dim=0).numpy()
+    rows, columns = scene.grid.window.slices_within(whole)
+    return np.asarray(probabilities[:, rows, columns])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "depth", "spare", "stride"),
+    [("unet_early", 1, 0, 24), ("unet_intermediate", 1, 24, 36), ("unet_early", 2, 12, 84)],
+)
+def test_a_blended_map_is_the_map_in_one_piece(mixed: Scene, architecture: str, depth: int, spare: int, stride: int) -> None:
+    specification = specification_for(mixed, CLASSES, architecture).model_copy(update={"depth": depth})
+    model, card = random_model(specification), card_of(specification, 0.5)
+    # Twice the radius and more is shared, sometimes by more than two tiles.
+    shared = -(-2 * receptive_radius(specification) // 12) * 12 + spare
+    engine = engine_of(mixed, model, card, (shared + stride, stride))
+    probabilities, is_mapped = mapped(engine, mixed.grid.window)
+    expected = one_piece(mixed, model, card)
+    assert np.ptp(expected, axis=(1, 2)).min() > 0.05
+    np.testing.assert_allclose(probabilities[:, is_mapped], expected[:, is_mapped], atol=1e-4)
+    assert (probabilities[:, ~is_mapped] == 0).all()
+
+
+def test_the_usual_tiles_give_the_map_in_one_piece(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).uniform(0.05, 0.6, (4, 200, 330))
+    path = write_raster(tmp_path / "optical.tif", values, 10)
+    scene = build_scene(SceneRequest({"optical": [path]}, {"optical": "spot6_7"}))
+    specification = specification_for(scene, CLASSES)
+    model, card = random_model(specification), card_of(specification)
+    engine = engine_of(scene, model, card)
+    assert engine.tiling == choose_tiling(4, receptive_radius(specification), 0.25, 1)
+    probabilities, is_mapped = mapped(engine, scene.grid.window)
+    assert is_mapped.all()
+    np.testing.assert_allclose(probabilities, one_piece(scene, model, card), atol=1e-4)
+    np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
+
+
+EXTENTS = (Window(0, 0, 1, 1), Window(13, 7, 40, 30), Window(94, 70, 1, 1), Window(0, 33, 95, 5), Window(50, 0, 3, 71))
+
+
+@pytest.mark.parametrize(("tile", "stride"), [(24, 24), (36, 24), (48, 12), (60, 36), (132, 96)])
+def test_the_map_of_an_extent_is_the_extent_of_the_map(mixed: Scene, tile: int, stride: int) -> None:
+    specification = specification_for(mixed, CLASSES)
+    engine = engine_of(mixed, random_model(specification), card_of(specification), (tile, stride))
+    probabilities, is_mapped = mapped(engine, mixed.grid.window)
+    for extent in EXTENTS:
+        rows, columns = extent.slices_within(mixed.grid.window)
+        cut, is_cut = mapped(engine, extent)
+        np.testing.assert_array_equal(cut, probabilities[:, rows, columns])
+        np.testing.assert_array_equal(is_cut, is_mapped[rows, columns])
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+def test_an_extent_of_a_warped_scene_with_the_usual_tiles(sample: Any, overlap: float) -> None:
+    paths = {"optical": [str(sample.optical)], "sar": [str(sample.sar)], "elevation": [str(sample.elevation)]}
+    scene = build_scene(SceneRequest(paths))  # type: ignore[arg-type]
+    specification = specification_for(scene, CLASSES)
+    engine = engine_of(scene, random_model(specification), card_of(specification), overlap=overlap)
+    probabilities, is_mapped = mapped(engine, scene.grid.window)
+    assert 0.5 < is_mapped.mean() < 1
+    extent = Window(31, 57, 40, 50)
+    rows, columns = extent.slices_within(scene.grid.window)
+    cut, is_cut = mapped(engine, extent)
+    np.testing.assert_array_equal(cut, probabilities[:, rows, columns])
+    np.testing.assert_array_equal(is_cut, is_mapped[rows, columns])
+
+
+def test_one_missing_pixel_makes_one_pixel_nodata(tmp_path: Path, plain: Scene) -> None:
+    with SceneReader(plain) as reader:
+        values = reader.read(plain.grid.window)["spot6_7"].astype(np.float64)
+    values[2, 20, 31] = np.nan
+    path = write_raster(tmp_path / "gap.tif", values, 10, -330, -70)
+    gapped = build_scene(SceneRequest({"optical": [path]}, {"optical": "spot6_7"}))
+    specification = specification_for(plain, CLASSES)
+    model, card = random_model(specification), card_of(specification)
+    for tiling in ((96, 16), (16, 16), None):
+        probabilities, is_mapped = mapped(engine_of(gapped, model, card, tiling), gapped.grid.window)
+        assert np.argwhere(~is_mapped).tolist() == [[20, 31]]
+        assert np.isfinite(probabilities).all()
+        np.testing.assert_allclose(probabilities.sum(axis=0)[is_mapped], 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "height"), [(2, 1), (5, 3), (1, 40)])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.75])
+def test_a_raster_smaller_than_a_tile(tmp_path: Path, width: int, height: int, overlap: float) -> None:
+    values = np.random.default_rng(2).uniform(0.05, 0.6, (4, height, width))
+    path = write_raster(tmp_path / "small.tif", values, 10)
+    scene = build_scene(SceneRequest({"optical": [path]}, {"optical": "spot6_7"}))
+    specification = specification_for(scene, CLASSES)
+    engine = engine_of(scene, PixelModel("spot6_7"), card_of(specification), overlap=overlap)
+    assert engine.tiling.tile >= 128
+    probabilities, is_mapped = mapped(engine, scene.grid.window)
+    assert is_mapped.all()
+    np.testing.assert_allclose(probabilities, direct(scene, scene.grid.window)[0], atol=1e-6)
+    real = engine_of(scene, random_model(specification), card_of(specification), overlap=overlap)
+    found = mapped(real, scene.grid.window)[0]
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
+
+
+def test_only_what_is_allowed_is_mapped_and_the_same_as_without_a_mask(mixed: Scene) -> None:
+    specification = specification_for(mixed, CLASSES)
+    engine = engine_of(mixed, random_model(specification), card_of(specification), (48, 24))
+    wanted = np.random.default_rng(3).random(mixed.grid.shape) < 0.3
+    wanted[:, 60:] = False
+
+    def allowed(window: Window) -> np.ndarray:
+        part = np.zeros(window.shape, bool)
+        inside = window.intersection(mixed.grid.window)
+        part[inside.slices_within(window)] = wanted[inside.slices_within(mixed.grid.window)]
+        return part
+
+    probabilities, is_mapped = mapped(engine, mixed.grid.window, allowed)
+    everywhere, everything = mapped(engine, mixed.grid.window)
+    np.testing.assert_array_equal(is_mapped, everything & wanted)
+    np.testing.assert_array_equal(probabilities, np.where(is_mapped, everywhere, 0))
+
+
+def test_tiles_without_a_wanted_pixel_are_not_computed(plain: Scene) -> None:
+    model = PixelModel("spot6_7")
+    engine = engine_of(plain, model, card_of(specification_for(plain, CLASSES)), (16, 16))
+    mapped(engine, plain.grid.window)
+    # 61 x 47 pixels from absolute column -33 and row 7.
+    assert model.calls == 5 * 4
+    model.calls = 0
+    is_mapped = mapped(engine, plain.grid.window, lambda window: np.zeros(window.shape, bool))[1]
+    assert model.calls == 0
+    assert not is_mapped.any()
+    assert list(engine.strips(Window(3, 3, 1, 1)))
+    assert model.calls == 1
+
+
+def test_strips_are_not_changed_by_those_that_follow(mixed: Scene) -> None:
+    engine = engine_of(mixed, PixelModel("spot6_7"), card_of(specification_for(mixed, CLASSES)), (24, 12))
+    kept: list[tuple[Any, np.ndarray, np.ndarray]] = []
+    for strip in engine.strips(mixed.grid.window):
+        kept.append((strip, strip.probabilities.copy(), strip.mapped.copy()))
+    for strip, probabilities, is_mapped in kept:
+        np.testing.assert_array_equal(strip.probabilities, probabilities)
+        np.testing.assert_array_equal(strip.mapped, is_mapped)
+
+
+class Striped(Exception):  # noqa: N818 - what a caller raises to stop
+    pass
+
+
+def test_a_map_that_is_given_up_closes_its_rasters(mixed: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+    close = SceneReader.close
+    monkeypatch.setattr(SceneReader, "close", lambda reader: (close(reader), closed.append(True))[0])
+    strips: Iterator[Any] = engine_of(
+        mixed, PixelModel("spot6_7"), card_of(specification_for(mixed, CLASSES)), (24, 12)
+    ).strips(mixed.grid.window)
+    next(strips)
+    assert not closed
+    with pytest.raises(Striped):
+        strips.throw(Striped)  # type: ignore[attr-defined]
+    assert closed == [True]
+
+
+def peak_bytes(engine: MappingEngine, window: Window) -> int:
+    """Most memory that numpy held while the map was made and thrown away strip by strip."""
+    tracemalloc.start()
+    try:
+        for _ in engine.strips(window):
+            pass
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_depends_on_the_width_and_not_on_the_height(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).uniform(0.05, 0.6, (4, 1500, 512)).astype(np.float32)
+    path = write_raster(tmp_path / "tall.tif", values, 10, 500_000, 5_800_000)
+    scene = build_scene(SceneRequest({"optical": [path]}, {"optical": "spot6_7"}))
+    specification = specification_for(scene, CLASSES)
+    engine = engine_of(scene, PixelModel("spot6_7"), card_of(specification), (96, 64))
+    short = peak_bytes(engine, Window(0, 0, 512, 200))
+    tall = peak_bytes(engine, Window(0, 0, 512, 1500))
+    narrow = peak_bytes(engine, Window(0, 0, 128, 1500))
+    assert tall < 1.1 * short
+    assert narrow < 0.6 * tall
+    said = [engine.memory_bytes(width) for width in (256, 512, 1024)]
+    assert said[2] - said[1] == pytest.approx(2 * (said[1] - said[0]))
+    assert said[1] - said[0] > (tall - narrow) * 256 / 384
+
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+
+import torch
+
+from core.mapping.engine import MappingEngine
+from core.mapping.rasters import raster_environment
+from core.models.model_file import load_model
+from core.scenes.scene import SceneRequest, build_scene
+
+model, card = load_model(Path(sys.argv[1]))
+scene = build_scene(SceneRequest({"optical": [sys.argv[2]], "elevation": [sys.argv[3]]}))
+engine = MappingEngine(model, card, scene, torch.device("cpu"))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with raster_environment():
+    for strip in engine.strips(scene.grid.window):
+        pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, engine.memory_bytes(scene.grid.width) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process is in KiB on Linux only")
+def test_a_process_stays_below_the_memory_that_is_said(sample: Any, tmp_path: Path) -> None:
+    paths = {"optical": [str(sample.optical)], "elevation": [str(sample.elevation)]}
+    specification = specification_for(build_scene(SceneRequest(paths)), CLASSES, width=24)  # type: ignore[arg-type]
+    save_model(tmp_path / "model.safetensors", random_model(specification), card_of(specification))
+    program = [sys.executable, "-c", MEASURED, str(tmp_path / "model.safetensors"), str(sample.optical), str(sample.elevation)]
+    told = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    taken, said = (int(word) for word in told.stdout.split())
+    assert taken < said < 8 * taken
+
+
+def test_finer_inputs_need_more_memory_and_coarser_ones_less(mixed: Scene) -> None:
+    specification = specification_for(mixed, CLASSES)
+    sizes = []
+    for finer, coarser in ((4, 1), (1, 1), (1, 6)):
+        entry = specification.modalities[0].model_copy(update={"finer": finer, "coarser": coarser})
+        changed = specification.model_copy(update={"modalities": (entry, *specification.modalities[1:])})
+        sizes.append(engine_of(mixed, PixelModel("x"), card_of(changed), (48, 24)).memory_bytes(1000))
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 3
+
+
+def test_a_scene_without_any_valid_pixel_is_mapped_as_nothing(mixed: Scene) -> None:
+    model = PixelModel("spot6_7")
+    beside = replace(mixed, grid=mixed.grid.crop(Window(500, 500, 20, 20)))
+    engine = engine_of(beside, model, card_of(specification_for(mixed, CLASSES)), (24, 12))
+    probabilities, is_mapped = mapped(engine, beside.grid.window)
+    assert not is_mapped.any()
+    assert not probabilities.any()
+    assert model.calls == 0
