@@ -67,9 +67,11 @@ def random_model(wanted: ModelSpecification, seed: int = 0) -> nn.Module:
     for entry in wanted.modalities:
         mean = torch.tensor([band.mean for band in entry.bands]).view(-1, 1, 1)
         deviation = torch.tensor([band.standard_deviation for band in entry.bands]).view(-1, 1, 1)
-        values[entry.name] = values[entry.name] * deviation + mean
+        values[entry.name] = values[entry.name] * (16 if entry.kind == "elevation" else deviation) + mean
+    head = model.get_submodule("decoder.head")
     with torch.no_grad():
         model.train()(values)
-        for parameter in model.get_submodule("decoder.head").parameters():
-            parameter.mul_(4)
-    return model.eval()
+        spread = model.eval()(values).std()
+        for parameter in head.parameters():
+            parameter.div_(spread)
+    return model

@@ -93,7 +93,7 @@ def test_a_batch_changes_nothing_for_its_members(architecture: str, modalities: 
     model = random_model(wanted)
     values = inputs(wanted, side, side, 3)
     alone = model({name: value[1:2] for name, value in values.items()})
-    torch.testing.assert_close(model(values)[1:2], alone, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(values)[1:2], alone, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -166,8 +166,11 @@ def test_a_far_pixel_changes_no_score_of_a_random_model(architecture: str, modal
     for entry in wanted.modalities:
         values[entry.name][:, :, :, 0] += 3
     differs = (model(values) - plain).abs()
-    assert differs[..., :step].max() > 1e-3
-    assert differs[..., radius + max(entry.coarser for entry in wanted.modalities) :].max() < 1e-6
+    assert differs[..., :step].max() > 0.1
+    # Heights are centred on the mean of the whole tile first, which stirs the last bits everywhere.
+    has_relief = modalities in ("usual", "coarser")
+    beyond = differs[..., radius + max(entry.coarser for entry in wanted.modalities) :].max()
+    assert beyond <= (1e-4 if has_relief else 0)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])

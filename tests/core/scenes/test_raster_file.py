@@ -259,8 +259,9 @@ def test_a_system_without_a_place_on_the_earth_is_refused(tmp_path: Path) -> Non
     check_refused(write(tmp_path / "a.tif", values_of("uint8"), crs=local), "coordinate reference system")
 
 
-def test_coordinates_that_do_not_belong_to_the_system_are_refused(tmp_path: Path) -> None:
-    metres_as_degrees = write(tmp_path / "a.tif", values_of("uint8"), NORTH_UP, "EPSG:4326")
+@pytest.mark.parametrize(("x", "y"), [(LEFT, TOP), (15.0, TOP), (LEFT, 51.0)])
+def test_coordinates_that_do_not_belong_to_the_system_are_refused(x: float, y: float, tmp_path: Path) -> None:
+    metres_as_degrees = write(tmp_path / "a.tif", values_of("uint8"), Affine(1, 0, x, 0, -1, y), "EPSG:4326")
     check_refused(metres_as_degrees, "no place on the Earth")
 
 

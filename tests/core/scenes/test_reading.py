@@ -99,6 +99,16 @@ def test_pixels_that_fit_are_copied_or_averaged_exactly(name: str, tmp_path: Pat
     np.testing.assert_array_equal(values, expected.astype(np.float32))
 
 
+@pytest.mark.parametrize("name", ["finer x3", "finer x3.7, offset", "finer, rotated", "equal-area, finer"])
+def test_finer_noise_is_averaged_out(name: str, tmp_path: Path) -> None:
+    """A mean of n independent pixels spreads by 1 over the root of n; single pixels between four would spread by 0.4 to 1."""
+    crs, transform, width, height = SOURCES[name]
+    noise = np.random.default_rng(5).normal(size=(height, width)).astype(np.float32)
+    spread = read_onto(write(tmp_path / "a.tif", noise, transform, crs), REFERENCE).std()
+    side = float(np.sqrt(abs(transform.determinant))) / 10
+    assert 0.7 * side < spread < 1.05 * side
+
+
 def test_south_up_pixels_keep_their_values(tmp_path: Path) -> None:
     codes = np.random.default_rng(8).integers(1, 60_000, (80, 100)).astype(np.uint16)
     path = write(tmp_path / "a.tif", codes[::-1], SOURCES["south-up"][1])

@@ -173,13 +173,14 @@ def test_a_target_elsewhere_needs_nothing() -> None:
 
 
 def test_a_wide_strip_in_another_system_bends() -> None:
-    """The edge of a strip of 200 km bends by hundreds of metres against the next zone's rows."""
-    target = Grid("EPSG:32634", 150_000, 5_700_000, 10, 10, 20_000, 4)
-    source = Affine(10, 0, 400_000, 0, -10, 5_900_000)
+    """A parallel is lowest at the central meridian: in the middle of this strip, about 3 km below its ends."""
+    target = Grid("EPSG:4326", 12.5, 51.4, 1e-4, 1e-4, 50_000, 4)
+    source = Affine(10, 0, 200_000, 0, -10, 5_900_000)
     window = covering_window(source, 60_000, 40_000, BASE, target)
-    xs, ys = pixel_centres(target)
-    grid_x, grid_y = np.meshgrid(xs, ys)
-    columns, rows = ~source @ Transformer.from_crs("EPSG:32634", BASE, always_xy=True).transform(grid_x, grid_y)
+    grid_x, grid_y = np.meshgrid(*pixel_centres(target))
+    columns, rows = ~source @ Transformer.from_crs("EPSG:4326", BASE, always_xy=True).transform(grid_x, grid_y)
+    ends = rows[:, [0, -1]]
+    assert rows.max() - ends.max() > 100
     assert window.column <= columns.min() - 1
     assert window.stop_column >= columns.max() + 1
     assert window.row <= rows.min() - 1
