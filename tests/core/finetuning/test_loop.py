@@ -52,7 +52,7 @@ def test_training_learns(simulated: Prepared, finished: tuple[TrainingResult, Pa
     assert result.records[-1].training_loss < 0.9 * result.records[0].training_loss
     assert result.validation is not None
     chance = 1 / len(np.unique(result.validation.classes))
-    assert result.records[result.best_epoch - 1].validation_macro_f1 > 2 * chance
+    assert result.records[result.best_epoch - 1].validation_macro_f1 > 1.5 * chance
     assert (result.validation.predicted == result.validation.classes).mean() > 2 * chance
 
 

@@ -28,7 +28,7 @@ from core.scenes.scene import SceneRequest, build_scene
 from core.scenes.simulate import SimulatedScene
 
 SETTINGS = TrainingSettings(
-    epochs=3, windows_per_epoch=36, batch_size=6, window_size=32, patience=9, averaging=0.6, learning_rate=0.02, seed=7
+    epochs=3, windows_per_epoch=48, batch_size=6, window_size=32, patience=9, averaging=0.8, learning_rate=0.02, seed=7
 )
 IDENTITY = "this run"
 
@@ -46,7 +46,8 @@ def prepare(folder: Path) -> Prepared:
     files = SimulatedScene.in_folder(folder)
     scene = build_scene(SceneRequest({"optical": [str(files.optical)], "sar": [str(files.sar)]}))
     labels = read_labels(str(files.labels), "class", scene.grid)
-    specification = specify_model(scene, "unet_intermediate", len(labels.scheme)).model_copy(update={"width": 4, "depth": 1})
+    small = {"width": 8, "depth": 1, "dropout": 0.05}
+    specification = specify_model(scene, "unet_intermediate", len(labels.scheme)).model_copy(update=small)
     data = TrainingData(scene, labels, reach=64)
     return Prepared(data, labels, spatial_split(labels, scene.grid, 0.25, 0).validation, specification)
 
