@@ -48,7 +48,7 @@ def epochs_in(checkpoint: Path) -> int:
 
 def test_training_learns(simulated: Prepared, finished: tuple[TrainingResult, Path, Path]) -> None:
     result = finished[0]
-    assert [record.epoch for record in result.records] == [1, 2, 3]
+    assert [record.epoch for record in result.records] == [1, 2]
     assert result.records[-1].training_loss < 0.9 * result.records[0].training_loss
     assert result.validation is not None
     chance = 1 / len(np.unique(result.validation.classes))
@@ -91,7 +91,7 @@ def test_same_seed_same_bits_and_another_seed_another_model(
 def test_a_stopped_run_goes_on_with_the_same_bits(
     simulated: Prepared, finished: tuple[TrainingResult, Path, Path], tmp_path: Path
 ) -> None:
-    checkpoint, whole_epochs = tmp_path / "checkpoint", 2
+    checkpoint, whole_epochs = tmp_path / "checkpoint", 1
 
     def stop(part: float, phase: str) -> None:
         # In the middle of the next epoch.
@@ -165,10 +165,10 @@ def test_what_is_no_checkpoint_of_this_run_is_ignored(
 
 def test_training_ends_when_patience_does(simulated: Prepared, tmp_path: Path) -> None:
     # Steps so large that all is soon lost.
-    settings = replace(SETTINGS, epochs=30, windows_per_epoch=6, patience=1, learning_rate=30.0)
+    settings = replace(SETTINGS, epochs=9, windows_per_epoch=6, patience=1, learning_rate=30.0)
     checkpoint = tmp_path / "checkpoint"
     result = run(simulated, checkpoint, settings=settings)
-    assert len(result.records) < 10
+    assert len(result.records) < 9
     assert len(result.records) == result.best_epoch + settings.patience
     assert run(simulated, checkpoint, settings=settings).records == result.records
 

@@ -159,7 +159,7 @@ def one_piece(scene: Scene, model: nn.Module, card: ModelCard) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("architecture", "depth", "spare", "stride"),
-    [("unet_early", 1, 0, 24), ("unet_intermediate", 1, 24, 36), ("unet_early", 2, 12, 84)],
+    [("unet_early", 1, 0, 24), ("unet_intermediate", 1, 24, 36), ("unet_early", 2, 0, 96)],
 )
 def test_a_blended_map_is_the_map_in_one_piece(mixed: Scene, architecture: str, depth: int, spare: int, stride: int) -> None:
     specification = specification_for(mixed, CLASSES, architecture).model_copy(update={"depth": depth})
@@ -191,7 +191,7 @@ def test_the_usual_tiles_give_the_map_in_one_piece(tmp_path: Path) -> None:
 EXTENTS = (Window(0, 0, 1, 1), Window(13, 7, 40, 30), Window(94, 70, 1, 1), Window(0, 33, 95, 5), Window(50, 0, 3, 71))
 
 
-@pytest.mark.parametrize(("tile", "stride"), [(24, 24), (36, 24), (48, 12), (60, 36), (132, 96)])
+@pytest.mark.parametrize(("tile", "stride"), [(24, 24), (48, 12), (60, 36), (132, 96)])
 def test_the_map_of_an_extent_is_the_extent_of_the_map(mixed: Scene, tile: int, stride: int) -> None:
     specification = specification_for(mixed, CLASSES)
     engine = engine_of(mixed, random_model(specification), card_of(specification), (tile, stride))
@@ -203,7 +203,7 @@ def test_the_map_of_an_extent_is_the_extent_of_the_map(mixed: Scene, tile: int, 
         np.testing.assert_array_equal(is_cut, is_mapped[rows, columns])
 
 
-@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("overlap", [0.0, 0.25])
 def test_an_extent_of_a_warped_scene_with_the_usual_tiles(sample: Any, overlap: float) -> None:
     paths = {"optical": [str(sample.optical)], "sar": [str(sample.sar)], "elevation": [str(sample.elevation)]}
     scene = build_scene(SceneRequest(paths))  # type: ignore[arg-type]
