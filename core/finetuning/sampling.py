@@ -12,6 +12,7 @@ from torch import Tensor
 from core.finetuning.augmentation import symmetry, vary_radiometry
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.training_data import TrainingData
+from core.models.registry import model_step
 from core.models.specification import ModelSpecification
 from core.scenes.grid import Window, aligned
 
@@ -41,7 +42,7 @@ class WindowSampler:
         data: blocks around the labels.
         features: (n_features,) bool, those to learn from.
         specification: of the model.
-        settings: of the training.
+        settings: of the training; windows are enlarged to the next size that the model takes.
     """
 
     def __init__(
@@ -55,6 +56,8 @@ class WindowSampler:
         self._features = features
         self._specification = specification
         self._settings = settings
+        step = model_step(specification)
+        self._size = -(-settings.window_size // step) * step
         pixels = data.pixels[features[data.pixels[:, 3]]]
         self._by_class: list[list[NDArray[np.int64]]] = []
         for index in np.unique(pixels[:, 2]):
@@ -63,7 +66,7 @@ class WindowSampler:
 
     def batch(self, generator: np.random.Generator) -> Batch:
         """Draws one batch, augmented."""
-        size, step = self._settings.window_size, self._data.scene.step
+        size, step = self._size, self._data.scene.step
         windows, classes = [], []
         for _ in range(self._settings.batch_size):
             of_class = self._by_class[generator.integers(len(self._by_class))]

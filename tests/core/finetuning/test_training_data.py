@@ -207,6 +207,14 @@ def test_classes_and_features_are_shown_equally_often(mixed: Scene) -> None:
     assert abs(share[0] - 1 / 4) < 0.06
 
 
+@pytest.mark.parametrize(("asked", "side"), [(1, 12), (24, 24), (25, 36)])
+def test_windows_have_the_next_size_that_the_model_takes(mixed_data: TrainingData, asked: int, side: int) -> None:
+    (batch,) = draws(mixed_data, np.ones(len(BOXES), bool), 0, 1, window_size=asked)
+    assert batch.classes.shape == (8, side, side)  # type: ignore[attr-defined]
+    shapes = {name: values.shape[2:] for name, values in batch.values.items()}  # type: ignore[attr-defined]
+    assert shapes == {"spot6_7": (side, side), "generic": (side // 3, side // 3), "dsm": (2 * side, 2 * side)}
+
+
 @pytest.mark.parametrize("strength", [0.0, 0.2])
 def test_batches_follow_from_the_seed(mixed_data: TrainingData, held_out: np.ndarray, strength: float) -> None:
     first, again, other = (draws(mixed_data, ~held_out, seed, 2, radiometric_strength=strength)[1] for seed in (4, 4, 5))
