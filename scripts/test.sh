@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/setup.sh --development
-export QT_QPA_PLATFORM=offscreen
+# Idle OpenMP threads sleep: spinning ones slow down the tests that run several processes.
+export QT_QPA_PLATFORM=offscreen OMP_WAIT_POLICY=PASSIVE
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check --quiet .

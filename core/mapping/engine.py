@@ -19,7 +19,7 @@ from core.mapping.rasters import BLOCK_CACHE_BYTES
 from core.models.model_file import ModelCard
 from core.models.registry import forward_bytes, model_step, receptive_radius
 from core.scenes.grid import Window, lattice
-from core.scenes.reading import SceneReader, valid_pixels
+from core.scenes.reading import VALUES_AT_ONCE, SceneReader, valid_pixels
 from core.scenes.scene import Scene
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -27,9 +27,6 @@ Allowed = Callable[[Window], NDArray[np.bool_]]
 
 _READING_BYTES = 200
 """Bytes a pixel that warping takes on its way: where it comes from, twice, and four neighbours with their weights."""
-
-_PIXELS_AT_ONCE = 2**24
-"""The scene's reader divides larger windows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +75,7 @@ class MappingEngine:
         values = sum(len(modality.bands) * cell for modality, cell in zip(specification.modalities, cells, strict=True))
         # Rasters twice while a strip moves on; sums and weights, and the finished rows.
         strip = pixels * 4 * (2 * values + 2 * (specification.n_classes + 1))
-        reading = min(pixels * max(cells), _PIXELS_AT_ONCE) * _READING_BYTES
+        reading = min(pixels * max(cells), VALUES_AT_ONCE) * _READING_BYTES
         return int(strip + reading + forward_bytes(specification, tile, tile) + BLOCK_CACHE_BYTES)
 
     def strips(self, window: Window, allowed: Allowed | None = None) -> Iterator[MapStrip]:

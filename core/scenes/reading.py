@@ -40,9 +40,9 @@ _DIVIDED_ABOVE = math.sqrt(2)
 _ALL_READ_BELOW = 16
 """From this many source pixels to a wanted one, as in overview pictures, only every second, fourth, ... is read."""
 
-_VALUES_AT_ONCE = 2**24
+VALUES_AT_ONCE = 2**21
 """Larger reads are split, so that memory stays bounded where little of a source is wanted of each part that is read:
-rotated and much finer ones."""
+rotated and much finer ones. A warp takes about 200 bytes a value on its way, so this is about 400 MiB."""
 
 
 class SceneReader:
@@ -121,7 +121,7 @@ class SceneReader:
         if window.is_empty:
             return None
         size = max(window.width * window.height, fine.width * fine.height) * len(source.identified.match.bands)
-        if size > _VALUES_AT_ONCE and max(target.shape) > 1:
+        if size > VALUES_AT_ONCE and max(target.shape) > 1:
             return self._read_halves(source, bands, target)
         values = self._physical(source, bands, window, sampling.stride)
         if wanted is not None and sampling.division == 1:

@@ -174,7 +174,7 @@ def test_reads_that_are_split_for_their_size_are_the_same(tmp_path: Path, monkey
         path = write(tmp_path / "a.tif", noise, transform, crs)
         whole = read_onto(path, REFERENCE)
         with monkeypatch.context() as patch:
-            patch.setattr("core.scenes.reading._VALUES_AT_ONCE", 5_000)
+            patch.setattr("core.scenes.reading.VALUES_AT_ONCE", 5_000)
             np.testing.assert_array_equal(read_onto(path, REFERENCE), whole)
 
 
