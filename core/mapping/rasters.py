@@ -36,6 +36,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from core.errors import OutputError
+from core.folders import check_writable
 from core.scenes.grid import Grid
 
 BLOCK_CACHE_BYTES = 256 * 2**20
@@ -74,15 +75,7 @@ def check_output(path: Path, inputs: Iterable[str | Path] = ()) -> None:
     for given in inputs:
         if _is_same_file(path, Path(given)):
             raise OutputError(f"The output '{path}' is also an input.", "Choose another name for the output.")
-    # Permissions alone do not tell on a network share or on Windows; trying does.
-    probe = _beside(path, "probe")
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"The folder '{folder}' cannot be written to: {error.strerror}.", "Choose a folder that you may write to."
-        ) from None
+    check_writable(folder)
     if path.exists() and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         raise OutputError(f"'{path}' is read-only.", "Choose another name, or make the file writable.")
 

@@ -25,6 +25,7 @@ from rasterio.windows import Window as RasterioWindow
 from scipy.ndimage import map_coordinates
 
 from core.errors import OutputError, UsageError
+from core.folders import check_writable
 from core.scenes.categorical import auxiliary_metadata, auxiliary_path, colour_table, paletted_style, style_path
 from core.scenes.grid import Bounds, Grid, Window, project_bounds
 from core.scenes.simulation.landscape import CLASSES, Landscape
@@ -138,29 +139,17 @@ def _silent(fraction: float, phase: str) -> None:
 def _check_folder(folder: Path) -> None:
     if not folder.parent.is_dir():
         raise OutputError(f"The folder '{folder.parent}' does not exist.", "Create it first, or choose another place.")
-    _check_writable(folder.parent)
+    check_writable(folder.parent)
     if not os.path.lexists(folder):
         return
     if not folder.is_dir():
         raise OutputError(f"'{folder}' is a file, and the scene is a folder.", "Choose another name.")
-    _check_writable(folder)
+    check_writable(folder)
     if any(folder.iterdir()) and not _holds_scene(folder):
         raise OutputError(
             f"The folder '{folder}' is not empty and holds no earlier simulated scene.",
             "Choose a new or an empty folder.",
         )
-
-
-def _check_writable(folder: Path) -> None:
-    """Tries it: permissions alone do not tell on a network share or on Windows."""
-    probe = folder / f".{secrets.token_hex(4)}.probe"
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(
-            f"The folder '{folder}' cannot be written to: {error.strerror}.", "Choose a folder that you may write to."
-        ) from None
 
 
 def _holds_scene(folder: Path) -> bool:
