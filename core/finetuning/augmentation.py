@@ -43,6 +43,8 @@ def vary_radiometry(
     """
     varied = {}
     for modality in modalities:
+        if modality.name not in values:
+            continue
         count = len(modality.bands)
         deviation = np.array([band.standard_deviation for band in modality.bands])
         gain = 1 + strength * generator.standard_normal(count) * (modality.kind == "optical")

@@ -15,6 +15,7 @@ from joblib import parallel_config
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -52,7 +53,8 @@ def _forest(seed: int) -> RandomForestClassifier:
 
 def _logistic(seed: int) -> Any:
     estimator = LogisticRegression(class_weight="balanced", max_iter=2000, random_state=seed)
-    return make_pipeline(StandardScaler(), estimator)
+    # Forests take missing values as they are.
+    return make_pipeline(StandardScaler(), SimpleImputer(keep_empty_features=True), estimator)
 
 
 BASELINES = (

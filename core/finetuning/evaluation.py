@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from core.finetuning.training_data import TrainingData
 from core.models.registry import model_step, receptive_radius
 from core.models.specification import ModelSpecification
 from core.scenes.grid import Grid, Window, aligned
+from core.scenes.reading import usable_pixels
 
 PIECE = 128
 """Side of the pieces, in reference pixels, that large features are shown in."""
@@ -49,6 +51,7 @@ def predict_labelled(
     data: TrainingData,
     features: NDArray[np.bool_],
     device: torch.device,
+    inputs: Collection[str] | None = None,
 ) -> Predictions:
     """Scores of all pixels of some features.
 
@@ -58,28 +61,75 @@ def predict_labelled(
         data: blocks around the labels.
         features: (n_features,) bool.
         device: the model's.
+        inputs: names of those that the model is shown; all by default. Pixels that none of them covers are left out.
     """
     chosen = data.pixels[features[data.pixels[:, 3]]]
     step = math.lcm(SIDE_STEP, model_step(specification))
-    margin = receptive_radius(specification)
+    margin, lattice_step = receptive_radius(specification), model_step(specification)
     scores = np.empty((len(chosen), specification.n_classes), np.float32)
-    keys = np.stack([chosen[:, 3], chosen[:, 0] // PIECE, chosen[:, 1] // PIECE], axis=1)
-    _, piece_of = np.unique(keys, axis=0, return_inverse=True)
-    order = np.argsort(piece_of, kind="stable")
-    for piece in np.split(order, np.flatnonzero(np.diff(piece_of[order])) + 1):
+    usable = np.ones(len(chosen), bool)
+    if margin is None:
+        pieces = _tiles(chosen, specification.window, data.scene.grid, lattice_step)
+    else:
+        pieces = _pieces(chosen, margin, step, data.scene.grid, lattice_step)
+    for piece, around in pieces:
         columns, rows = chosen[piece, 0], chosen[piece, 1]
-        around = _window_around(columns, rows, margin, step, data.scene.grid, model_step(specification))
-        seen = data.window(around)
-        inputs = {name: torch.from_numpy(values)[None].to(device) for name, values in seen.values.items()}
+        seen = {name: values for name, values in data.window(around).values.items() if inputs is None or name in inputs}
+        if inputs is not None:
+            covered = usable_pixels(seen, data.scene.acquisitions, allows_missing=True)
+            usable[piece] = covered[rows - around.row, columns - around.column]
+        tensors = {name: torch.from_numpy(values)[None].to(device) for name, values in seen.items()}
         with torch.inference_mode():
-            output = model(inputs)[0].float().cpu().numpy()
+            output = model(tensors)[0].float().cpu().numpy()
         scores[piece] = output[:, rows - around.row, columns - around.column].T
-    return Predictions(scores, chosen[:, 2].copy(), chosen[:, 3].copy())
+    return Predictions(scores[usable], chosen[usable, 2], chosen[usable, 3])
 
 
 def context_reach(specification: ModelSpecification) -> int:
     """Reference pixels around a label that ``predict_labelled`` shows to the model."""
-    return receptive_radius(specification) + math.lcm(SIDE_STEP, model_step(specification))
+    radius = receptive_radius(specification)
+    if radius is None:
+        return specification.window + model_step(specification)
+    return radius + math.lcm(SIDE_STEP, model_step(specification))
+
+
+def _pieces(
+    pixels: NDArray[np.int64], margin: int, step: int, grid: Grid, lattice_step: int
+) -> Iterator[tuple[NDArray[np.int64], Window]]:
+    """Rows of ``pixels`` that are shown together, and the window that shows them.
+
+    Features of one piece of ground share a window where that is smaller than a window each: small polygons close to
+    each other would otherwise have the same surroundings computed again and again.
+    """
+    ground = np.stack([pixels[:, 0] // PIECE, pixels[:, 1] // PIECE], axis=1)
+    for together in _groups(ground):
+        joint = _window_around(pixels[together, 0], pixels[together, 1], margin, step, grid, lattice_step)
+        apart = [together[rows] for rows in _groups(pixels[together, 3:4])]
+        windows = [_window_around(pixels[rows, 0], pixels[rows, 1], margin, step, grid, lattice_step) for rows in apart]
+        if joint.width * joint.height <= sum(window.width * window.height for window in windows):
+            yield together, joint
+        else:
+            yield from zip(apart, windows, strict=True)
+
+
+def _tiles(pixels: NDArray[np.int64], side: int, grid: Grid, lattice_step: int) -> Iterator[tuple[NDArray[np.int64], Window]]:
+    """As ``_pieces`` for models with a global view: windows of the size of a map's tiles, the pixels in their middle."""
+    tile = -(-side // lattice_step) * lattice_step
+    half = max(1, tile // 2)
+    for together in _groups(np.stack([pixels[:, 0] // half, pixels[:, 1] // half], axis=1)):
+        column, row = (int(pixels[together, axis].min()) for axis in (0, 1))
+        corner = aligned(grid, Window(column // half * half - tile // 4, row // half * half - tile // 4, 1, 1), lattice_step)
+        # Brought to the lattice, the corner lies up to a step too far north-west.
+        spare = tile + lattice_step if tile // 4 + half + lattice_step > tile else tile
+        yield together, Window(corner.column, corner.row, spare, spare)
+
+
+def _groups(keys: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Row numbers of equal keys, in the order of the keys."""
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    order = np.argsort(group, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1) if len(order) else []
 
 
 def _window_around(

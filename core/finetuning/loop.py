@@ -18,7 +18,7 @@ from torch.nn import functional
 from core.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from core.finetuning.evaluation import Predictions, balanced_log_loss, fit_temperature, predict_labelled
 from core.finetuning.records import EpochRecord
-from core.finetuning.sampling import WindowSampler, class_weights
+from core.finetuning.sampling import WindowSampler, class_weights, proper_subsets
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.training_data import TrainingData
 from core.models.specification import ModelSpecification
@@ -39,12 +39,29 @@ class TrainingResult:
         best_epoch: the epoch that the model is from.
         validation: scores of the held-out pixels; None without validation labels.
         temperature: by which scores are divided before the softmax.
+        subsets: what the model says of the held-out pixels with some of its inputs missing, small sets first.
     """
 
     model: nn.Module
     records: tuple[EpochRecord, ...]
     best_epoch: int
     validation: Predictions | None
+    temperature: float
+    subsets: tuple[SubsetResult, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class SubsetResult:
+    """The model with some of its inputs.
+
+    Attributes:
+        inputs: names of those that it had.
+        predictions: of the held-out pixels that they cover.
+        temperature: by which its scores are divided before the softmax.
+    """
+
+    inputs: frozenset[str]
+    predictions: Predictions
     temperature: float
 
 
@@ -128,7 +145,24 @@ def train(
         save_checkpoint(checkpoint, identity, run.modules, run.optimizer, run.schedule, records, extra)
     held_out = predict_labelled(run.best, specification, data, validation, device) if can_validate else None
     temperature = fit_temperature(held_out) if held_out is not None else 1.0
-    return TrainingResult(run.best, tuple(records), best_epoch, held_out, temperature)
+    subsets = _without_inputs(run.best, specification, data, validation, device) if can_validate else ()
+    return TrainingResult(run.best, tuple(records), best_epoch, held_out, temperature, subsets)
+
+
+def _without_inputs(
+    model: nn.Module,
+    specification: ModelSpecification,
+    data: TrainingData,
+    validation: NDArray[np.bool_],
+    device: torch.device,
+) -> tuple[SubsetResult, ...]:
+    """How the model does with some of its inputs missing, where it was trained for that."""
+    results = []
+    for inputs in proper_subsets(specification) if data.allows_missing else ():
+        predictions = predict_labelled(model, specification, data, validation, device, inputs)
+        if len(predictions.classes):
+            results.append(SubsetResult(inputs, predictions, fit_temperature(predictions)))
+    return tuple(results)
 
 
 def _phase(epoch: int, epochs: int, records: list[EpochRecord]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 from core.finetuning.augmentation import symmetry, vary_radiometry
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.training_data import TrainingData
-from core.models.registry import model_step
+from core.models.registry import model_step, receptive_radius
 from core.models.specification import ModelSpecification
 from core.scenes.grid import Window, aligned
+from core.scenes.reading import shows_ground, usable_pixels
 
 Inputs = dict[str, Tensor]
 
@@ -57,7 +59,11 @@ class WindowSampler:
         self._specification = specification
         self._settings = settings
         step = model_step(specification)
-        self._size = -(-settings.window_size // step) * step
+        # A model with a global view is trained on windows of the size that it maps with.
+        is_local = receptive_radius(specification) is not None
+        wanted = settings.window_size if is_local else specification.window
+        self._size = -(-wanted // step) * step
+        self._subsets = proper_subsets(specification) if data.allows_missing else []
         pixels = data.pixels[features[data.pixels[:, 3]]]
         self._by_class: list[list[NDArray[np.int64]]] = []
         for index in np.unique(pixels[:, 2]):
@@ -67,6 +73,7 @@ class WindowSampler:
     def batch(self, generator: np.random.Generator) -> Batch:
         """Draws one batch, augmented."""
         size, step = self._size, self._data.scene.step
+        kept = self._kept(generator)
         windows, classes = [], []
         for _ in range(self._settings.batch_size):
             of_class = self._by_class[generator.integers(len(self._by_class))]
@@ -78,14 +85,39 @@ class WindowSampler:
             drawn = self._data.window(Window(nearest.column - left, nearest.row - up, size, size))
             # Other features may lie in the window; only those to learn from may be seen with their label.
             known = np.where((drawn.feature >= 0) & self._features[drawn.feature], drawn.classes, -1)
+            seen = {name: values for name, values in drawn.values.items() if name in kept}
+            if len(seen) < len(drawn.values):
+                usable = usable_pixels(seen, self._data.scene.acquisitions, allows_missing=True)
+                known = np.where(usable, known, -1)
             number = int(generator.integers(8))
-            varied = vary_radiometry(
-                drawn.values, self._specification.modalities, self._settings.radiometric_strength, generator
-            )
+            varied = vary_radiometry(seen, self._specification.modalities, self._settings.radiometric_strength, generator)
             windows.append({name: symmetry(values, number) for name, values in varied.items()})
             classes.append(symmetry(known.astype(np.int64), number))
         values = {name: torch.from_numpy(np.stack([window[name] for window in windows])) for name in windows[0]}
         return Batch(values, torch.from_numpy(np.stack(classes)))
+
+    def _kept(self, generator: np.random.Generator) -> frozenset[str]:
+        """The inputs of one step: a whole batch does without some, so that no running statistic mixes the two."""
+        everything = frozenset(modality.name for modality in self._specification.modalities)
+        if not self._subsets or generator.random() >= self._settings.modality_dropout:
+            return everything
+        return self._subsets[generator.integers(len(self._subsets))]
+
+
+def proper_subsets(specification: ModelSpecification) -> list[frozenset[str]]:
+    """The sets of some, but not all, of a model's inputs that a map can rest on, small ones first.
+
+    With more than four inputs only those of one, and of all but one: there are too many others to look at.
+    """
+    modalities = specification.modalities
+    roles = [modality.role for modality in modalities]
+    counts = range(1, len(modalities)) if len(modalities) <= 4 else (1, len(modalities) - 1)
+    return [
+        frozenset(modality.name for modality in chosen)
+        for count in counts
+        for chosen in combinations(modalities, count)
+        if any(shows_ground(modality.role, roles) for modality in chosen)
+    ]
 
 
 def class_weights(data: TrainingData, features: NDArray[np.bool_], n_classes: int) -> Tensor:

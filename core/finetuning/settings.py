@@ -17,6 +17,8 @@ class TrainingSettings:
         learning_rate: highest learning rate, reached after a tenth of the steps.
         weight_decay: of AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
         label_smoothing: part of the target given to all classes alike (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+        modality_dropout: part of the steps in which some of the inputs are withheld, so that the model learns to do
+            without them.
         radiometric_strength: see ``augmentation.vary_radiometry``.
         averaging: part of the averaged weights kept at each step; validation and the final model use the average.
         patience: epochs without a better validation loss after which training stops.
@@ -30,6 +32,7 @@ class TrainingSettings:
     learning_rate: float = 3e-3
     weight_decay: float = 1e-2
     label_smoothing: float = 0.05
+    modality_dropout: float = 0.25
     radiometric_strength: float = 0.1
     averaging: float = 0.98
     patience: int = 12

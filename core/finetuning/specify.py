@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.errors import RasterError
-from core.models.specification import ArchitectureName, BandSpecification, ModalitySpecification, ModelSpecification
+from core.errors import RasterError, UsageError
+from core.models.architectures import ARCHITECTURES, ArchitectureName
+from core.models.specification import (
+    SIZES,
+    BandSpecification,
+    EncoderName,
+    FusionName,
+    ModalitySpecification,
+    ModelSpecification,
+    SizeName,
+)
 from core.scenes.scene import Acquisition, Scene
 from core.sensors import robust_statistics
 
@@ -13,14 +22,49 @@ FLAT = 1e-6
 """A band that varies less than this around its mean tells nothing; its spread counts as one."""
 
 
-def specify_model(scene: Scene, architecture: ArchitectureName, n_classes: int) -> ModelSpecification:
+def specify_model(
+    scene: Scene,
+    architecture: ArchitectureName,
+    n_classes: int,
+    *,
+    encoder: EncoderName | None = None,
+    fusion: FusionName | None = None,
+    size: SizeName | None = None,
+) -> ModelSpecification:
     """A model over all acquisitions of a scene.
 
     Bands are normalised by the registry's statistics, so that the model transfers; where the registry has none, by the
     scene's own robust statistics, which then stay with the model.
+
+    Args:
+        scene: whose acquisitions are the inputs.
+        architecture: name in the registry of architectures.
+        n_classes: channels of the output.
+        encoder, fusion, size: take the place of the architecture's own.
+
+    Raises:
+        UsageError: the encoder does not come in that size.
     """
-    modalities = tuple(_specify_modality(acquisition) for acquisition in scene.acquisitions)
-    return ModelSpecification(architecture=architecture, modalities=modalities, n_classes=n_classes)
+    chosen = ARCHITECTURES[architecture]
+    wanted_encoder = encoder or chosen.encoder
+    sizes = SIZES[wanted_encoder]
+    own_size = chosen.size if chosen.size in sizes else "small"
+    if size is not None and size not in sizes:
+        raise UsageError(
+            f"The encoder '{wanted_encoder}' does not come in the size '{size}'.", f"Choose one of {', '.join(sizes)}."
+        )
+    # Neighbourhood statistics are for the encoder that keeps every pixel apart.
+    keeps_statistics = chosen.stem != "statistics" or wanted_encoder == "unet"
+    return ModelSpecification(
+        architecture=architecture,
+        stem=chosen.stem if keeps_statistics else "per_sensor",
+        encoder=wanted_encoder,
+        size=size or own_size,
+        fusion=fusion or chosen.fusion,
+        modalities=tuple(_specify_modality(acquisition) for acquisition in scene.acquisitions),
+        n_classes=n_classes,
+        resolution_m=round(scene.grid.resolution_m(), 6),
+    )
 
 
 def _specify_modality(acquisition: Acquisition) -> ModalitySpecification:
@@ -33,7 +77,16 @@ def _specify_modality(acquisition: Acquisition) -> ModalitySpecification:
             mean, deviation = band.mean, band.standard_deviation
         else:
             mean, deviation = _scene_statistics(acquisition, name)
-        bands.append(BandSpecification(name=name, mean=mean, standard_deviation=deviation if deviation > FLAT else 1.0))
+        bands.append(
+            BandSpecification(
+                name=name,
+                mean=mean,
+                standard_deviation=deviation if deviation > FLAT else 1.0,
+                center_nm=band.center_nm,
+                fwhm_nm=band.fwhm_nm,
+                polarization=band.polarization if acquisition.sensor.kind == "sar" else None,
+            )
+        )
     return ModalitySpecification(
         name=acquisition.name,
         role=acquisition.role,

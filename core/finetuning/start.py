@@ -10,7 +10,7 @@ from core.models.model_file import ModelCard
 from core.models.registry import build_model
 from core.models.specification import ModelSpecification
 
-HEAD = "decoder.head."
+HEAD = "head.classifier."
 """Prefix of the weights that belong to the classes and not to the sensors."""
 
 

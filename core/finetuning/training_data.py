@@ -17,7 +17,7 @@ from core.labels.label_set import LabelSet
 from core.labels.pixel_shapes import pixel_shapes
 from core.labels.rasterizing import rasterize
 from core.scenes.grid import Grid, Window, aligned
-from core.scenes.reading import SceneReader, valid_pixels
+from core.scenes.reading import SceneReader, usable_pixels
 from core.scenes.scene import Acquisition, Scene
 
 BLOCK = 48
@@ -52,6 +52,7 @@ class TrainingData:
         labels: in the scene's system.
         reach: reference pixels around the labels that windows may touch.
         progress: told the part done.
+        allows_missing: whether labels count where only some of the rasters have data.
 
     Raises:
         LabelError: no labelled pixel has data.
@@ -60,10 +61,16 @@ class TrainingData:
     """
 
     def __init__(
-        self, scene: Scene, labels: LabelSet, reach: int, progress: Callable[[float], None] = lambda part: None
+        self,
+        scene: Scene,
+        labels: LabelSet,
+        reach: int,
+        progress: Callable[[float], None] = lambda part: None,
+        allows_missing: bool = False,
     ) -> None:
         self.scene = scene
         self.labels = labels
+        self.allows_missing = allows_missing
         self._slots = {block: slot for slot, block in enumerate(_blocks_near(labels, scene.grid, reach))}
         self._store = _Store(scene.acquisitions, len(self._slots))
         self._classes = np.full((len(self._slots), BLOCK, BLOCK), -1, np.int16)
@@ -72,7 +79,7 @@ class TrainingData:
         self.pixels = self._labelled_pixels()
         if not len(self.pixels):
             raise LabelError(
-                "No labelled pixel has data in every raster that is used.",
+                f"No labelled pixel has data in {'any' if allows_missing else 'every'} raster that is used.",
                 "Draw labels where all rasters overlap, or leave out the raster that covers too little.",
             )
 
@@ -83,9 +90,7 @@ class TrainingData:
                 window = _block_window(self.scene.grid, first, row, stop - first)
                 values = reader.read(window)
                 burnt = rasterize(self.labels, self.scene.grid, window)
-                valid = np.ones(window.shape, bool)
-                for acquisition in self.scene.acquisitions:
-                    valid &= valid_pixels(values[acquisition.name], acquisition)
+                valid = usable_pixels(values, self.scene.acquisitions, allows_missing=self.allows_missing)
                 classes = np.where(valid, burnt.classes, -1)
                 feature = np.where(valid, burnt.feature, -1)
                 for column in range(first, stop):

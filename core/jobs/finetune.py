@@ -27,7 +27,7 @@ from core.jobs.schemas import FinetuneJob
 from core.jobs.training_preparation import PreparedTraining, prepare_training
 from core.jobs.training_report import training_report
 from core.jobs.training_scores import HeldOutScores, ScoredModel, tell_scores
-from core.models.model_file import ModelCard, class_cards, save_model
+from core.models.model_file import ModelCard, class_cards, save_model, subset_key
 
 CHECKPOINT_COPIES = 12
 """A checkpoint holds the weights five times: model, average, best and two moments. Two of them, and the model, fit in."""
@@ -157,5 +157,7 @@ def _card(job: FinetuneJob, prepared: PreparedTraining, result: TrainingResult, 
             ],
         },
         temperature=result.temperature,
+        temperatures={subset_key(entry.inputs): round(entry.temperature, 6) for entry in result.subsets},
+        allows_missing=prepared.data.allows_missing,
         created=creation_time(),
     )

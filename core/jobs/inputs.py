@@ -85,7 +85,9 @@ def _told(scene: Scene, context: JobContext) -> Scene:
     return scene
 
 
-def scene_for_model(inputs: Inputs, specification: ModelSpecification, context: JobContext) -> Scene:
+def scene_for_model(
+    inputs: Inputs, specification: ModelSpecification, context: JobContext, allows_missing: bool = False
+) -> Scene:
     """The scene with the model's inputs, bands and scales.
 
     Where a raster does not say what it is, the model's own sensor for that input is tried.
@@ -104,4 +106,4 @@ def scene_for_model(inputs: Inputs, specification: ModelSpecification, context: 
         (modality.name, modality.role, modality.sensor, modality.band_names, modality.scale)
         for modality in specification.modalities
     ]
-    return _told(select(scene, needed), context)
+    return _told(select(scene, needed, allows_missing), context)

@@ -42,11 +42,12 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     context.info(f"Device: {describe_device(device)}.")
     context.progress(0.0, "Reading the model and the rasters")
     model, card = load_model(Path(job.model))
-    scene = scene_for_model(job.inputs, card.specification, context)
+    allows_missing = card.allows_missing and job.missing_inputs == "allow"
+    scene = scene_for_model(job.inputs, card.specification, context, allows_missing)
     _check_resolution(scene, card, context)
     window = scene.grid.window if job.extent is None else _window_of(job.extent, scene.grid)
     allowed = PolygonMask(Path(job.mask), scene.grid) if job.mask else None
-    engine = MappingEngine(model.to(device), card, scene, device, job.overlap)
+    engine = MappingEngine(model.to(device), card, scene, device, job.overlap, allows_missing)
     grid = scene.grid.crop(window)
     needed = engine.memory_bytes(window.width) / 2**20
     context.info(
@@ -54,6 +55,7 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
         f"{engine.tiling.overlap}; needs about {needed:.0f} MiB above the model."
     )
     areas = ClassAreas(grid)
+    subsets = np.zeros(256, np.int64)
     started = time.perf_counter()
     with Staging() as staging:
         with ExitStack() as stack:
@@ -61,6 +63,7 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
             for strip in engine.strips(window, allowed):
                 first = strip.window.row - window.row
                 areas.add(writers.write(strip, first), first)
+                subsets += np.bincount(strip.subset[strip.mapped], minlength=256)
                 rows = first + strip.window.height
                 rate = rows * window.width / (time.perf_counter() - started)
                 context.progress(0.02 + 0.94 * rows / window.height, f"Mapping {rate:,.0f} pixels a second")
@@ -72,6 +75,7 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
         staging.put_in_place()
     context.progress(1.0, "Done")
     _tell(context, card, areas)
+    _tell_subsets(context, engine, subsets)
     return {
         "OUTPUT": job.output,
         "CONFIDENCE": job.confidence or "",
@@ -171,6 +175,16 @@ def _tags(job: MapJob, card: ModelCard, scene: Scene) -> dict[str, str]:
         "RSFUSION_SETTINGS": json.dumps(settings),
         "RSFUSION_CLASSES": json.dumps([entry.model_dump() for entry in class_cards(card.scheme)]),
     }
+
+
+def _tell_subsets(context: JobContext, engine: MappingEngine, counts: np.ndarray[Any, np.dtype[np.int64]]) -> None:
+    """Says which part of the map rests on which inputs, where it is not one for all."""
+    present = np.flatnonzero(counts)
+    if len(present) < 2:
+        return
+    for number in present[np.argsort(-counts[present], kind="stable")]:
+        names = ", ".join(engine.inputs.names(int(number)))
+        context.info(f"{counts[number] / counts.sum():.1%} of the map rests on {names}.")
 
 
 def _check_resolution(scene: Scene, card: ModelCard, context: JobContext) -> None:

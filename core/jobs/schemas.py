@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from core.errors import UsageError
+from core.models.architectures import ArchitectureName
+from core.models.specification import EncoderName, FusionName, SizeName
 
-Architecture = Literal["unet_early", "unet_intermediate"]
+MissingInputs = Literal["allow", "require"]
 Sentinel2Offset = Literal["auto", "yes", "no"]
 
 
@@ -100,7 +102,16 @@ class FinetuneJob(_Schema):
     inputs: Inputs
     labels: Labels
     base_model: str | None = Field(None, description="Model file to start from; from scratch by default.")
-    architecture: Architecture = Field("unet_intermediate", description="Architecture of a model made from scratch.")
+    architecture: ArchitectureName = Field(
+        "unet_intermediate", description="Architecture of a model made from scratch; 'rsfusion models' lists them."
+    )
+    encoder: EncoderName | None = Field(None, description="Encoder in place of the architecture's own.")
+    fusion: FusionName | None = Field(None, description="Fusion in place of the architecture's own.")
+    size: SizeName | None = Field(None, description="Size of the encoder in place of the architecture's own.")
+    missing_inputs: MissingInputs = Field(
+        "allow",
+        description="'allow': learn to map where some inputs have no data, too; 'require': only where all have.",
+    )
     epochs: int = Field(40, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
@@ -120,6 +131,10 @@ class MapJob(_Schema):
     mask: str | None = Field(None, description="Vector file whose polygons limit the map.")
     overlap: float = Field(0.25, ge=0, le=0.75, description="Part of a tile that it shares with its neighbour.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    missing_inputs: MissingInputs = Field(
+        "allow",
+        description="'allow': map where some inputs have no data, if the model has learned to; 'require': leave it empty.",
+    )
     format: Literal["gtiff", "cog"] = Field("gtiff", description="Tiled GeoTIFF, or cloud-optimised GeoTIFF.")
     output: str = Field(description="Class raster to write.")
     confidence: str | None = Field(None, description="Confidence raster to write, in percent.")

@@ -21,16 +21,12 @@ from core.labels.blocks import Split, spatial_split
 from core.labels.label_set import LabelSet
 from core.labels.rasterizing import PixelCounts, count_pixels, finish_report
 from core.labels.schemes import listed
+from core.models.architectures import title_of
 from core.models.model_file import load_model
 from core.models.registry import count_parameters
 from core.models.specification import ModelSpecification
 from core.scenes.grid import Grid
 from core.scenes.scene import Scene
-
-ARCHITECTURE_TITLES = {
-    "unet_early": "U-Net, early fusion",
-    "unet_intermediate": "U-Net, intermediate fusion",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +57,7 @@ class PreparedTraining:
     @property
     def title(self) -> str:
         """The model's name in reports."""
-        return ARCHITECTURE_TITLES[self.specification.architecture]
+        return title_of(self.specification)
 
 
 def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
@@ -82,7 +78,8 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
     for remark in labels.report.remarks():
         context.warning(remark)
     if base is None:
-        specification = specify_model(scene, job.architecture, len(labels.scheme))
+        n_classes = len(labels.scheme)
+        specification = specify_model(scene, job.architecture, n_classes, encoder=job.encoder, fusion=job.fusion, size=job.size)
     else:
         specification = base[1].specification.model_copy(update={"n_classes": len(labels.scheme)})
     settings = _settings(job, len(labels))
@@ -91,6 +88,7 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         labels,
         max(settings.window_size, context_reach(specification)),
         lambda part: context.progress(0.02 + 0.06 * part, "Reading the surroundings of the labels"),
+        job.missing_inputs == "allow" and len(specification.modalities) > 1,
     )
     with_data, gaps = _only_with_data(data, labels, counts)
     for gap in gaps:
@@ -100,7 +98,7 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
     for note in split.notes:
         context.info(note)
     model = start_model(specification, job.seed, base, labels.scheme)
-    context.info(f"Model: {ARCHITECTURE_TITLES[specification.architecture]}, {count_parameters(model):,} parameters.")
+    context.info(f"Model: {title_of(specification)}, {count_parameters(model):,} parameters.")
     warnings = (*labels.report.remarks(), *gaps)
     return PreparedTraining(scene, labels, data, split, specification, model, settings, tuple(_label_lines(labels)), warnings)
 

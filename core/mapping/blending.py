@@ -50,6 +50,19 @@ def choose_tiling(step: int, radius: int, overlap: float, finest: int) -> Tiling
     return Tiling(tile, tile - shared(tile))
 
 
+def fixed_tiling(step: int, window: int, overlap: float) -> Tiling:
+    """Tiles of the size that a model was trained on, for one whose answer depends on all of a tile.
+
+    Args:
+        step: tile and stride are multiples of it.
+        window: side that the model was trained on.
+        overlap: part of a tile's side that it shares with a neighbour, 0 to 0.75.
+    """
+    tile = max(2, -(-window // step)) * step
+    shared = min(-(-round(tile * overlap) // step) * step, tile - step)
+    return Tiling(tile, tile - shared)
+
+
 def blending_weights(tiling: Tiling, radius: int) -> NDArray[np.float32]:
     """Weights along one side of a tile; the weight of a pixel is the product of its row's and its column's.
 

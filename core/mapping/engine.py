@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from core.mapping.blending import Tiling, blending_weights, choose_tiling
+from core.mapping.blending import Tiling, blending_weights, choose_tiling, fixed_tiling
+from core.mapping.missing import InputSubsets
 from core.mapping.rasters import BLOCK_CACHE_BYTES
+from core.models.costs import forward_bytes
 from core.models.model_file import ModelCard
-from core.models.registry import forward_bytes, model_step, receptive_radius
+from core.models.registry import model_step, receptive_radius
 from core.scenes.grid import Window, lattice
-from core.scenes.reading import VALUES_AT_ONCE, SceneReader, valid_pixels
+from core.scenes.reading import VALUES_AT_ONCE, SceneReader
 from core.scenes.scene import Scene
 
 Arrays = dict[str, NDArray[np.float32]]
@@ -37,11 +39,13 @@ class MapStrip:
         window: where, in the scene's grid.
         probabilities: (n_classes, rows, columns) float32 that sum to one; zero where nothing was mapped.
         mapped: (rows, columns) bool, False = nodata.
+        subset: (rows, columns) uint8 number of the set of inputs that were there; see ``InputSubsets``.
     """
 
     window: Window
     probabilities: NDArray[np.float32]
     mapped: NDArray[np.bool_]
+    subset: NDArray[np.uint8]
 
 
 class MappingEngine:
@@ -53,9 +57,18 @@ class MappingEngine:
         scene: with the model's inputs, as ``core.scenes.scene.select`` returns it.
         device: to compute on.
         overlap: part of a tile that it shares with its neighbour.
+        allows_missing: map where only some of the inputs have data, if the model has learned to.
     """
 
-    def __init__(self, model: nn.Module, card: ModelCard, scene: Scene, device: torch.device, overlap: float = 0.25) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        card: ModelCard,
+        scene: Scene,
+        device: torch.device,
+        overlap: float = 0.25,
+        allows_missing: bool = True,
+    ) -> None:
         self._model = model
         self._card = card
         self._scene = scene
@@ -63,8 +76,14 @@ class MappingEngine:
         specification = card.specification
         radius = receptive_radius(specification)
         finest = max(modality.finer for modality in specification.modalities)
-        self.tiling: Tiling = choose_tiling(model_step(specification), radius, overlap, finest)
-        weights = blending_weights(self.tiling, radius)
+        step = model_step(specification)
+        if radius is None:
+            self.tiling: Tiling = fixed_tiling(step, specification.window, overlap)
+        else:
+            self.tiling = choose_tiling(step, radius, overlap, finest)
+        self._allows_missing = allows_missing and card.allows_missing
+        self.inputs = InputSubsets(card, scene)
+        weights = blending_weights(self.tiling, radius or 0)
         self._weights = np.outer(weights, weights)
 
     def memory_bytes(self, width: int) -> int:
@@ -98,17 +117,18 @@ class MappingEngine:
             source = _StripReader(reader, strip, self.tiling)
             for number, tiles in enumerate(rows):
                 strip = Window(first.column, tiles[0].row, columns, self.tiling.tile)
-                values, valid = source.move_to(tiles[0].row)
-                wanted = valid & _inside(strip, window)
+                values = source.move_to(tiles[0].row)
+                subset = self.inputs.of(values)
+                wanted = self.inputs.is_enough(subset, self._allows_missing) & _inside(strip, window)
                 if allowed is not None:
                     wanted &= allowed(strip)
-                self._add_tiles(tiles, strip, values, wanted, sums, totals)
+                self._add_tiles(tiles, strip, values, subset, wanted, sums, totals)
                 is_last = number == len(rows) - 1
                 done = self.tiling.tile if is_last else self.tiling.stride
                 finished = Window(strip.column, strip.row, columns, done).intersection(window)
                 if not finished.is_empty:
                     part = finished.slices_within(strip)
-                    yield _finish(finished, sums[:, part[0], part[1]], totals[part], wanted[part])
+                    yield _finish(finished, sums[:, part[0], part[1]], totals[part], wanted[part], subset[part])
                 _shift(sums, self.tiling.stride)
                 _shift(totals[None], self.tiling.stride)
 
@@ -117,6 +137,7 @@ class MappingEngine:
         tiles: list[Window],
         strip: Window,
         values: Arrays,
+        subset: NDArray[np.uint8],
         wanted: NDArray[np.bool_],
         sums: NDArray[np.float32],
         totals: NDArray[np.float32],
@@ -130,14 +151,15 @@ class MappingEngine:
                 finer, coarser = acquisition.scale.finer, acquisition.scale.coarser
                 part = slice(columns.start * finer // coarser, columns.stop * finer // coarser)
                 inputs[acquisition.name] = torch.from_numpy(values[acquisition.name][None, :, :, part])
-            probabilities = self._predict(inputs)
+            probabilities = self._predict(inputs, self.inputs.temperatures[subset[rows, columns]])
             sums[:, rows, columns] += probabilities * self._weights
             totals[rows, columns] += self._weights
 
-    def _predict(self, inputs: dict[str, torch.Tensor]) -> NDArray[np.float32]:
+    def _predict(self, inputs: dict[str, torch.Tensor], temperatures: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             scores = self._model({name: values.to(self._device) for name, values in inputs.items()})
-            probabilities = torch.softmax(scores[0].float() / self._card.temperature, dim=0)
+            divisors = torch.from_numpy(temperatures).to(self._device)
+            probabilities = torch.softmax(scores[0].float() / divisors, dim=0)
         return np.asarray(probabilities.cpu().numpy(), dtype=np.float32)
 
 
@@ -150,8 +172,8 @@ class _StripReader:
         self._strip = strip
         self._values: Arrays | None = None
 
-    def move_to(self, row: int) -> tuple[Arrays, NDArray[np.bool_]]:
-        """Values of the strip that starts at a row, and where all acquisitions are valid."""
+    def move_to(self, row: int) -> Arrays:
+        """Values of the strip that starts at a row."""
         columns = self._strip.width
         if self._values is None:
             self._values = self._reader.read(Window(self._strip.column, row, columns, self._tiling.tile))
@@ -162,10 +184,7 @@ class _StripReader:
                 moved = stride * acquisition.scale.finer // acquisition.scale.coarser
                 old = self._values[acquisition.name][:, moved:]
                 self._values[acquisition.name] = np.concatenate([old, fresh[acquisition.name]], axis=1)
-        valid = np.ones((self._tiling.tile, columns), bool)
-        for acquisition in self._reader.scene.acquisitions:
-            valid &= valid_pixels(self._values[acquisition.name], acquisition)
-        return self._values, valid
+        return self._values
 
 
 def _inside(strip: Window, window: Window) -> NDArray[np.bool_]:
@@ -174,10 +193,16 @@ def _inside(strip: Window, window: Window) -> NDArray[np.bool_]:
     return inside
 
 
-def _finish(window: Window, sums: NDArray[np.float32], totals: NDArray[np.float32], wanted: NDArray[np.bool_]) -> MapStrip:
+def _finish(
+    window: Window,
+    sums: NDArray[np.float32],
+    totals: NDArray[np.float32],
+    wanted: NDArray[np.bool_],
+    subset: NDArray[np.uint8],
+) -> MapStrip:
     mapped = wanted & (totals > 0)
     probabilities = np.where(mapped, sums / np.where(totals > 0, totals, 1), 0).astype(np.float32)
-    return MapStrip(window, probabilities, mapped)
+    return MapStrip(window, probabilities, mapped, subset)
 
 
 def _shift(array: NDArray[np.float32], rows: int) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -19,8 +20,9 @@ from core.labels.scheme import ClassScheme, LandCoverClass
 from core.models.registry import build_model
 from core.models.specification import ModelSpecification
 
-FORMAT_VERSION: Literal[1] = 1
+FORMAT_VERSION: Literal[2] = 2
 _KEY = "rsfusion"
+_OLDER_HINT = "Version 1 was written before models had parts to choose from: train it again, or map with the older software."
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")
 
 
@@ -45,13 +47,15 @@ class ModelCard(BaseModel):
         class_scheme, classes: what its output channels mean.
         training: data, split, settings and seed, as text and numbers.
         scores: how it was measured, and the numbers.
-        temperature: by which class scores are divided before the softmax.
+        temperature: by which class scores are divided before the softmax, where every input has data.
+        temperatures: the same where only some inputs have; keys as ``subset_key`` makes them.
+        allows_missing: inputs were left out in training, so that the model maps with any that are there.
         created: date and time, ISO 8601.
         licence: of the weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     software_version: str
     specification: ModelSpecification
     resolution_m: float = Field(gt=0)
@@ -60,6 +64,8 @@ class ModelCard(BaseModel):
     training: dict[str, Any] = {}
     scores: dict[str, Any] = {}
     temperature: float = Field(1.0, gt=0)
+    temperatures: dict[str, float] = {}
+    allows_missing: bool = False
     created: str = ""
     licence: str = "as the training data's owner decides"
 
@@ -75,6 +81,11 @@ class ModelCard(BaseModel):
             self.class_scheme,
             tuple(LandCoverClass(entry.code, entry.name, entry.colour, entry.value) for entry in self.classes),
         )
+
+
+def subset_key(names: Iterable[str]) -> str:
+    """Which inputs are there, as the card writes it."""
+    return "+".join(sorted(names))
 
 
 def class_cards(scheme: ClassScheme) -> tuple[ClassCard, ...]:
@@ -107,7 +118,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
         if version != FORMAT_VERSION:
             raise ModelFileError(
                 f"The model '{path}' has format version {version}; this software reads version {FORMAT_VERSION}.",
-                "Use the version of the software that wrote it, or a newer one.",
+                _OLDER_HINT if version == 1 else "Use the version of the software that wrote it, or a newer one.",
             )
         card = ModelCard.model_validate(content)
     except (json.JSONDecodeError, ValidationError) as error:

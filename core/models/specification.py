@@ -8,7 +8,28 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from core.scenes.grid import Scale
 
-ArchitectureName = Literal["unet_early", "unet_intermediate"]
+StemName = Literal["statistics", "per_sensor", "generated"]
+EncoderName = Literal["unet", "resnet", "resunet", "vit"]
+SizeName = Literal["tiny", "small", "base", "large"]
+FusionName = Literal[
+    "early",
+    "intermediate",
+    "late",
+    "asymmetric_attention",
+    "cross_attention",
+    "cross_modality",
+    "cross_attention_and_modality",
+    "joint_tokens",
+]
+HeadName = Literal["dense", "scene", "embedding", "change"]
+
+SIZES: dict[EncoderName, tuple[SizeName, ...]] = {
+    "unet": ("tiny", "small", "base", "large"),
+    "resnet": ("tiny", "small", "base", "large"),
+    "resunet": ("small", "base", "large"),
+    "vit": ("tiny", "small", "base"),
+}
+"""Which sizes an encoder comes in: tiny, small, base and large ``resnet`` are the half-width 18, 18, 34 and 50."""
 
 
 class _Value(BaseModel):
@@ -17,11 +38,23 @@ class _Value(BaseModel):
 
 
 class BandSpecification(_Value):
-    """One input band: its name in the sensor and the statistics that normalise its physical values."""
+    """One input band: its name in the sensor, the statistics that normalise its physical values, and its physics.
+
+    Attributes:
+        name: in the sensor.
+        mean, standard_deviation: of the physical values.
+        center_nm, fwhm_nm: centre wavelength and width in nanometres, where there is one.
+        polarization: of SAR: transmitted, received.
+        orbit: of SAR: direction of the pass.
+    """
 
     name: str
     mean: float
     standard_deviation: float = Field(gt=0)
+    center_nm: float | None = Field(None, gt=0)
+    fwhm_nm: float | None = Field(None, gt=0)
+    polarization: str | None = Field(None, pattern=r"^[HV][HV]$")
+    orbit: Literal["ascending", "descending"] | None = None
 
 
 class ModalitySpecification(_Value):
@@ -63,24 +96,53 @@ class ModelSpecification(_Value):
     """Everything that is needed to build a model's modules again.
 
     Attributes:
-        architecture: name in the registry of architectures.
-        modalities: in the order in which they were given.
-        n_classes: channels of the output.
-        width: channels of the finest level.
-        depth: number of times the resolution is halved.
+        architecture: name in the registry of architectures that the parts below were taken from.
+        stem, encoder, size, fusion, head: names of the parts.
+        modalities: in the order in which they were given; the first is the main one of ``asymmetric_attention``.
+        n_classes: channels of the output; dimensions of an embedding.
+        resolution_m: pixel size of the reference grid that the model was made for, in metres.
+        finest: stride of the encoder's finest level in reference pixels: the patch of ``vit``; by default 1 for ``unet``,
+            2 for ``resnet`` and ``resunet``, 4 for ``vit``.
+        width: channels of the finest level of ``unet``; from the size by default.
+        depth: how often ``unet`` halves the resolution.
         dropout: probability that a feature channel is left out in training.
+        attention_direction: of ``asymmetric_attention``: whether auxiliary streams read the main one, too.
+        has_transfer_gate: of ``asymmetric_attention``.
+        has_dates: inputs may have several dates.
+        has_geography: place and resolution are inputs.
+        window: side in reference pixels of the windows that a model with a global view is trained on and maps with.
     """
 
-    architecture: ArchitectureName
+    architecture: str = Field(pattern=r"^[a-z0-9_]+$")
+    stem: StemName = "statistics"
+    encoder: EncoderName = "unet"
+    size: SizeName = "small"
+    fusion: FusionName = "intermediate"
+    head: HeadName = "dense"
     modalities: tuple[ModalitySpecification, ...] = Field(min_length=1)
-    n_classes: int = Field(ge=2, le=255)
-    width: int = Field(24, ge=4, le=256)
+    n_classes: int = Field(ge=1, le=4096)
+    resolution_m: float = Field(10.0, gt=0)
+    finest: int | None = Field(None, ge=1, le=32)
+    width: int | None = Field(None, ge=4, le=256)
     depth: int = Field(2, ge=1, le=5)
     dropout: float = Field(0.2, ge=0, lt=1)
+    attention_direction: Literal["auxiliary_to_main", "both"] = "auxiliary_to_main"
+    has_transfer_gate: bool = True
+    has_dates: bool = False
+    has_geography: bool = False
+    window: int = Field(64, ge=16, le=512)
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Self:
+    def _is_possible(self) -> Self:
         names = [modality.name for modality in self.modalities]
         if len(set(names)) != len(names):
             raise ValueError(f"two inputs of the model have the same name: {names}")
+        if self.size not in SIZES[self.encoder]:
+            raise ValueError(f"encoder '{self.encoder}' comes in the sizes {', '.join(SIZES[self.encoder])}, not '{self.size}'")
+        if self.encoder in ("resnet", "resunet") and self.finest not in (None, 1, 2):
+            raise ValueError(f"encoder '{self.encoder}' has a finest stride of 1 or 2, not {self.finest}")
+        if self.encoder == "unet" and self.finest not in (None, 1):
+            raise ValueError(f"encoder 'unet' has a finest stride of 1, not {self.finest}")
+        if self.head in ("dense", "change") and not 2 <= self.n_classes <= 255:
+            raise ValueError(f"a map has 2 to 255 classes, not {self.n_classes}")
         return self

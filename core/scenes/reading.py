@@ -10,7 +10,7 @@ for one of its tiles.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -30,6 +30,7 @@ from core.scenes.resampling import (
     warp,
 )
 from core.scenes.scene import Acquisition, Scene, SourceFile
+from core.sensors import Role
 
 _ALIGNED = 1e-3
 """A source whose pixel edges are off by less than this part of a pixel is copied instead of warped."""
@@ -198,6 +199,31 @@ def valid_pixels(values: NDArray[np.float32], acquisition: Acquisition) -> NDArr
     if coarser > 1:
         return complete.repeat(coarser, axis=0).repeat(coarser, axis=1)
     return complete
+
+
+def usable_pixels(
+    values: Mapping[str, NDArray[np.float32]], acquisitions: Sequence[Acquisition], *, allows_missing: bool
+) -> NDArray[np.bool_]:
+    """Which reference pixels can be learned from, and mapped.
+
+    Args:
+        values: by acquisition, as ``SceneReader.read`` returns them; those left out count as missing.
+        acquisitions: of the scene.
+        allows_missing: whether one of the acquisitions that show the ground is enough; otherwise all have to be there.
+
+    Returns:
+        (reference rows, reference columns) bool.
+    """
+    valid = {a.name: valid_pixels(values[a.name], a) for a in acquisitions if a.name in values}
+    if not allows_missing:
+        return np.asarray(np.logical_and.reduce([valid[a.name] for a in acquisitions]))
+    telling = [valid[a.name] for a in acquisitions if a.name in valid and shows_ground(a.role, [b.role for b in acquisitions])]
+    return np.asarray(np.logical_or.reduce(telling) if telling else np.zeros_like(next(iter(valid.values()))))
+
+
+def shows_ground(role: Role, roles: Sequence[Role]) -> bool:
+    """Whether a map can rest on an input of that role alone: on heights only where there is nothing else."""
+    return role != "elevation" or all(other == "elevation" for other in roles)
 
 
 @dataclass(frozen=True)

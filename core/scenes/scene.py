@@ -289,27 +289,34 @@ def _text(bounds: Bounds) -> str:
     return f"x {bounds.left:.6g} to {bounds.right:.6g}, y {bounds.bottom:.6g} to {bounds.top:.6g}"
 
 
-def select(scene: Scene, needed: Sequence[tuple[str, Role, str, tuple[str, ...], Scale]]) -> Scene:
+def select(
+    scene: Scene, needed: Sequence[tuple[str, Role, str, tuple[str, ...], Scale]], allows_missing: bool = False
+) -> Scene:
     """The scene as a model wants it: its acquisitions, bands and scales, in the model's order.
 
     Args:
         scene: what the user gave.
         needed: name, role, sensor, bands and scale of each of the model's inputs.
+        allows_missing: whether some of the inputs may be missing altogether; a missing band is never allowed.
 
     Raises:
         SensorError: an input or a band is missing; the message names all of them.
     """
-    chosen, missing = [], []
+    chosen, missing, absent = [], [], []
     for name, role, sensor, bands, scale in needed:
         found = next((a for a in scene.acquisitions if a.role == role and a.sensor.name == sensor), None)
         if found is None:
             given = ", ".join(f"{a.sensor.name} ({a.role})" for a in scene.acquisitions)
-            missing.append(f"{sensor} as {role} input (given: {given})")
+            absent.append((role, sensor, f"{sensor} as {role} input (given: {given})"))
             continue
         lacking = [band for band in bands if band not in found.bands]
         if lacking:
             missing.append(f"band {', '.join(lacking)} of {sensor} in {', '.join(repr(path) for path in found.paths)}")
         chosen.append(replace(found, name=name, bands=bands, scale=scale))
+    roles = [role for _, role, _, _, _ in needed]
+    has_ground = any(a.role != "elevation" for a in chosen) or (chosen and all(role == "elevation" for role in roles))
+    if not allows_missing or not has_ground:
+        missing = [text for _, _, text in absent] + missing
     if missing:
         raise SensorError(
             f"The model needs what the rasters lack: {'; '.join(missing)}.",
@@ -319,4 +326,8 @@ def select(scene: Scene, needed: Sequence[tuple[str, Role, str, tuple[str, ...],
     notes = scene.notes
     if extra:
         notes += (f"Not used, because the model was trained without: {', '.join(extra)}.",)
-    return replace(scene, acquisitions=tuple(chosen), notes=notes)
+    warnings = scene.warnings
+    if absent:
+        names = ", ".join(f"{sensor} ({role})" for role, sensor, _ in absent)
+        warnings += (f"Mapped without {names}: the confidence says how much surer the model is with it.",)
+    return replace(scene, acquisitions=tuple(chosen), notes=notes, warnings=warnings)

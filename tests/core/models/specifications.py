@@ -68,7 +68,7 @@ def random_model(wanted: ModelSpecification, seed: int = 0) -> nn.Module:
         mean = torch.tensor([band.mean for band in entry.bands]).view(-1, 1, 1)
         deviation = torch.tensor([band.standard_deviation for band in entry.bands]).view(-1, 1, 1)
         values[entry.name] = values[entry.name] * (16 if entry.kind == "elevation" else deviation) + mean
-    head = model.get_submodule("decoder.head")
+    head = model.get_submodule("head.classifier")
     with torch.no_grad():
         model.train()(values)
         spread = model.eval()(values).std()

@@ -1,0 +1,62 @@
+"""Which inputs are there at each pixel, and what that means for the map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.models.model_file import ModelCard, subset_key
+from core.scenes.reading import shows_ground, valid_pixels
+from core.scenes.scene import Scene
+
+
+class InputSubsets:
+    """Numbers the sets of inputs that can be there at a pixel: bit i stands for the model's i-th input.
+
+    Args:
+        card: of the model.
+        scene: with those of the model's inputs that were given.
+    """
+
+    def __init__(self, card: ModelCard, scene: Scene) -> None:
+        self._scene = scene
+        modalities = card.specification.modalities
+        self._names = [modality.name for modality in modalities]
+        roles = [modality.role for modality in modalities]
+        telling = [shows_ground(role, roles) for role in roles]
+        count = 2 ** len(modalities)
+        members = [[bool(number >> bit & 1) for bit in range(len(modalities))] for number in range(count)]
+        self._complete = np.array([all(row) for row in members])
+        self._enough = np.array([any(t and m for t, m in zip(telling, row, strict=True)) for row in members])
+        self.temperatures: NDArray[np.float32] = np.array([self._temperature(card, n) for n in range(count)], np.float32)
+
+    def names(self, number: int) -> list[str]:
+        """The inputs of a set."""
+        return [name for bit, name in enumerate(self._names) if number >> bit & 1]
+
+    def _temperature(self, card: ModelCard, number: int) -> float:
+        # A set that was not measured is no surer than the least sure that was.
+        worst = max([card.temperature, *card.temperatures.values()])
+        names = self.names(number)
+        return card.temperature if len(names) == len(self._names) else card.temperatures.get(subset_key(names), worst)
+
+    def of(self, values: Mapping[str, NDArray[np.float32]]) -> NDArray[np.uint8]:
+        """(rows, columns) number of the set at each reference pixel.
+
+        Args:
+            values: by acquisition (bands, rows, columns) on its own scale, NaN = missing.
+        """
+        total: NDArray[np.uint8] | None = None
+        for acquisition in self._scene.acquisitions:
+            bit = self._names.index(acquisition.name)
+            part = valid_pixels(values[acquisition.name], acquisition).astype(np.uint8) * np.uint8(1 << bit)
+            total = part if total is None else np.bitwise_or(total, part)
+        if total is None:
+            raise ValueError("The scene has no acquisition.")
+        return total
+
+    def is_enough(self, subset: NDArray[np.uint8], allows_missing: bool) -> NDArray[np.bool_]:
+        """Where a map can be made: all inputs there, or, if that is allowed, one that shows the ground."""
+        return np.asarray((self._enough if allows_missing else self._complete)[subset])

@@ -1,0 +1,100 @@
+"""What a forward pass takes: operations and memory, measured on a small window."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from core.models.registry import build_model, count_parameters, model_step
+from core.models.specification import ModelSpecification
+
+SIDE = 64
+"""Side in reference pixels of the window that is measured, at least."""
+
+SCRATCH = 1.5
+"""Convolutions reorder their input and output on the way; so much more than the tensors alone was seen at most."""
+
+
+@dataclass(frozen=True)
+class ForwardCost:
+    """Of one model.
+
+    Attributes:
+        parameters: trainable values.
+        flops_per_pixel: floating-point operations a reference pixel, a multiplication and an addition counting as two.
+        bytes_per_pixel: above weights and input, at the peak, on the processor.
+    """
+
+    parameters: int
+    flops_per_pixel: float
+    bytes_per_pixel: float
+
+
+@lru_cache(maxsize=256)
+def forward_cost(specification: ModelSpecification) -> ForwardCost:
+    """Builds the model and runs it once on a small window."""
+    with torch.random.fork_rng():
+        model = build_model(specification).eval()
+    step = model_step(specification)
+    side = -(-SIDE // step) * step
+    values = {}
+    for entry in specification.modalities:
+        own = side * entry.finer // entry.coarser
+        values[entry.name] = torch.zeros(1, len(entry.bands), own, own)
+    after = {"after": values} if specification.head == "change" else {}
+    flops, memory = FlopCounterMode(display=False), _LiveBytes()
+    parameters = count_parameters(model)
+    model.requires_grad_(False)
+    with torch.no_grad(), flops, memory:
+        model(values, **after)
+    pixels = side * side
+    return ForwardCost(parameters, flops.get_total_flops() / pixels, SCRATCH * memory.peak / pixels)
+
+
+def forward_bytes(specification: ModelSpecification, height: int, width: int) -> int:
+    """Bytes that one forward pass takes above the weights, for one window of reference pixels; an upper bound."""
+    return int(forward_cost(specification).bytes_per_pixel * height * width)
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The most bytes that tensors made inside were alive with at once."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = 0
+        self._now = 0
+        self._users: dict[int, int] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._add(leaf)
+        return result
+
+    def _add(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        if key not in self._users:
+            self._users[key] = 0
+            self._now += size
+            self.peak = max(self.peak, self._now)
+        self._users[key] += 1
+        weakref.finalize(tensor, self._release, key, size)
+
+    def _release(self, key: int, size: int) -> None:
+        self._users[key] -= 1
+        if not self._users[key]:
+            del self._users[key]
+            self._now -= size

@@ -1,0 +1,43 @@
+"""The U-Net's decoder: from the coarsest level up, joined with each finer one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from core.models.blocks import ResidualBlock
+from core.models.decoders.decoder import Decoder
+from core.models.features import FeatureMap
+
+WIDEST = 256
+"""Most channels of a level on its way up; the 50-layer encoder's 2048 would cost more than the encoder."""
+
+
+class UNetDecoder(Decoder):
+    """Residual blocks over interpolated coarser levels beside each finer one; after Ronneberger et al. (2015,
+    arXiv:1505.04597).
+
+    Args:
+        channels, strides: of the levels, finest first.
+    """
+
+    def __init__(self, channels: Sequence[int], strides: Sequence[int]) -> None:
+        super().__init__()
+        blocks, above = [], channels[-1]
+        for number in reversed(range(len(channels) - 1)):
+            width = min(channels[number], WIDEST)
+            blocks.append(ResidualBlock(above + channels[number], width))
+            above = width
+        self.blocks = nn.ModuleList(blocks)
+        self.channels, self.stride = above, strides[0]
+        self.radius = sum(2 * stride for stride in strides[:-1]) + sum(strides[1:])
+
+    def forward(self, levels: Sequence[FeatureMap]) -> FeatureMap:
+        values = levels[-1].values
+        for block, level in zip(self.blocks, reversed(levels[:-1]), strict=True):
+            larger = functional.interpolate(values, size=level.values.shape[-2:], mode="bilinear", align_corners=False)
+            values = block(torch.cat([larger, level.values], dim=1))
+        return FeatureMap(values * levels[0].known, levels[0].known, self.stride)

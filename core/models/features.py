@@ -1,0 +1,78 @@
+"""What passes between stems, encoders, fusions and heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """Features on a grid, and where they rest on data.
+
+    Attributes:
+        values: (B, C, h, w) float32, exactly zero where ``known`` is.
+        known: (B, 1, h, w) float32, 1 where any pixel beneath was measured, else 0.
+        stride: reference pixels from one feature to the next.
+        registers: (B, R, C) tokens of no place, such as a transformer's class token; None where there are none.
+    """
+
+    values: Tensor
+    known: Tensor
+    stride: int
+    registers: Tensor | None = None
+
+    def masked(self, values: Tensor) -> FeatureMap:
+        """Other values on the same grid, zero where nothing is known."""
+        return replace(self, values=values * self.known)
+
+    def coarser(self, values: Tensor) -> FeatureMap:
+        """Values on the grid of twice the stride."""
+        known = coarser_known(self.known, 2)
+        return FeatureMap(values * known, known, 2 * self.stride, self.registers)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What an encoder or a fusion returns.
+
+    Attributes:
+        levels: feature maps, finest first.
+        pooled: (B, C) mean over the known places of the last level.
+    """
+
+    levels: tuple[FeatureMap, ...]
+    pooled: Tensor
+
+    @property
+    def tokens(self) -> Tensor:
+        """(B, h * w, C) the last level as a sequence, row by row."""
+        return self.levels[-1].values.flatten(2).transpose(1, 2)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        return tuple(level.stride for level in self.levels)
+
+
+def features_of(levels: list[FeatureMap]) -> Features:
+    """Features with their pooled vector."""
+    return Features(tuple(levels), masked_mean(levels[-1]))
+
+
+def masked_mean(level: FeatureMap) -> Tensor:
+    """(B, C) mean over the known places; zero where there is none."""
+    total = level.known.sum((2, 3)).clamp_min(1.0)
+    return level.values.sum((2, 3)) / total
+
+
+def coarser_known(known: Tensor, factor: int) -> Tensor:
+    """Where a grid ``factor`` times as coarse has anything known beneath it."""
+    return known if factor == 1 else functional.max_pool2d(known, factor, ceil_mode=True)
+
+
+def any_known(maps: list[FeatureMap]) -> Tensor:
+    """(B, 1, h, w) where any of the maps rests on data."""
+    return torch.stack([each.known for each in maps]).amax(dim=0)

@@ -1,0 +1,120 @@
+"""Joint tokens: one encoder for all modalities at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from core.models.attention import TransformerBlock, heads_for
+from core.models.encoders.encoder import Encoder
+from core.models.features import FeatureMap, Features, features_of
+from core.models.fusion.base import Fusion, Streams
+from core.models.fusion.cross_attention import CrossAttention
+from core.models.fusion.cross_modality import CrossModality
+from core.models.fusion.tokens import TokenSet, as_map, mean_of_modalities, token_set
+
+
+class JointTokensFusion(Fusion):
+    """One encoder over the tokens of all modalities, each with its modality's code, as in A2-MAE's shared backbone
+    (Zhang et al. 2024, arXiv:2406.08079; how tokens are joined is inferred).
+
+    With a transformer, all places of all modalities form one sequence. Convolutional encoders, whose places are too
+    many for that, take each modality with the same weights, and the tokens of one place meet at every level; this form
+    is ours. Around the encoder stand, on request, the two modules of the cross-scale system: cross-attention before it
+    and cross-modality after it.
+
+    Args:
+        names: of the modalities.
+        make_encoder: of the one encoder.
+        has_cross_attention: see ``core.models.fusion.cross_attention``.
+        has_cross_modality: see ``core.models.fusion.cross_modality``.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        make_encoder: Callable[[], Encoder],
+        has_cross_attention: bool = False,
+        has_cross_modality: bool = False,
+    ) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.encoder = make_encoder()
+        self.geometry, self.radius = self.encoder.geometry, self.encoder.radius
+        self.channels, self.strides = self.encoder.channels, self.encoder.strides
+        self.encoder_strides = self.strides
+        self.is_sequence = self.radius is None
+        width = self.geometry.channels
+        self.modality_codes = nn.ParameterDict({name: nn.Parameter(0.02 * torch.randn(width)) for name in self.names})
+        is_local = not self.is_sequence
+        self.cross_attention = CrossAttention(self.names, width, is_local) if has_cross_attention else None
+        last = [len(self.channels) - 1] if self.is_sequence else range(len(self.channels))
+        self.cross_modality = nn.ModuleDict(
+            {str(number): CrossModality(self.names, self.channels[number], is_local) for number in last}
+            if has_cross_modality
+            else {}
+        )
+        # What a transformer's blocks do among all places is done here among the modalities of one.
+        meets = is_local and not has_cross_attention and not has_cross_modality
+        self.meetings = nn.ModuleList(TransformerBlock(c, heads_for(c)) for c in self.channels if meets)
+
+    def forward(self, streams: Streams) -> Features:
+        coded = {
+            name: stream.masked(stream.values + self.modality_codes[name][:, None, None])
+            for name, stream in self.ordered(streams)
+        }
+        if self.cross_attention is not None:
+            coded = self.cross_attention(coded)
+        return self._sequence(coded) if self.is_sequence else self._maps(coded)
+
+    def _sequence(self, streams: Streams) -> Features:
+        """All tokens of all modalities as one sequence through the encoder's stages."""
+        states = {name: self.encoder.enter(stream) for name, stream in streams.items()}
+        joined = _stacked(list(states.values()))
+        levels = []
+        for number in range(len(self.strides)):
+            joined = self.encoder.step(number, joined)
+            parts = dict(zip(states, _unstacked(joined, len(states)), strict=True))
+            if str(number) in self.cross_modality:
+                parts = self.cross_modality[str(number)](parts)
+            merged = mean_of_modalities(list(parts.values()))
+            levels.append(self.encoder.export(number, merged))
+        return features_of(levels)
+
+    def _maps(self, streams: Streams) -> Features:
+        """Each modality through the same encoder; they meet place by place at every level."""
+        features: dict[str, Features] = {name: self.encoder(stream) for name, stream in streams.items()}
+        levels = []
+        for number in range(len(self.strides)):
+            parts = {name: each.levels[number] for name, each in features.items()}
+            if self.cross_modality:
+                parts = self.cross_modality[str(number)](parts)
+            elif self.meetings:
+                parts = _met(self.meetings[number], parts)
+            levels.append(mean_of_modalities(list(parts.values())))
+        return features_of(levels)
+
+
+def _stacked(states: list[FeatureMap]) -> FeatureMap:
+    """Modalities below each other, so that an encoder sees one long map; the registers of the first serve all."""
+    values = torch.cat([state.values for state in states], dim=2)
+    known = torch.cat([state.known for state in states], dim=2)
+    return FeatureMap(values, known, states[0].stride, states[0].registers)
+
+
+def _unstacked(joined: FeatureMap, count: int) -> list[FeatureMap]:
+    values, known = joined.values.chunk(count, dim=2), joined.known.chunk(count, dim=2)
+    return [FeatureMap(v, k, joined.stride) for v, k in zip(values, known, strict=True)]
+
+
+def _met(block: nn.Module, parts: Streams) -> Streams:
+    """The tokens of one place through a transformer block, place by place."""
+    sets: list[TokenSet] = [token_set(part) for part in parts.values()]
+    values = torch.stack([each.values for each in sets], dim=2)
+    known = torch.stack([each.known for each in sets], dim=2)
+    batch, places, count, channels = values.shape
+    met: Tensor = block(values.flatten(0, 1), known.flatten(0, 1))
+    met = met.view(batch, places, count, channels)
+    return {name: as_map(met[:, :, number], part) for number, (name, part) in enumerate(parts.items())}

@@ -1,0 +1,204 @@
+"""The model: stems, a fusion with its encoders, a head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.models.dates import DatePooling, pool_dates
+from core.models.decoders.build import decoder_maker
+from core.models.features import FeatureMap, Features
+from core.models.fusion.base import Fusion, Streams
+from core.models.fusion.build import build_fusion
+from core.models.geography import GeographicEncoding
+from core.models.heads import DenseHead, EmbeddingHead, SceneHead, difference
+from core.models.specification import ModalitySpecification, ModelSpecification
+from core.models.stems.band_codes import BandCodes
+from core.models.stems.channels import channels_radius
+from core.models.stems.stem import GeneratedStem, PerSensorStem, StatisticsStem
+
+Values = Mapping[str, Tensor]
+
+
+class FusionModel(nn.Module):
+    """Physical values of any subset of a model's modalities to what its head says.
+
+    What is missing has no influence: a modality that is left out, that is not present in a sample, or whose pixels are
+    NaN counts as nothing, and not as zero metres or no reflectance.
+
+    Args:
+        specification: of the model.
+    """
+
+    def __init__(self, specification: ModelSpecification) -> None:
+        super().__init__()
+        self.specification = specification
+        self.modalities = {entry.name: entry for entry in specification.modalities}
+        self.fusion: Fusion = build_fusion(specification)
+        geometry = self.fusion.geometry
+        is_generated = specification.stem == "generated"
+        self.generator = BandCodes(geometry.channels, geometry.kernel) if is_generated else None
+        self.stems = nn.ModuleDict({entry.name: self.make_stem(entry) for entry in specification.modalities})
+        names = list(self.modalities) if specification.has_dates else []
+        self.date_poolings = nn.ModuleDict({name: DatePooling(geometry.channels) for name in names})
+        self.geography = GeographicEncoding(geometry.channels) if specification.has_geography else None
+        self.head: DenseHead | SceneHead = self._make_head()
+        coarser = [entry.coarser for entry in specification.modalities]
+        self.step = math.lcm(*self.fusion.encoder_strides, geometry.stride, *coarser)
+
+    @property
+    def radius(self) -> int | None:
+        """Reference pixels around a pixel beyond which nothing can change its scores, an upper bound; None where the
+        whole window does."""
+        if self.fusion.radius is None or self.head.radius is None or isinstance(self.head, SceneHead):
+            return None
+        stems = max(self._stem_radius(entry) for entry in self.specification.modalities)
+        finest = self.head.stride
+        return stems + self.fusion.radius + self.head.radius + (finest if finest > 1 else 0)
+
+    def _stem_radius(self, entry: ModalitySpecification) -> int:
+        stem = self.stems[entry.name]
+        has_statistics = isinstance(stem, StatisticsStem | GeneratedStem) and stem.channels.statistics is not None
+        kernel = self.fusion.geometry.kernel // 2
+        if isinstance(stem, PerSensorStem):
+            # Strided kernels of finer pixels reach into the next one; coarser pixels count as many of the map.
+            kernel = kernel * entry.coarser + (entry.coarser if entry.coarser > 1 else 0) + len(stem.strides)
+        return channels_radius(entry, has_statistics=has_statistics) + kernel
+
+    def make_stem(self, modality: ModalitySpecification) -> nn.Module:
+        """A stem for a modality; a generated one has no weights of its own and takes the model's."""
+        geometry = self.fusion.geometry
+        if self.generator is not None:
+            return GeneratedStem(modality, geometry, self.generator, self.specification.resolution_m)
+        if self.specification.stem == "per_sensor":
+            return PerSensorStem(modality, geometry)
+        return StatisticsStem(modality, geometry)
+
+    def _make_head(self) -> DenseHead | SceneHead:
+        specification, fusion = self.specification, self.fusion
+        if specification.head == "scene":
+            return SceneHead(fusion.channels, specification.n_classes)
+        kind = EmbeddingHead if specification.head == "embedding" else DenseHead
+        return kind(fusion.channels, fusion.strides, decoder_maker(specification), specification.n_classes)
+
+    def forward(
+        self,
+        values: Values,
+        *,
+        after: Values | None = None,
+        dates: Values | None = None,
+        geography: Tensor | None = None,
+        present: Values | None = None,
+        bands: Mapping[str, Sequence[str]] | None = None,
+    ) -> Tensor:
+        """Class scores, embeddings or change scores.
+
+        Args:
+            values: by modality (B, C, h, w), or (B, T, C, h, w) with dates, float32 on its own scale in physical units,
+                NaN = missing. A modality may be left out.
+            after: the same of the later date, for the change head.
+            dates: by modality (B, T) days since the start of any year, NaN = unknown.
+            geography: (B, 3) float64 latitude, longitude, resolution in metres; NaN = unknown.
+            present: by modality (B,) bool, False = the sample lacks it, whatever its values are.
+            bands: by modality, the names of the bands given, where these are not all in the specification's order.
+
+        Returns:
+            (B, n_classes, H, W) on the reference grid, or (B, n_classes) of the scene head.
+
+        Raises:
+            ValueError: no modality, an unknown one, or shapes that do not belong together.
+        """
+        height, width = self._size(values)
+        features = self.features(values, dates=dates, geography=geography, present=present, bands=bands)
+        if self.specification.head == "change":
+            if after is None:
+                raise ValueError("a model of change needs the values of the later date")
+            later = self.features(after, dates=dates, geography=geography, present=present, bands=bands)
+            features = difference(features, later)
+        answer: Tensor = self.head(features)
+        return answer if answer.ndim == 2 else answer[:, :, :height, :width]
+
+    def features(
+        self,
+        values: Values,
+        *,
+        dates: Values | None = None,
+        geography: Tensor | None = None,
+        present: Values | None = None,
+        bands: Mapping[str, Sequence[str]] | None = None,
+    ) -> Features:
+        """What the fusion makes of the values; see ``forward``."""
+        size = self._size(values)
+        streams: Streams = {}
+        for name in self._seen(values, present):
+            given = values[name]
+            if present is not None and name in present:
+                absent = ~present[name].to(given.device).view(-1, *[1] * (given.ndim - 1))
+                given = given.masked_fill(absent, torch.nan)
+            streams[name] = self._stream(name, given, size, dates, bands)
+        if self.geography is not None:
+            some = next(iter(streams.values())).values
+            unknown = torch.full((len(some), 3), torch.nan, dtype=torch.float64, device=some.device)
+            code = self.geography(unknown if geography is None else geography)[:, :, None, None]
+            streams = {name: stream.masked(stream.values + code) for name, stream in streams.items()}
+        features: Features = self.fusion(streams)
+        return features
+
+    def _stream(
+        self,
+        name: str,
+        values: Tensor,
+        size: tuple[int, int],
+        dates: Values | None,
+        bands: Mapping[str, Sequence[str]] | None,
+    ) -> FeatureMap:
+        """One modality through its stem, its dates pooled."""
+        entry = self.modalities[name]
+        count = values.shape[1] if values.ndim == 5 else 0
+        if count > 1 and not self.specification.has_dates:
+            raise ValueError(f"'{name}' has {count} dates, and the model was made for one")
+        padded = self._padded(values.flatten(0, 1) if count else values, entry, size)
+        stream: FeatureMap = self.stems[name](padded, None if bands is None else bands.get(name))
+        if not self.specification.has_dates:
+            return stream
+        pooling = self.date_poolings[name]
+        if not isinstance(pooling, DatePooling):
+            raise TypeError(f"'{name}' has no pooling of dates.")
+        return pool_dates(pooling, stream, max(count, 1), None if dates is None else dates.get(name))
+
+    def _size(self, values: Values) -> tuple[int, int]:
+        """Rows and columns of the window in reference pixels.
+
+        Raises:
+            ValueError: see ``forward``.
+        """
+        unknown = [name for name in values if name not in self.modalities]
+        if unknown or not values:
+            raise ValueError(f"expected some of {', '.join(self.modalities)}; got {', '.join(values) or 'nothing'}")
+        sizes = {
+            name: tuple(side * self.modalities[name].coarser / self.modalities[name].finer for side in given.shape[-2:])
+            for name, given in values.items()
+        }
+        first = next(iter(sizes.values()))
+        if any(size != first for size in sizes.values()) or any(side != int(side) for side in first):
+            raise ValueError(f"the modalities cover different windows, in reference pixels: {sizes}")
+        return int(first[0]), int(first[1])
+
+    def _seen(self, values: Values, present: Values | None) -> list[str]:
+        """The modalities of which anything is known in the batch; the first one given where nothing is at all."""
+
+        def is_seen(name: str) -> bool:
+            rows = values[name] if present is None or name not in present else values[name][present[name]]
+            return bool(torch.isfinite(rows).any())
+
+        given = [name for name in self.modalities if name in values]
+        return [name for name in given if is_seen(name)] or given[:1]
+
+    def _padded(self, values: Tensor, entry: ModalitySpecification, size: tuple[int, int]) -> Tensor:
+        """Values filled up with missing ones to sides that every level divides."""
+        more = [-side % self.step * entry.finer // entry.coarser for side in size]
+        return functional.pad(values, (0, more[1], 0, more[0]), value=torch.nan) if any(more) else values

@@ -1,0 +1,194 @@
+"""Stems: from a modality's physical values on its own grid to features on the encoder's first grid.
+
+Three of them, with one interface. ``statistics`` gives a network that is trained from scratch on a dozen polygons what
+the best classical baseline has: the mean and spread of each pixel's neighbourhoods. ``per_sensor`` learns its own
+kernels from the values alone and goes from fine pixels to coarse features by strides. ``generated`` makes its kernels
+from wavelength, width and resolution of the bands, so that sensors never seen pass through the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.models.features import FeatureMap, coarser_known
+from core.models.specification import ModalitySpecification
+from core.models.stems.band_codes import BandCodes
+from core.models.stems.channels import BandChannels, enlarged
+from core.models.stems.kernels import BandKernels, StemGeometry, apply_kernel, resample_kernel
+
+LARGEST_STRIDE = 5
+"""Finer modalities are brought to the map's pixels in steps of at most this factor."""
+
+
+class StatisticsStem(nn.Module):
+    """Bands with the statistics of their neighbourhoods, each standardised, then one kernel for each.
+
+    Finer modalities enter by mean and spread of the pixels below a pixel of the map, coarser ones interpolated.
+
+    Args:
+        specification: of the modality.
+        geometry: that the encoder wants.
+    """
+
+    def __init__(self, specification: ModalitySpecification, geometry: StemGeometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.channels = BandChannels(specification, on_reference_grid=True, has_statistics=True)
+        views, bands = len(self.channels.views), len(self.channels.bands)
+        # Statistics differ in spread by their nature: the mean of many pixels varies less than one pixel.
+        self.standardisation = nn.BatchNorm2d(views * bands, affine=False)
+        self.kernels = BandKernels(geometry.channels, views, bands, geometry.kernel)
+
+    def forward(self, values: Tensor, bands: Sequence[str] | None = None) -> FeatureMap:
+        """Features of a modality; see ``BandChannels.forward`` for the arguments."""
+        index = self.channels.index(bands)
+        channels, known = self.channels(values, bands)
+        channels = self._standardised(channels, index)
+        features = apply_kernel(channels, self.kernels(index), self.geometry.stride, self.geometry.padding_mode)
+        known = coarser_known(known, self.geometry.stride)
+        return FeatureMap(features * known, known, self.geometry.stride)
+
+    def _standardised(self, channels: Tensor, index: list[int]) -> Tensor:
+        norm, bands = self.standardisation, len(self.channels.bands)
+        if len(index) == bands:
+            return torch.as_tensor(norm(channels))
+        rows = [view * bands + band for view in range(len(self.channels.views)) for band in index]
+        if norm.running_mean is None or norm.running_var is None:
+            raise RuntimeError("The standardisation keeps no running statistics.")
+        # A part of the bands has to be standardised as it was with all of them.
+        return functional.batch_norm(channels, norm.running_mean[rows], norm.running_var[rows], eps=norm.eps)
+
+
+class PerSensorStem(nn.Module):
+    """A kernel for each band of one sensor, on the modality's own pixels.
+
+    Finer modalities go to the map's pixels by strided convolutions, coarser ones keep their pixels as long as the
+    encoder's stride allows and are interpolated as features otherwise.
+
+    Args:
+        specification: of the modality.
+        geometry: that the encoder wants.
+    """
+
+    def __init__(self, specification: ModalitySpecification, geometry: StemGeometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.scale = specification.scale
+        self.channels = BandChannels(specification, on_reference_grid=False, has_statistics=False)
+        views, bands = len(self.channels.views), len(self.channels.bands)
+        strides = strides_to(self.scale.finer)
+        self.reduction = nn.ModuleList()
+        if strides:
+            width = max(16, geometry.channels // 4)
+            self.kernels = BandKernels(width, views, bands, max(3, strides[0]))
+            self.reduction.extend(_Reduction(width, stride) for stride in strides[1:])
+            self.norm = nn.BatchNorm2d(width)
+            self.last: BandKernels | None = BandKernels(geometry.channels, 1, width, geometry.kernel)
+        else:
+            self.kernels = BandKernels(geometry.channels, views, bands, geometry.kernel)
+            self.last = None
+        self.strides = strides
+
+    def forward(self, values: Tensor, bands: Sequence[str] | None = None) -> FeatureMap:
+        """Features of a modality; see ``BandChannels.forward`` for the arguments."""
+        index = self.channels.index(bands)
+        channels, known = self.channels(values, bands)
+        weight, geometry = self.kernels(index), self.geometry
+        if self.last is not None:
+            features = functional.relu(self.norm(apply_kernel(channels, weight, self.strides[0])))
+            for layer in self.reduction:
+                features = layer(features)
+            known = coarser_known(known, self.scale.finer)
+            weight = self.last(range(features.shape[1]))
+            features = apply_kernel(features * known, weight, geometry.stride, geometry.padding_mode)
+            known = coarser_known(known, geometry.stride)
+            return FeatureMap(features * known, known, geometry.stride)
+        return _on_own_pixels(channels, known, weight, geometry, self.scale.coarser)
+
+
+class GeneratedStem(nn.Module):
+    """Kernels made from what the bands are, for any sensor; after DOFA's weight generator (Xiong et al. 2024,
+    arXiv:2403.15356), with width, resolution, polarisation and orbit beside the wavelength. The generator is ours.
+
+    Args:
+        specification: of the modality.
+        geometry: that the encoder wants.
+        generator: shared by all modalities of a model.
+        resolution_m: pixel size of the reference grid in metres.
+    """
+
+    def __init__(
+        self,
+        specification: ModalitySpecification,
+        geometry: StemGeometry,
+        generator: BandCodes,
+        resolution_m: float,
+    ) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.generator = generator
+        self.channels = BandChannels(specification, on_reference_grid=True, has_statistics=geometry.kernel == 1)
+        self.codes: Tensor
+        codes = generator.codes(specification, self.channels.bands, self.channels.views, resolution_m)
+        self.register_buffer("codes", codes, persistent=False)
+
+    def forward(self, values: Tensor, bands: Sequence[str] | None = None) -> FeatureMap:
+        """Features of a modality; see ``BandChannels.forward`` for the arguments."""
+        index = self.channels.index(bands)
+        channels, known = self.channels(values, bands)
+        weight = self.generator(self.codes[:, index].flatten(0, 1))
+        features = apply_kernel(channels, weight, self.geometry.stride, self.geometry.padding_mode)
+        known = coarser_known(known, self.geometry.stride)
+        return FeatureMap(features * known, known, self.geometry.stride)
+
+
+Stem = StatisticsStem | PerSensorStem | GeneratedStem
+
+
+class _Reduction(nn.Module):
+    """One strided step from finer pixels towards those of the map."""
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.kernels = BandKernels(channels, 1, channels, max(3, stride))
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, values: Tensor) -> Tensor:
+        weight = self.kernels(range(values.shape[1]))
+        return functional.relu(self.norm(apply_kernel(values, weight, self.stride)))
+
+
+def strides_to(factor: int) -> tuple[int, ...]:
+    """Steps whose product is the factor, each of at most ``LARGEST_STRIDE`` where the factor's primes allow it."""
+    steps: list[int] = []
+    rest = factor
+    while rest > 1:
+        step = next((step for step in range(LARGEST_STRIDE, 1, -1) if rest % step == 0), rest)
+        steps.append(step)
+        rest //= step
+    return tuple(steps)
+
+
+def _on_own_pixels(channels: Tensor, known: Tensor, weight: Tensor, geometry: StemGeometry, coarser: int) -> FeatureMap:
+    """Applies kernels to pixels ``coarser`` times as large as the map's, and brings the features to the stride."""
+    if geometry.stride % coarser == 0:
+        stride = geometry.stride // coarser
+        if geometry.is_patch and coarser > 1:
+            weight = resample_kernel(weight, stride)
+        features = apply_kernel(channels, weight, stride, geometry.padding_mode)
+        known = coarser_known(known, stride)
+        return FeatureMap(features * known, known, geometry.stride)
+    if geometry.is_patch:
+        weight = resample_kernel(weight, 1)
+    features = apply_kernel(channels, weight, 1, geometry.padding_mode)
+    features, known = enlarged(features, known, coarser)
+    if geometry.stride > 1:
+        share = functional.avg_pool2d(known, geometry.stride)
+        features = functional.avg_pool2d(features, geometry.stride) / share.clamp_min(1e-6)
+        known = (share > 0).to(features.dtype)
+    return FeatureMap(features * known, known, geometry.stride)
