@@ -157,6 +157,25 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
     Raises:
         ModelFileError: missing, a pickle, damaged, or not written by this software.
     """
+    tensors, metadata = _read(path)
+    if _KEY not in metadata:
+        raise ModelFileError(
+            f"'{path}' holds weights, but not from this software: its header has no model card.",
+            "Give a model made by 'Fine-tune on labels'.",
+        )
+    return tensors, metadata[_KEY]
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of any safetensors file.
+
+    Raises:
+        ModelFileError: missing, a pickle, or damaged.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix.lower() in _PICKLES:
         raise ModelFileError(
             f"'{path}' is a pickle, which can run any program when it is opened; it was not opened.",
@@ -172,12 +191,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], str]:
         raise ModelFileError(
             f"'{path}' is no model file, or it is damaged: {error}.", "Models of this software end in .safetensors."
         ) from None
-    if _KEY not in metadata:
-        raise ModelFileError(
-            f"'{path}' holds weights, but not from this software: its header has no model card.",
-            "Give a model made by 'Fine-tune on labels'.",
-        )
-    return tensors, metadata[_KEY]
+    return tensors, metadata
 
 
 def file_digest(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""From a modality's physical values to the channels that kernels are applied to. There is nothing to learn here."""
+"""From a modality's physical values to the channels that kernels are applied to."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from torch.nn import functional
 
 from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, NeighbourhoodStatistics, box_mean
 from core.models.specification import ModalitySpecification
+
+MANY_BANDS = 32
+"""With more bands than this, the statistics of each would cost more than the network, and say the same over and over."""
+
+COMPONENTS = 24
 
 RELIEF = ((9, 5.0), (33, 20.0))
 """Neighbourhoods, in pixels of the map or of the modality if that is coarser, and the height in metres that counts as
@@ -31,12 +36,20 @@ class BandChannels(nn.Module):
         on_reference_grid: bring finer modalities to the reference grid by mean and spread, coarser ones by
             interpolation; otherwise values stay on their own grid.
         has_statistics: add mean and standard deviation of neighbourhoods.
+        reduces_many: bring more than ``MANY_BANDS`` bands down to ``COMPONENTS`` learned mixtures of them first.
     """
 
     mean: Tensor
     inverse_deviation: Tensor
 
-    def __init__(self, specification: ModalitySpecification, *, on_reference_grid: bool, has_statistics: bool) -> None:
+    def __init__(
+        self,
+        specification: ModalitySpecification,
+        *,
+        on_reference_grid: bool,
+        has_statistics: bool,
+        reduces_many: bool = False,
+    ) -> None:
         super().__init__()
         self.bands = tuple(sorted(specification.band_names))
         self.given = specification.band_names
@@ -49,6 +62,9 @@ class BandChannels(nn.Module):
         deviation = torch.tensor([band.standard_deviation for band in ordered], dtype=torch.float32)
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("inverse_deviation", deviation.reciprocal().view(1, -1, 1, 1), persistent=False)
+        many = reduces_many and len(self.bands) > MANY_BANDS and not self.is_relief
+        self.mixtures = nn.Parameter(_cosines(specification)) if many else None
+        self.count = COMPONENTS if many else len(self.bands)
         self.views = view_names(self.is_relief, on_reference_grid and self.scale.finer > 1, has_statistics)
 
     def index(self, bands: Sequence[str] | None) -> list[int]:
@@ -71,7 +87,8 @@ class BandChannels(nn.Module):
             bands: names of the C bands given; those of the specification by default.
 
         Returns:
-            (B, views * C, h, w), the bands of the first view first and zero where nothing is known; (B, 1, h, w).
+            (B, views * C, h, w), the bands of the first view first and zero where nothing is known; (B, 1, h, w). Where
+            bands are mixed, C is the number of mixtures.
         """
         names = self.given if bands is None else tuple(bands)
         index = self.index(names)
@@ -82,6 +99,8 @@ class BandChannels(nn.Module):
         finer, coarser = self.scale.finer, self.scale.coarser
         values = relief(values, finer) if self.is_relief else self._normalised(values, index)
         values = values * known
+        if self.mixtures is not None:
+            values = functional.conv2d(values, self.mixtures[:, index, None, None])
         if self.on_reference_grid and coarser > 1:
             values, known = enlarged(values, known, coarser)
         if self.on_reference_grid and finer > 1:
@@ -93,6 +112,22 @@ class BandChannels(nn.Module):
     def _normalised(self, values: Tensor, index: list[int]) -> Tensor:
         normalised = (values - self.mean[:, index]) * self.inverse_deviation[:, index]
         return torch.nan_to_num(normalised.clamp(-NORMALISED_LIMIT, NORMALISED_LIMIT), nan=0.0)
+
+
+def _cosines(specification: ModalitySpecification) -> Tensor:
+    """(COMPONENTS, C) smooth waves over the bands in the order of their wavelengths, for bands in alphabetical order.
+
+    Spectra are smooth, so that their first cosines hold most of what the principal components would; training goes on
+    from there.
+    """
+    names = [band.name for band in specification.bands]
+    places = {name: number for number, name in enumerate(names)}
+    if all(band.center_nm is not None for band in specification.bands):
+        ordered = sorted(specification.bands, key=lambda band: (band.center_nm or 0.0, band.name))
+        places = {band.name: number for number, band in enumerate(ordered)}
+    phase = torch.tensor([(places[name] + 0.5) / len(names) for name in sorted(names)])
+    waves = torch.cos(torch.pi * torch.arange(COMPONENTS)[:, None] * phase[None])
+    return waves / waves.square().sum(dim=1, keepdim=True).sqrt()
 
 
 def view_names(has_relief: bool, has_spread: bool, has_statistics: bool) -> tuple[str, ...]:

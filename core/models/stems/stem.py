@@ -37,15 +37,17 @@ class StatisticsStem(nn.Module):
     def __init__(self, specification: ModalitySpecification, geometry: StemGeometry) -> None:
         super().__init__()
         self.geometry = geometry
-        self.channels = BandChannels(specification, on_reference_grid=True, has_statistics=True)
-        views, bands = len(self.channels.views), len(self.channels.bands)
+        self.channels = BandChannels(specification, on_reference_grid=True, has_statistics=True, reduces_many=True)
+        views, bands = len(self.channels.views), self.channels.count
         # Statistics differ in spread by their nature: the mean of many pixels varies less than one pixel.
         self.standardisation = nn.BatchNorm2d(views * bands, affine=False)
         self.kernels = BandKernels(geometry.channels, views, bands, geometry.kernel)
 
     def forward(self, values: Tensor, bands: Sequence[str] | None = None) -> FeatureMap:
         """Features of a modality; see ``BandChannels.forward`` for the arguments."""
-        index = self.channels.index(bands)
+        # Mixtures of bands are all there, however few of the bands are.
+        mixed = range(self.channels.count)
+        index = self.channels.index(bands) if self.channels.mixtures is None else list(mixed)
         channels, known = self.channels(values, bands)
         channels = self._standardised(channels, index)
         features = apply_kernel(channels, self.kernels(index), self.geometry.stride, self.geometry.padding_mode)
@@ -53,7 +55,7 @@ class StatisticsStem(nn.Module):
         return FeatureMap(features * known, known, self.geometry.stride)
 
     def _standardised(self, channels: Tensor, index: list[int]) -> Tensor:
-        norm, bands = self.standardisation, len(self.channels.bands)
+        norm, bands = self.standardisation, self.channels.count
         if len(index) == bands:
             return torch.as_tensor(norm(channels))
         rows = [view * bands + band for view in range(len(self.channels.views)) for band in index]
@@ -130,7 +132,8 @@ class GeneratedStem(nn.Module):
     ) -> None:
         super().__init__()
         self.geometry = geometry
-        self.generator = generator
+        # In a tuple torch does not see it: its weights are the model's, and stand there once.
+        self._generator = (generator,)
         self.channels = BandChannels(specification, on_reference_grid=True, has_statistics=geometry.kernel == 1)
         self.codes: Tensor
         codes = generator.codes(specification, self.channels.bands, self.channels.views, resolution_m)
@@ -140,7 +143,7 @@ class GeneratedStem(nn.Module):
         """Features of a modality; see ``BandChannels.forward`` for the arguments."""
         index = self.channels.index(bands)
         channels, known = self.channels(values, bands)
-        weight = self.generator(self.codes[:, index].flatten(0, 1))
+        weight = self._generator[0](self.codes[:, index].flatten(0, 1))
         features = apply_kernel(channels, weight, self.geometry.stride, self.geometry.padding_mode)
         known = coarser_known(known, self.geometry.stride)
         return FeatureMap(features * known, known, self.geometry.stride)
