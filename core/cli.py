@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import core
+from core.errors import RsfusionError
 from core.jobs.events import Event, JobContext, Sink, json_lines
 from core.jobs.schemas import (
     AccuracyJob,
@@ -89,6 +91,10 @@ def finetune(
     class_scheme: ClassSchemeOption = "auto",
     base_model: Annotated[str | None, typer.Option(help=_help(FinetuneJob, "base_model"))] = None,
     architecture: Annotated[str, typer.Option(help=_help(FinetuneJob, "architecture"))] = "unet_intermediate",
+    encoder: Annotated[str | None, typer.Option(help=_help(FinetuneJob, "encoder"))] = None,
+    fusion: Annotated[str | None, typer.Option(help=_help(FinetuneJob, "fusion"))] = None,
+    size: Annotated[str | None, typer.Option(help=_help(FinetuneJob, "size"))] = None,
+    missing_inputs: Annotated[str, typer.Option(help=_help(FinetuneJob, "missing_inputs"))] = "allow",
     epochs: Annotated[int, typer.Option(help=_help(FinetuneJob, "epochs"))] = 40,
     seed: Annotated[int, typer.Option(help=_help(FinetuneJob, "seed"))] = 0,
     device: Annotated[str, typer.Option(help=_help(FinetuneJob, "device"))] = "auto",
@@ -106,6 +112,10 @@ def finetune(
             "labels": _labels(labels, layer, class_field, class_scheme),
             "base_model": base_model,
             "architecture": architecture,
+            "encoder": encoder,
+            "fusion": fusion,
+            "size": size,
+            "missing_inputs": missing_inputs,
             "epochs": epochs,
             "seed": seed,
             "device": device,
@@ -138,6 +148,7 @@ def map_scene(
     mask: Annotated[str | None, typer.Option(help=_help(MapJob, "mask"))] = None,
     overlap: Annotated[float, typer.Option(help=_help(MapJob, "overlap"))] = 0.25,
     device: Annotated[str, typer.Option(help=_help(MapJob, "device"))] = "auto",
+    missing_inputs: Annotated[str, typer.Option(help=_help(MapJob, "missing_inputs"))] = "allow",
     format: Annotated[str, typer.Option(help=_help(MapJob, "format"))] = "gtiff",
     confidence: Annotated[str | None, typer.Option(help=_help(MapJob, "confidence"))] = None,
     probabilities: Annotated[str | None, typer.Option(help=_help(MapJob, "probabilities"))] = None,
@@ -154,6 +165,7 @@ def map_scene(
             "mask": mask,
             "overlap": overlap,
             "device": device,
+            "missing_inputs": missing_inputs,
             "format": format,
             "output": output,
             "confidence": confidence,
@@ -182,6 +194,34 @@ def assess(
         },
         json,
     )
+
+
+@app.command()
+def models(
+    every: Annotated[
+        bool, typer.Option("--all", help="Measure every combination of encoder, size and fusion; takes about a minute.")
+    ] = False,
+    modalities: Annotated[
+        str,
+        typer.Option(
+            help="Sensors that the cost is stated for, between commas, each with @ and its pixel size in metres where that is "
+            "not the map's."
+        ),
+    ] = "sentinel2_l2a,sentinel1,dem",
+    resolution: Annotated[float, typer.Option(help="Pixel size in metres of the map that the cost is stated for.")] = 10.0,
+    model: Annotated[str | None, typer.Option(help="Model file (.safetensors) to describe instead.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+) -> None:
+    """List the architectures, when to use which, and what they cost; or describe a model file."""
+    from core.jobs.model_listing import model_data, model_text, models_data, models_text
+
+    try:
+        data = models_data(modalities, resolution, every) if model is None else model_data(model)
+    except RsfusionError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from None
+    text = model_text if model is not None else models_text
+    typer.echo(dumps(data, indent=1) if json else text(data))
 
 
 @app.command()

@@ -40,6 +40,27 @@ class ModelScore:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class SubsetScore:
+    """How the model delivered did on the held-out part with some of its inputs, or with all of them.
+
+    Attributes:
+        inputs: those that it had.
+        is_complete: whether these are all.
+        pixels: held-out pixels that it could be asked about.
+        overall_accuracy, macro_f1, mean_iou: 0..1.
+        temperature: by which its class scores are divided before they become probabilities.
+    """
+
+    inputs: tuple[str, ...]
+    is_complete: bool
+    pixels: int
+    overall_accuracy: float
+    macro_f1: float
+    mean_iou: float
+    temperature: float
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingReport:
     """The contents of a training report.
@@ -51,6 +72,7 @@ class TrainingReport:
         rows: the model delivered, exactly one, and what it is compared with.
         accuracy, confusion: of the model delivered on the held-out blocks; (K, K) rows = map, columns = reference.
         scheme: the K classes.
+        missing_inputs: the model delivered with all of its inputs, then with some of them; empty where it needs them all.
         curves: the epochs in order; empty where the model delivered has none.
         best_epoch: the one whose weights were kept.
         imagery: (H, W, 3) uint8, as shown beside the map.
@@ -69,6 +91,7 @@ class TrainingReport:
     accuracy: Accuracy
     confusion: NDArray[np.integer]
     scheme: ClassScheme
+    missing_inputs: tuple[SubsetScore, ...] = ()
     curves: tuple[EpochRecord, ...] = ()
     best_epoch: int | None = None
     imagery: ByteArray | None = None

@@ -150,6 +150,7 @@ def _training_data(report: TrainingReport) -> dict[str, Any]:
         **_scores_data(report.accuracy, report.confusion, report.scheme),
         "models": [asdict(row) for row in report.rows],
         "better_than_delivered": [row.name for row in report.better_rows],
+        "missing_inputs": [asdict(row) for row in report.missing_inputs],
         "curves": [asdict(record) for record in report.curves],
         "best_epoch": report.best_epoch,
         "warnings": report.warnings,

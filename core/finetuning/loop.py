@@ -145,7 +145,7 @@ def train(
         save_checkpoint(checkpoint, identity, run.modules, run.optimizer, run.schedule, records, extra)
     held_out = predict_labelled(run.best, specification, data, validation, device) if can_validate else None
     temperature = fit_temperature(held_out) if held_out is not None else 1.0
-    subsets = _without_inputs(run.best, specification, data, validation, device) if can_validate else ()
+    subsets = _without_inputs(run.best, specification, data, validation, device, progress) if can_validate else ()
     return TrainingResult(run.best, tuple(records), best_epoch, held_out, temperature, subsets)
 
 
@@ -155,10 +155,14 @@ def _without_inputs(
     data: TrainingData,
     validation: NDArray[np.bool_],
     device: torch.device,
+    progress: Progress,
 ) -> tuple[SubsetResult, ...]:
     """How the model does with some of its inputs missing, where it was trained for that."""
     results = []
-    for inputs in proper_subsets(specification) if data.allows_missing else ():
+    chosen = proper_subsets(specification) if data.allows_missing else []
+    for number, inputs in enumerate(chosen, 1):
+        # Also the place where a user who cancels is heard.
+        progress(1.0, f"Scoring with some of the inputs: {number} of {len(chosen)}")
         predictions = predict_labelled(model, specification, data, validation, device, inputs)
         if len(predictions.classes):
             results.append(SubsetResult(inputs, predictions, fit_temperature(predictions)))

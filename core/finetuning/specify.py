@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.errors import RasterError, UsageError
-from core.models.architectures import ARCHITECTURES, ArchitectureName
+from core.errors import RasterError
+from core.models.architectures import ArchitectureName, choose_parts
 from core.models.specification import (
-    SIZES,
     BandSpecification,
     EncoderName,
     FusionName,
@@ -45,22 +44,13 @@ def specify_model(
     Raises:
         UsageError: the encoder does not come in that size.
     """
-    chosen = ARCHITECTURES[architecture]
-    wanted_encoder = encoder or chosen.encoder
-    sizes = SIZES[wanted_encoder]
-    own_size = chosen.size if chosen.size in sizes else "small"
-    if size is not None and size not in sizes:
-        raise UsageError(
-            f"The encoder '{wanted_encoder}' does not come in the size '{size}'.", f"Choose one of {', '.join(sizes)}."
-        )
-    # Neighbourhood statistics are for the encoder that keeps every pixel apart.
-    keeps_statistics = chosen.stem != "statistics" or wanted_encoder == "unet"
+    parts = choose_parts(architecture, encoder, fusion, size)
     return ModelSpecification(
         architecture=architecture,
-        stem=chosen.stem if keeps_statistics else "per_sensor",
-        encoder=wanted_encoder,
-        size=size or own_size,
-        fusion=fusion or chosen.fusion,
+        stem=parts.stem,
+        encoder=parts.encoder,
+        size=parts.size,
+        fusion=parts.fusion,
         modalities=tuple(_specify_modality(acquisition) for acquisition in scene.acquisitions),
         n_classes=n_classes,
         resolution_m=round(scene.grid.resolution_m(), 6),
@@ -85,6 +75,7 @@ def _specify_modality(acquisition: Acquisition) -> ModalitySpecification:
                 center_nm=band.center_nm,
                 fwhm_nm=band.fwhm_nm,
                 polarization=band.polarization if acquisition.sensor.kind == "sar" else None,
+                orbit=source.identified.orbit_direction,
             )
         )
     return ModalitySpecification(

@@ -14,10 +14,11 @@ import shapely
 import torch
 
 import core
+from core.assessment.contents import SubsetScore
 from core.assessment.report import write_training_report
 from core.errors import OutputError
 from core.finetuning.baselines import labelled_features, run_baselines
-from core.finetuning.loop import TrainingResult, train
+from core.finetuning.loop import train
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
@@ -26,7 +27,7 @@ from core.jobs.provenance import creation_time, input_names, run_identity, softw
 from core.jobs.schemas import FinetuneJob
 from core.jobs.training_preparation import PreparedTraining, prepare_training
 from core.jobs.training_report import training_report
-from core.jobs.training_scores import HeldOutScores, ScoredModel, tell_scores
+from core.jobs.training_scores import HeldOutScores, TrainingOutcome, subset_scores, tell_scores, tell_subsets
 from core.models.model_file import ModelCard, class_cards, save_model, subset_key
 
 CHECKPOINT_COPIES = 12
@@ -45,25 +46,26 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     checkpoint = checkpoint_path(model_path)
     _check_space(model_path, prepared.model)
     try:
-        result, scores = _train_and_score(job, prepared, device, checkpoint, inputs, context)
-        card = _card(job, prepared, result, scores)
+        outcome = _train_and_score(job, prepared, device, checkpoint, inputs, context)
+        card = _card(job, prepared, outcome)
         with Staging() as staging:
             if job.report:
                 context.progress(0.93, "Mapping a piece for the report")
                 seconds = time.perf_counter() - started
-                report = training_report(job, prepared, result, scores, card, seconds, device)
+                report = training_report(job, prepared, outcome, card, seconds, device)
                 with staging.writing(Path(job.report)) as temporary:
                     write_training_report(temporary, report)
             context.commit()
-            save_model(model_path, result.model, card)
+            save_model(model_path, outcome.result.model, card)
             staging.put_in_place()
     finally:
         # Whoever cancels wants nothing left behind; only what the system ends may go on from here.
         if not context.is_resumable:
             checkpoint.unlink(missing_ok=True)
     context.progress(1.0, "Done")
-    tell_scores(context, scores)
-    delivered = scores[0].score
+    tell_scores(context, outcome.scores)
+    tell_subsets(context, outcome.subsets)
+    delivered = outcome.scores[0].score
     return {
         "OUTPUT_MODEL": str(model_path),
         "REPORT": job.report or "",
@@ -92,8 +94,8 @@ def _train_and_score(
     checkpoint: Path,
     inputs: Sequence[str],
     context: JobContext,
-) -> tuple[TrainingResult, list[ScoredModel]]:
-    """The trained model, and the scores of it and of the baselines on the same held-out pixels, its own first."""
+) -> TrainingOutcome:
+    """The trained model, and the scores of it and of the baselines on the same held-out pixels."""
     validation = prepared.split.validation
     baselines = run_baselines(labelled_features(prepared.data), validation, job.seed, context.part(0.08, 0.2))
     if checkpoint.is_file():
@@ -115,7 +117,9 @@ def _train_and_score(
         raise RuntimeError("The split holds out nothing.")
     scores = HeldOutScores(prepared.labels.scheme, prepared.split.block, job.seed)
     delivered = scores.delivered(prepared.title, result.validation, seconds)
-    return result, [delivered, *map(scores.baseline, baselines)]
+    names = [modality.name for modality in prepared.specification.modalities]
+    subsets = subset_scores(result, names, prepared.labels.scheme)
+    return TrainingOutcome(result, (delivered, *map(scores.baseline, baselines)), subsets)
 
 
 def _identity(job: FinetuneJob, prepared: PreparedTraining, inputs: Sequence[str]) -> str:
@@ -125,7 +129,8 @@ def _identity(job: FinetuneJob, prepared: PreparedTraining, inputs: Sequence[str
     return run_identity([*parts, torch.get_num_threads()], inputs)
 
 
-def _card(job: FinetuneJob, prepared: PreparedTraining, result: TrainingResult, scores: Sequence[ScoredModel]) -> ModelCard:
+def _card(job: FinetuneJob, prepared: PreparedTraining, outcome: TrainingOutcome) -> ModelCard:
+    result = outcome.result
     return ModelCard(
         software_version=core.__version__,
         specification=prepared.specification,
@@ -153,11 +158,23 @@ def _card(job: FinetuneJob, prepared: PreparedTraining, result: TrainingResult, 
                     "macro_f1": round(entry.score.macro_f1, 4),
                     "mean_iou": round(entry.score.mean_iou, 4),
                 }
-                for entry in scores
+                for entry in outcome.scores
             ],
+            "missing_inputs": [_subset_data(row) for row in outcome.subsets],
         },
         temperature=result.temperature,
         temperatures={subset_key(entry.inputs): round(entry.temperature, 6) for entry in result.subsets},
         allows_missing=prepared.data.allows_missing,
         created=creation_time(),
     )
+
+
+def _subset_data(row: SubsetScore) -> dict[str, Any]:
+    return {
+        "inputs": list(row.inputs),
+        "pixels": row.pixels,
+        "overall_accuracy": round(row.overall_accuracy, 4),
+        "macro_f1": round(row.macro_f1, 4),
+        "mean_iou": round(row.mean_iou, 4),
+        "temperature": round(row.temperature, 4),
+    }

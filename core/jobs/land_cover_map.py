@@ -67,7 +67,7 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
                 rows = first + strip.window.height
                 rate = rows * window.width / (time.perf_counter() - started)
                 context.progress(0.02 + 0.94 * rows / window.height, f"Mapping {rate:,.0f} pixels a second")
-            _check_mapped(areas)
+            _check_mapped(areas, allows_missing)
             context.progress(0.97, "Finishing the rasters")
             writers.finish()
             _stage_sidecars(staging, job, card, areas)
@@ -94,10 +94,11 @@ def _window_of(extent: Extent, grid: Grid) -> Window:
     return extent_window(grid, Bounds(extent.left, extent.bottom, extent.right, extent.top), extent.crs)
 
 
-def _check_mapped(areas: ClassAreas) -> None:
+def _check_mapped(areas: ClassAreas, allows_missing: bool) -> None:
     if not any(count for code, count in areas.counts.items() if code != NODATA_CODE):
+        where = "any raster that shows the ground" if allows_missing else "every raster of the model"
         raise RasterError(
-            "Nothing was mapped: no pixel asked for has data in every raster of the model.",
+            f"Nothing was mapped: no pixel asked for has data in {where}.",
             "Check nodata values, and that the rasters, the extent and the mask overlap.",
         )
 
@@ -165,7 +166,7 @@ class _Writers:
 
 
 def _tags(job: MapJob, card: ModelCard, scene: Scene) -> dict[str, str]:
-    settings = job.model_dump(include={"overlap", "format", "extent"}) | {"resolution": job.inputs.resolution}
+    settings = job.model_dump(include={"overlap", "format", "extent", "missing_inputs"}) | {"resolution": job.inputs.resolution}
     return {
         "RSFUSION_VERSION": core.__version__,
         "RSFUSION_CREATED": creation_time(),

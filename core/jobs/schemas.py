@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from core.errors import UsageError
-from core.models.architectures import ArchitectureName
+from core.models.architectures import ArchitectureName, choose_parts
 from core.models.specification import EncoderName, FusionName, SizeName
 
 MissingInputs = Literal["allow", "require"]
@@ -119,6 +119,16 @@ class FinetuneJob(_Schema):
     block_size: float | None = Field(None, gt=0, description="Side of a spatial block in metres; chosen by default.")
     output_model: str = Field(description="Model file to write (.safetensors).")
     report: str | None = Field(None, description="HTML report to write.")
+
+    @model_validator(mode="after")
+    def _parts_exist(self) -> FinetuneJob:
+        # Asked before any raster is read. A base model brings its own parts; these are compared where it is read.
+        if self.base_model is None:
+            try:
+                choose_parts(self.architecture, self.encoder, self.fusion, self.size)
+            except UsageError as error:
+                raise ValueError(str(error)) from None
+        return self
 
 
 class MapJob(_Schema):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.errors import LabelError
+from core.errors import LabelError, UsageError
 from core.finetuning.evaluation import context_reach
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.specify import specify_model
@@ -71,6 +71,7 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
     if base is None:
         scene = scene_of(job.inputs, context)
     else:
+        _check_parts(job, base[1].specification, context)
         scene = scene_for_model(job.inputs, base[1].specification, context)
     labels, counts = _counted_labels(job, scene.grid)
     for line in _label_lines(labels):
@@ -93,7 +94,7 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
     with_data, gaps = _only_with_data(data, labels, counts)
     for gap in gaps:
         context.warning(gap)
-    _check_two_classes(with_data, labels)
+    _check_two_classes(with_data, labels, data.allows_missing)
     split = spatial_split(labels, scene.grid, job.validation_fraction, job.seed, job.block_size, with_data)
     for note in split.notes:
         context.info(note)
@@ -101,6 +102,27 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
     context.info(f"Model: {title_of(specification)}, {count_parameters(model):,} parameters.")
     warnings = (*labels.report.remarks(), *gaps)
     return PreparedTraining(scene, labels, data, split, specification, model, settings, tuple(_label_lines(labels)), warnings)
+
+
+def _check_parts(job: FinetuneJob, base: ModelSpecification, context: JobContext) -> None:
+    """A base model brings its own parts: weights of others cannot be made from its own.
+
+    Raises:
+        UsageError: a part was asked for that the base model does not have.
+    """
+    asked = {"encoder": job.encoder, "fusion": job.fusion, "size": job.size}
+    wrong = [f"{part} '{wanted}'" for part, wanted in asked.items() if wanted not in (None, getattr(base, part))]
+    if wrong:
+        raise UsageError(
+            f"Asked for were {', '.join(wrong)}, and the base model '{job.base_model}' has encoder '{base.encoder}', fusion "
+            f"'{base.fusion}', size '{base.size}'.",
+            "A base model keeps its parts: leave these choices out, or train without a base model.",
+        )
+    if job.architecture != base.architecture:
+        # The default may not have been chosen at all.
+        is_default = job.architecture == FinetuneJob.model_fields["architecture"].default
+        tell = context.info if is_default else context.warning
+        tell(f"The architecture is that of the base model, {title_of(base)}; '{job.architecture}' is not used.")
 
 
 def _counted_labels(job: FinetuneJob, grid: Grid) -> tuple[LabelSet, PixelCounts]:
@@ -125,7 +147,7 @@ def _settings(job: FinetuneJob, n_features: int) -> TrainingSettings:
 
 
 def _only_with_data(data: TrainingData, labels: LabelSet, counts: PixelCounts) -> tuple[PixelCounts, list[str]]:
-    """The counts of the labelled pixels that every raster has data for, and what to say of the others.
+    """The counts of the labelled pixels that can be learned from, and what to say of the others.
 
     The split has to know: labels held out where a raster has a gap would leave nothing to validate on.
     """
@@ -134,19 +156,20 @@ def _only_with_data(data: TrainingData, labels: LabelSet, counts: PixelCounts) -
     labelled = int(counts.features.sum())
     names = labels.scheme.names
     without = [names[index] for index in np.flatnonzero((classes == 0) & (counts.classes > 0))]
+    where = "no raster that shows the ground has data" if data.allows_missing else "a raster has no data"
     gaps = []
     if len(data.pixels) < labelled:
-        gaps.append(
-            f"{labelled - len(data.pixels)} of {labelled} labelled pixels lie where a raster has no data; they are ignored."
-        )
+        gaps.append(f"{labelled - len(data.pixels)} of {labelled} labelled pixels lie where {where}; they are ignored.")
     if without:
         gaps.append(f"Classes whose labels all lie there, so that they are not trained: {listed(without)}.")
     return replace(counts, features=features, classes=classes), gaps
 
 
-def _check_two_classes(with_data: PixelCounts, labels: LabelSet) -> None:
+def _check_two_classes(with_data: PixelCounts, labels: LabelSet, allows_missing: bool) -> None:
     if np.count_nonzero(with_data.classes) < 2:
+        only = labels.scheme.names[int(with_data.classes.argmax())]
+        where = "any raster that shows the ground has" if allows_missing else "every raster has"
         raise LabelError(
-            f"Only the labels of '{labels.scheme.names[int(with_data.classes.argmax())]}' lie where every raster has data.",
+            f"Only the labels of '{only}' lie where {where} data.",
             "Draw labels of at least two classes where all rasters overlap, or leave out the raster that covers too little.",
         )

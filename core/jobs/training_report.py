@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +11,17 @@ import shapely
 import torch
 from numpy.typing import NDArray
 
-from core.assessment.contents import TrainingReport
+from core.assessment.contents import SubsetScore, TrainingReport
 from core.assessment.quicklook import imagery_picture
-from core.finetuning.loop import TrainingResult
 from core.jobs.devices import describe_device
 from core.jobs.provenance import software
 from core.jobs.schemas import FinetuneJob
 from core.jobs.training_preparation import PreparedTraining
-from core.jobs.training_scores import ScoredModel
+from core.jobs.training_scores import TrainingOutcome
 from core.mapping.engine import MappingEngine
 from core.models.model_file import ModelCard
 from core.scenes.grid import Window
+from core.scenes.scene import Scene
 
 PREVIEW_SIDE = 640
 """Longest side, in pixels, of the piece of map that the report shows."""
@@ -30,8 +30,7 @@ PREVIEW_SIDE = 640
 def training_report(
     job: FinetuneJob,
     prepared: PreparedTraining,
-    result: TrainingResult,
-    scores: Sequence[ScoredModel],
+    outcome: TrainingOutcome,
     card: ModelCard,
     seconds: float,
     device: torch.device,
@@ -41,12 +40,12 @@ def training_report(
     Args:
         job: that was run.
         prepared: what training started from.
-        result: of the training.
-        scores: of the delivered model first, then the baselines.
+        outcome: of the training.
         card: of the delivered model.
         seconds: that the job has taken.
         device: that it computed on.
     """
+    result, scores = outcome.result, outcome.scores
     imagery, codes = _preview(prepared, result.model, card, device)
     split, scene = prepared.split, prepared.scene
     held_out = int(split.validation.sum())
@@ -64,12 +63,13 @@ def training_report(
         accuracy=scores[0].score,
         confusion=scores[0].confusion,
         scheme=prepared.labels.scheme,
+        missing_inputs=_with_titles(outcome.subsets, scene),
         curves=result.records,
         best_epoch=result.best_epoch,
         imagery=imagery,
         map_codes=codes,
         label_lines=prepared.label_lines,
-        input_lines=scene.notes,
+        input_lines=(*scene.notes, *_missing_lines(prepared)),
         split_lines=(
             f"Blocks of {split.block_size_m:.0f} m; {held_out} of {len(prepared.labels)} features are held out.",
             "The held-out labels also chose the epoch and the temperature of the delivered model, so its scores are "
@@ -80,6 +80,18 @@ def training_report(
         settings={**asdict(prepared.settings), "validation fraction": job.validation_fraction, "device": str(device)},
         provenance={**card.training["inputs"], "labels": Path(job.labels.path).name, **software()},
     )
+
+
+def _with_titles(subsets: Sequence[SubsetScore], scene: Scene) -> tuple[SubsetScore, ...]:
+    """The scores with the names of sensors that people know."""
+    titles = {acquisition.name: acquisition.sensor.title for acquisition in scene.acquisitions}
+    return tuple(replace(row, inputs=tuple(titles[name] for name in row.inputs)) for row in subsets)
+
+
+def _missing_lines(prepared: PreparedTraining) -> tuple[str, ...]:
+    if prepared.data.allows_missing or len(prepared.specification.modalities) == 1:
+        return ()
+    return ("The model needs all of its inputs: where one of them has no data, its map is left empty.",)
 
 
 def _preview(

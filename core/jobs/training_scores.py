@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.assessment.confusion import Accuracy, accuracy, bootstrap_interval, confusion_matrix
-from core.assessment.contents import ModelScore
+from core.assessment.contents import ModelScore, SubsetScore
 from core.finetuning.baselines import BaselineResult
 from core.finetuning.evaluation import Predictions
+from core.finetuning.loop import TrainingResult
 from core.jobs.events import JobContext
 from core.labels.scheme import ClassScheme
 
@@ -23,6 +24,21 @@ class ScoredModel:
     row: ModelScore
     score: Accuracy
     confusion: NDArray[np.int64]  # (K, K) rows = predicted, columns = label
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingOutcome:
+    """What a training has led to.
+
+    Attributes:
+        result: of the training.
+        scores: of the delivered model first, then the baselines.
+        subsets: see ``subset_scores``.
+    """
+
+    result: TrainingResult
+    scores: tuple[ScoredModel, ...]
+    subsets: tuple[SubsetScore, ...]
 
 
 class HeldOutScores:
@@ -68,6 +84,44 @@ class HeldOutScores:
         interval = bootstrap_interval(matrices, self._seed) if len(matrices) > 1 else None
         row = ModelScore(name, is_delivered, score.overall_accuracy, score.macro_f1, score.mean_iou, interval, seconds)
         return ScoredModel(row, score, confusion)
+
+
+def subset_scores(result: TrainingResult, names: Sequence[str], scheme: ClassScheme) -> tuple[SubsetScore, ...]:
+    """The model with all of its inputs, then with each set of some of them; none where it was not trained for that.
+
+    Args:
+        result: of the training.
+        names: of the model's inputs, in its order.
+        scheme: the classes.
+    """
+    if result.validation is None or not result.subsets:
+        return ()
+
+    def scored(inputs: Collection[str], predictions: Predictions, temperature: float) -> SubsetScore:
+        score = accuracy(confusion_matrix(predictions.predicted, predictions.classes, len(scheme)), scheme.names)
+        present = tuple(name for name in names if name in inputs)
+        return SubsetScore(
+            present,
+            len(present) == len(names),
+            len(predictions.classes),
+            score.overall_accuracy,
+            score.macro_f1,
+            score.mean_iou,
+            temperature,
+        )
+
+    complete = scored(names, result.validation, result.temperature)
+    return (complete, *(scored(entry.inputs, entry.predictions, entry.temperature) for entry in result.subsets))
+
+
+def tell_subsets(context: JobContext, subsets: Sequence[SubsetScore]) -> None:
+    """Says how good the model is with some of its inputs."""
+    for row in subsets:
+        if not row.is_complete:
+            context.info(
+                f"With {', '.join(row.inputs)} alone: overall accuracy {row.overall_accuracy:.3f}, "
+                f"macro F1 {row.macro_f1:.3f}, mIoU {row.mean_iou:.3f} on the held-out labels."
+            )
 
 
 def tell_scores(context: JobContext, scores: Sequence[ScoredModel]) -> None:

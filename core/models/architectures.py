@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from core.models.specification import EncoderName, FusionName, ModelSpecification, SizeName, StemName
+from core.errors import UsageError
+from core.models.specification import SIZES, EncoderName, FusionName, ModelSpecification, SizeName, StemName
 
 ArchitectureName = Literal[
     "unet_intermediate",
@@ -52,7 +53,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
         Architecture(
             "unet_intermediate",
             "U-Net, intermediate fusion",
-            "The default: a dozen polygons a class, any sensors, no base model.",
+            "The default: a dozen polygons a class, any sensors, no model to start from.",
             "statistics",
             "unet",
             "small",
@@ -61,7 +62,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
         Architecture(
             "unet_early",
             "U-Net, early fusion",
-            "The cheapest: one sensor, or several that see alike.",
+            "The cheapest U-Net: one sensor, or several that see alike.",
             "statistics",
             "unet",
             "small",
@@ -97,7 +98,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
         Architecture(
             "unet_cross_modality",
             "U-Net, cross-modality after the encoder",
-            "As the one before, when the sensors agree on shapes rather than on pixels.",
+            "Sensors that agree on shapes rather than on single pixels.",
             "statistics",
             "unet",
             "small",
@@ -106,7 +107,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
         Architecture(
             "unet_joint_tokens",
             "U-Net, joint tokens",
-            "As the one before; sensors meet as equals at every level.",
+            "Sensors that matter alike and should meet at every level; takes the most memory of the U-Nets.",
             "statistics",
             "unet",
             "small",
@@ -124,7 +125,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
         Architecture(
             "resnet_asymmetric_attention",
             "ResNet, asymmetric attention (AAF)",
-            "System 1 of the literature: with pre-training, and an optical image beside heights.",
+            "With pre-training: an optical image that leads, beside heights or radar.",
             "per_sensor",
             "resnet",
             "small",
@@ -133,7 +134,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
         Architecture(
             "resnet_intermediate",
             "ResNet, intermediate fusion",
-            "With the weights of a public encoder.",
+            "With pre-training, or the weights of a public ResNet.",
             "per_sensor",
             "resnet",
             "small",
@@ -142,7 +143,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
         Architecture(
             "resunet_early",
             "Residual U-Net, early fusion (PixEF)",
-            "System 3 of the literature, early: with pre-training.",
+            "With pre-training: a residual U-Net for one sensor, or several that see alike.",
             "per_sensor",
             "resunet",
             "large",
@@ -151,7 +152,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
         Architecture(
             "resunet_intermediate",
             "Residual U-Net, intermediate fusion (PixIF)",
-            "System 3, intermediate: with pre-training on SAR and optical images.",
+            "With pre-training: radar beside optical images, at a low cost for a large map.",
             "per_sensor",
             "resunet",
             "base",
@@ -160,7 +161,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
         Architecture(
             "resunet_late",
             "Residual U-Net, late fusion (PixLF)",
-            "System 3, late: with pre-training, and SAR alone where there is cloud.",
+            "With pre-training: radar alone where there is cloud, at a low cost for a large map.",
             "per_sensor",
             "resunet",
             "base",
@@ -169,7 +170,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
         Architecture(
             "vit_cross_scale",
             "Vision transformer, cross-attention and cross-modality",
-            "System 2 of the literature: with pre-training on many scenes.",
+            "With pre-training on many scenes: a transformer in which sensors read each other.",
             "per_sensor",
             "vit",
             "tiny",
@@ -178,7 +179,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
         Architecture(
             "vit_joint_tokens",
             "Vision transformer, joint tokens",
-            "System 5 of the literature, and public transformers: with pre-training on many scenes.",
+            "With pre-training on many scenes, or the weights of a public vision transformer.",
             "per_sensor",
             "vit",
             "tiny",
@@ -187,6 +188,37 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
     )
 }
 """In the order in which lists show them; the first is the default."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model is put together from; see ``core.models.specification``."""
+
+    stem: StemName
+    encoder: EncoderName
+    size: SizeName
+    fusion: FusionName
+
+
+def choose_parts(
+    architecture: ArchitectureName,
+    encoder: EncoderName | None = None,
+    fusion: FusionName | None = None,
+    size: SizeName | None = None,
+) -> Parts:
+    """An architecture's parts, with those that are given in place of its own.
+
+    Raises:
+        UsageError: the encoder does not come in that size.
+    """
+    own = ARCHITECTURES[architecture]
+    chosen = encoder or own.encoder
+    sizes = SIZES[chosen]
+    if size is not None and size not in sizes:
+        raise UsageError(f"The encoder '{chosen}' does not come in the size '{size}'.", f"Choose one of {', '.join(sizes)}.")
+    # Neighbourhood statistics are for the encoder that keeps every pixel apart.
+    stem: StemName = "per_sensor" if own.stem == "statistics" and chosen != "unet" else own.stem
+    return Parts(stem, chosen, size or (own.size if own.size in sizes else "small"), fusion or own.fusion)
 
 
 def title_of(specification: ModelSpecification) -> str:

@@ -255,7 +255,8 @@ def _overlapping(acquisition: Acquisition, main: Acquisition, grid: Grid, notes:
     covered = _covered_part([each for each, is_near in zip(bounds, near, strict=True) if each and is_near], grid)
     if covered < 0.99:
         notes.append(
-            f"{acquisition.sensor.title} covers about {covered:.0%} of the reference grid; elsewhere the map is left empty."
+            f"{acquisition.sensor.title} covers about {covered:.0%} of the reference grid; elsewhere there is only what the "
+            "other rasters show."
         )
     return kept
 
