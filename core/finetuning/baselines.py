@@ -53,8 +53,8 @@ def _forest(seed: int) -> RandomForestClassifier:
 
 def _logistic(seed: int) -> Any:
     estimator = LogisticRegression(class_weight="balanced", max_iter=2000, random_state=seed)
-    # Forests take missing values as they are.
-    return make_pipeline(StandardScaler(), SimpleImputer(keep_empty_features=True), estimator)
+    # Forests take missing values as they are. The scaler divides by nothing where a feature is missing everywhere.
+    return make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler(), estimator)
 
 
 BASELINES = (

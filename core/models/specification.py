@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from core.scenes.grid import Scale
+if TYPE_CHECKING:
+    from core.scenes.grid import Scale
 
 StemName = Literal["statistics", "per_sensor", "generated"]
 EncoderName = Literal["unet", "resnet", "resunet", "vit"]
@@ -80,11 +81,14 @@ class ModalitySpecification(_Value):
 
     @model_validator(mode="after")
     def _has_a_scale(self) -> Self:
-        Scale(self.finer, self.coarser)
+        _ = self.scale
         return self
 
     @property
     def scale(self) -> Scale:
+        # The names of parts are read where neither numpy nor pyproj is wanted: by the command line before a job runs.
+        from core.scenes.grid import Scale
+
         return Scale(self.finer, self.coarser)
 
     @property
@@ -106,6 +110,8 @@ class ModelSpecification(_Value):
         width: channels of the finest level of ``unet``; from the size by default.
         depth: how often ``unet`` halves the resolution.
         dropout: probability that a feature channel is left out in training.
+        statistics_dropout: probability that a statistic of a band is withheld in training, as trees of a forest see a part
+            of the features each; of the stem ``statistics``.
         attention_direction: of ``asymmetric_attention``: whether auxiliary streams read the main one, too.
         has_transfer_gate: of ``asymmetric_attention``.
         has_dates: inputs may have several dates.
@@ -126,6 +132,7 @@ class ModelSpecification(_Value):
     width: int | None = Field(None, ge=4, le=256)
     depth: int = Field(2, ge=1, le=5)
     dropout: float = Field(0.2, ge=0, lt=1)
+    statistics_dropout: float = Field(0.3, ge=0, lt=1)
     attention_direction: Literal["auxiliary_to_main", "both"] = "auxiliary_to_main"
     has_transfer_gate: bool = True
     has_dates: bool = False

@@ -35,9 +35,19 @@ def test_importing_core_is_quick():
 
 
 @pytest.mark.parametrize(
-    "module", ["core", "core.errors", "core.jobs.schemas", "core.jobs.events", "core.jobs.runner", "core.jobs.stopping"]
+    "module",
+    [
+        "core",
+        "core.errors",
+        "core.models.specification",
+        "core.models.architectures",
+        "core.jobs.schemas",
+        "core.jobs.events",
+        "core.jobs.runner",
+        "core.jobs.stopping",
+    ],
 )
-def test_what_describes_jobs_loads_nothing_heavy(module: str):
+def test_what_describes_jobs_and_models_loads_nothing_heavy(module: str):
     assert loaded_after(f"import {module}").isdisjoint(HEAVY)
 
 

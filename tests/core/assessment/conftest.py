@@ -12,7 +12,7 @@ import pytest
 
 from core.assessment.area_adjusted import area_adjusted_accuracy
 from core.assessment.confusion import AccuracyInterval, accuracy, bootstrap_interval, confusion_matrix
-from core.assessment.contents import AccuracyReport, ModelScore, TrainingReport
+from core.assessment.contents import AccuracyReport, ModelScore, SubsetScore, TrainingReport
 from core.finetuning.records import EpochRecord
 from core.labels.scheme import ClassScheme, LandCoverClass
 
@@ -106,6 +106,11 @@ def training_report(scheme: ClassScheme, groups: np.ndarray, map_codes: np.ndarr
         accuracy=scores,
         confusion=confusion,
         scheme=scheme,
+        missing_inputs=(
+            SubsetScore(("Sentinel-2", "Sentinel-1"), True, 57_600, *own, 0.9),
+            SubsetScore(("Sentinel-2",), False, 57_600, 0.71, 0.62, 0.51, 1.25),
+            SubsetScore(("Sentinel-1",), False, 40_100, 0.58, 0.41, float("nan"), 2.5),
+        ),
         curves=tuple(
             EpochRecord(e, 1.7 * 0.92**e + 0.12, 1.6 * 0.92**e + 0.3 + 0.004 * e, 0.86 * (1 - 0.88**e) - 0.002 * max(0, e - 26))
             for e in range(1, 37)

@@ -105,6 +105,9 @@ def test_training_numbers_can_be_read_back(
     assert data["curves"][25]["validation_macro_f1"] == training_report.curves[25].validation_macro_f1
     assert data["best_epoch"] == 26
     assert data["settings"]["epochs"] == 40
+    assert [row["inputs"] for row in data["missing_inputs"]] == [["Sentinel-2", "Sentinel-1"], ["Sentinel-2"], ["Sentinel-1"]]
+    assert data["missing_inputs"][1]["temperature"] == 1.25
+    assert data["missing_inputs"][2]["mean_iou"] is None
     # Not defined is null, never NaN and never 0.
     assert data["classes"][7]["f1"] is None
     assert data["not_validated"] == ["Wetland"]
@@ -124,6 +127,11 @@ def test_training_page_says_what_it_must(training_path: Path) -> None:
         "U-Net, intermediate fusion (delivered)",
         "3 min 32 s",
         "epoch 26, whose weights were kept",
+        "Where inputs are missing",
+        "All: Sentinel-2; Sentinel-1",
+        "0.510",
+        "1.25",
+        "40 100",
         "12 pixels lie in polygons of different classes",
         "Blocks of 400 m",
         "unet_intermediate",
@@ -207,6 +215,7 @@ def test_a_bare_report_is_whole(tmp_path: Path, training_report: TrainingReport,
     page = Page(tmp_path / "t.html")
     assert "was better than the model delivered" not in page.text
     assert "favourable" not in page.text
+    assert "Where inputs are missing" not in page.text
     assert len(page.attributes("img")) == 2
     empty = dataclasses.replace(
         accuracy_report, area_adjusted=None, mapped_areas_ha=(), interval=None, map_codes=None, lines=(), n_reference_units=1

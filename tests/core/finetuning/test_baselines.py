@@ -22,6 +22,8 @@ from core.finetuning.training_data import TrainingData
 from core.scenes.grid import aligned
 from core.scenes.reading import SceneReader
 from core.scenes.scene import Scene
+from tests.core.finetuning.conftest import BOXES, CLASSES
+from tests.core.finetuning.scenes import labels_at
 from tests.core.finetuning.training import Prepared
 
 
@@ -115,6 +117,33 @@ def test_baselines_repeat_themselves_and_beat_chance(simulated: Prepared) -> Non
         assert (result.predicted == result.classes).mean() > 1.5 * most_common
         assert result.seconds > 0
     assert run(samples, simulated.validation, 3) == [(result.name, result.predicted.tobytes()) for result in results]
+
+
+@pytest.mark.parametrize("gap", ["everywhere", "where it is held out", "where it is learned from", "here and there"])
+def test_baselines_do_without_a_raster_that_has_no_data(gap: str) -> None:
+    """As labels are where a model is allowed to miss an input: the first feature tells the classes, the second is gone."""
+    generator = np.random.default_rng(0)
+    classes = np.arange(120) % 3
+    pixels = np.column_stack([classes + generator.normal(0, 0.1, 120), generator.normal(0, 1, 120)]).astype(np.float32)
+    validation = np.arange(120) >= 80
+    gone = {
+        "everywhere": np.ones(120, bool),
+        "where it is held out": validation,
+        "where it is learned from": ~validation,
+        "here and there": generator.random(120) < 0.5,
+    }[gap]
+    pixels[gone, 1] = np.nan
+    samples = LabelledFeatures(pixels, pixels, classes, np.arange(120))
+    for result in run_baselines(samples, validation, 0, lambda part, phase: None):
+        assert (result.predicted == result.classes).mean() > 0.9, result.name
+
+
+def test_features_where_only_some_rasters_have_data(mixed: Scene) -> None:
+    data = TrainingData(mixed, labels_at(mixed.grid, BOXES, CLASSES), reach=20, allows_missing=True)
+    samples = labelled_features(data)
+    assert len(samples.classes) == len(data.pixels)
+    assert np.isnan(samples.pixels).any()
+    assert np.isfinite(samples.pixels).any(axis=1).all()
 
 
 def test_votes_are_added_up_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,15 @@ import json
 import pytest
 
 from core.errors import UsageError
-from core.jobs.schemas import MapJob, parse_job, read_job
+from core.jobs.schemas import FinetuneJob, MapJob, parse_job, read_job
 
 MAP = {"kind": "map", "inputs": {"optical": ["a.tif"]}, "model": "m.safetensors", "output": "map.tif"}
+TRAINING = {
+    "kind": "finetune",
+    "inputs": {"optical": ["a.tif"]},
+    "labels": {"path": "l.gpkg", "class_field": "class"},
+    "output_model": "m.safetensors",
+}
 
 
 def test_defaults_and_a_round_trip(tmp_path):
@@ -50,3 +56,33 @@ def test_infinite_numbers_are_refused(tmp_path):
     path.write_text(json.dumps({**MAP, "inputs": {"optical": ["a.tif"], "resolution": float("inf")}}))
     with pytest.raises(UsageError, match=r"map\.inputs\.resolution.*finite"):
         read_job(path)
+
+
+def test_parts_of_a_model_are_the_architectures_own_by_default():
+    job = parse_job(TRAINING)
+    assert isinstance(job, FinetuneJob)
+    assert (job.architecture, job.encoder, job.fusion, job.size) == ("unet_intermediate", None, None, None)
+    assert job.missing_inputs == parse_job(MAP).missing_inputs == "allow"
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"encoder": "resunet", "size": "tiny"},
+            "'resunet' does not come in the size 'tiny'. Choose one of small, base, large.",
+        ),
+        ({"architecture": "vit_joint_tokens", "size": "large"}, "'vit' does not come in the size 'large'."),
+        ({"encoder": "swin"}, "finetune.encoder: Input should be 'unet', 'resnet', 'resunet' or 'vit' (got 'swin')"),
+        ({"fusion": "auto"}, "finetune.fusion: Input should be 'early', "),
+        ({"missing_inputs": "ignore"}, "finetune.missing_inputs: Input should be 'allow' or 'require' (got 'ignore')"),
+    ],
+)
+def test_parts_that_do_not_exist_are_named_before_anything_is_read(parts, message):
+    with pytest.raises(UsageError) as caught:
+        parse_job({**TRAINING, **parts})
+    assert message in caught.value.message
+
+
+def test_a_base_model_decides_itself_which_sizes_it_knows():
+    assert parse_job({**TRAINING, "base_model": "b.safetensors", "encoder": "vit", "size": "large"})

@@ -192,7 +192,7 @@ def test_partial_cover_is_told(tmp_path: Path) -> None:
     main = write(tmp_path / "main.tif", noise(1, 40, 50))
     half = write(tmp_path / "half.tif", noise(1, 40, 50), shifted(250, 0))
     scene = build_scene(SceneRequest({"optical": [main], "elevation": [half]}, {"optical": "generic", "elevation": "dem"}))
-    assert any("covers about 50%" in note for note in scene.notes)
+    assert any("covers about 50%" in note and "only what the other rasters show" in note for note in scene.notes)
 
 
 def test_a_constant_raster(tmp_path: Path) -> None:
@@ -266,6 +266,45 @@ def test_select_names_everything_that_is_missing(scene: Scene) -> None:
         assert text in caught.value.message
     assert "B2" not in caught.value.message
     assert "VV" not in caught.value.message
+
+
+OPTICS = ("optics", "optical", "sentinel2_l2a", ("B2",), Scale())
+RADAR = ("radar", "sar", "sentinel1", ("VV",), Scale())
+HEIGHTS = ("heights", "elevation", "dsm", ("elevation",), Scale())
+
+
+def test_select_does_without_inputs_where_that_is_allowed(scene: Scene) -> None:
+    chosen = select(scene, [RADAR, HEIGHTS, OPTICS], allows_missing=True)
+    assert [a.name for a in chosen.acquisitions] == ["radar", "optics"]
+    assert "dsm (elevation)" in chosen.warnings[-1]
+    whole = select(scene, [RADAR, OPTICS], allows_missing=True)
+    assert whole.warnings == scene.warnings
+    with pytest.raises(SensorError, match="dsm as elevation input"):
+        select(scene, [RADAR, HEIGHTS, OPTICS])
+
+
+def test_select_never_does_without_a_band(scene: Scene) -> None:
+    """A file without the band is not an input that is missing, but another sensor."""
+    wanted = [OPTICS, ("radar", "sar", "sentinel1", ("VV", "VH"), Scale()), HEIGHTS]
+    with pytest.raises(SensorError, match="band VH of sentinel1") as caught:
+        select(scene, wanted, allows_missing=True)
+    assert "dsm" not in caught.value.message
+
+
+def test_select_does_not_rest_a_map_on_heights_alone(tmp_path: Path) -> None:
+    heights = write(tmp_path / "heights.tif", noise(1, 40, 50))
+    scene = build_scene(SceneRequest({"elevation": [heights]}, {"elevation": "dsm"}))
+    with pytest.raises(SensorError, match="sentinel2_l2a as optical input") as caught:
+        select(scene, [OPTICS, RADAR, HEIGHTS], allows_missing=True)
+    assert "sentinel1 as sar input" in caught.value.message
+    assert len(select(scene, [HEIGHTS], allows_missing=True).acquisitions) == 1
+    other = ("canopy", "elevation", "height_above_ground", ("height",), Scale())
+    assert len(select(scene, [HEIGHTS, other], allows_missing=True).acquisitions) == 1, "this model knows nothing else"
+
+
+def test_select_needs_one_input_at_least(scene: Scene) -> None:
+    with pytest.raises(SensorError, match="dsm as elevation"):
+        select(scene, [HEIGHTS], allows_missing=True)
 
 
 def test_bounds_in_messages_are_numbers(scene: Scene) -> None:
