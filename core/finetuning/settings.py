@@ -25,7 +25,7 @@ class TrainingSettings:
         seed: of initialisation, sampling, augmentation and dropout.
     """
 
-    epochs: int = 40
+    epochs: int = 20
     windows_per_epoch: int = 80
     batch_size: int = 8
     window_size: int = 48

@@ -89,6 +89,31 @@ def _specify_modality(acquisition: Acquisition) -> ModalitySpecification:
     )
 
 
+def specify_for_other_sensors(specification: ModelSpecification, scene: Scene) -> ModelSpecification:
+    """The specification with the scene's own sensors and bands in the place of those that it lacks.
+
+    Only a model whose kernels are generated from what the bands are can do with that: its weights stay what they are.
+
+    Args:
+        specification: of such a model.
+        scene: to be mapped.
+    """
+    taken: set[str] = set()
+    replaced = {}
+    for modality in specification.modalities:
+        same = [a for a in scene.acquisitions if a.role == modality.role and a.sensor.name == modality.sensor]
+        alike = [a for a in scene.acquisitions if a.sensor.kind == modality.kind and a.name not in taken]
+        found = next(iter([*same, *alike]), None)
+        if found is None:
+            continue
+        taken.add(found.name)
+        is_the_same = found in same and set(modality.band_names) <= set(found.bands)
+        if not is_the_same:
+            replaced[modality.name] = _specify_modality(found).model_copy(update={"name": modality.name})
+    modalities = tuple(replaced.get(entry.name, entry) for entry in specification.modalities)
+    return specification.model_copy(update={"modalities": modalities})
+
+
 def _scene_statistics(acquisition: Acquisition, band: str) -> tuple[float, float]:
     parts = []
     for source in acquisition.files:

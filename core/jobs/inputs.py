@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from core.errors import SensorError
+from core.finetuning.specify import specify_for_other_sensors
 from core.jobs.events import JobContext
 from core.jobs.schemas import Inputs, Labels
 from core.labels.label_set import LabelSet
@@ -87,10 +88,11 @@ def _told(scene: Scene, context: JobContext) -> Scene:
 
 def scene_for_model(
     inputs: Inputs, specification: ModelSpecification, context: JobContext, allows_missing: bool = False
-) -> Scene:
-    """The scene with the model's inputs, bands and scales.
+) -> tuple[Scene, ModelSpecification]:
+    """The scene with the model's inputs, bands and scales; and the model's specification for these inputs.
 
-    Where a raster does not say what it is, the model's own sensor for that input is tried.
+    Where a raster does not say what it is, the model's own sensor for that input is tried. The specification is the
+    model's own, but for models that take other sensors than those of their training.
 
     Raises:
         SensorError: the model needs what the rasters lack.
@@ -102,8 +104,16 @@ def scene_for_model(
         for modality in specification.modalities:
             known.setdefault(modality.role, []).append(modality.sensor)
         scene = _read_scene(inputs, {role: names[0] for role, names in known.items() if len(names) == 1})
+    if specification.stem == "generated":
+        own, specification = specification, specify_for_other_sensors(specification, scene)
+        for before, after in zip(own.modalities, specification.modalities, strict=True):
+            if before != after:
+                context.info(
+                    f"In place of {before.sensor} ({', '.join(before.band_names)}) the model sees {after.sensor} "
+                    f"({', '.join(after.band_names)}), through kernels for their wavelengths."
+                )
     needed = [
         (modality.name, modality.role, modality.sensor, modality.band_names, modality.scale)
         for modality in specification.modalities
     ]
-    return _told(select(scene, needed, allows_missing), context)
+    return _told(select(scene, needed, allows_missing), context), specification

@@ -25,6 +25,7 @@ from core.mapping.engine import MappingEngine, MapStrip
 from core.mapping.rasters import StripWriter, check_space
 from core.mapping.sidecars import ClassAreas, scheme_colormap, write_class_sidecars, write_confidence_style
 from core.models.model_file import ModelCard, class_cards, file_digest, load_model
+from core.models.registry import for_inputs
 from core.scenes.categorical import auxiliary_path, style_path
 from core.scenes.grid import Bounds, Grid, Window, parsed_crs
 from core.scenes.scene import Scene
@@ -43,7 +44,9 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     context.progress(0.0, "Reading the model and the rasters")
     model, card = load_model(Path(job.model))
     allows_missing = card.allows_missing and job.missing_inputs == "allow"
-    scene = scene_for_model(job.inputs, card.specification, context, allows_missing)
+    scene, specification = scene_for_model(job.inputs, card.specification, context, allows_missing)
+    if specification != card.specification:
+        model, card = for_inputs(model, specification), card.model_copy(update={"specification": specification})
     _check_resolution(scene, card, context)
     window = scene.grid.window if job.extent is None else _window_of(job.extent, scene.grid)
     allowed = PolygonMask(Path(job.mask), scene.grid) if job.mask else None

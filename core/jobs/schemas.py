@@ -112,7 +112,7 @@ class FinetuneJob(_Schema):
         "allow",
         description="'allow': learn to map where some inputs have no data, too; 'require': only where all have.",
     )
-    epochs: int = Field(40, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
+    epochs: int = Field(20, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
     validation_fraction: float = Field(0.3, gt=0, lt=0.9, description="Part of the labels held out, in spatial blocks.")

@@ -72,7 +72,7 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         scene = scene_of(job.inputs, context)
     else:
         _check_parts(job, base[1].specification, context)
-        scene = scene_for_model(job.inputs, base[1].specification, context)
+        scene, _ = scene_for_model(job.inputs, base[1].specification, context)
     labels, counts = _counted_labels(job, scene.grid)
     for line in _label_lines(labels):
         context.info(line)

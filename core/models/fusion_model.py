@@ -76,7 +76,7 @@ class FusionModel(nn.Module):
             return GeneratedStem(modality, geometry, self.generator, self.specification.resolution_m)
         if self.specification.stem == "per_sensor":
             return PerSensorStem(modality, geometry)
-        return StatisticsStem(modality, geometry)
+        return StatisticsStem(modality, geometry, self.specification.statistics_dropout)
 
     def _make_head(self) -> DenseHead | SceneHead:
         specification, fusion = self.specification, self.fusion

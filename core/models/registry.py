@@ -16,6 +16,14 @@ def build_model(specification: ModelSpecification) -> FusionModel:
     return FusionModel(specification)
 
 
+def for_inputs(model: nn.Module, specification: ModelSpecification) -> FusionModel:
+    """A model with generated kernels for other sensors than its own, in evaluation mode: the same weights."""
+    with torch.random.fork_rng():
+        other = build_model(specification)
+    other.load_state_dict(model.state_dict())
+    return other.eval()
+
+
 def model_step(specification: ModelSpecification) -> int:
     """Tiles have sides that are multiples of this many reference pixels."""
     return _window_needs(specification)[0]

@@ -97,7 +97,8 @@ class BandChannels(nn.Module):
             values = values[:, order]
         known = torch.isfinite(values).all(dim=1, keepdim=True).to(values.dtype)
         finer, coarser = self.scale.finer, self.scale.coarser
-        values = relief(values, finer) if self.is_relief else self._normalised(values, index)
+        # Nor may a pixel that lacks one height count with its others in the surroundings.
+        values = relief(values.masked_fill(known == 0, torch.nan), finer) if self.is_relief else self._normalised(values, index)
         values = values * known
         if self.mixtures is not None:
             values = functional.conv2d(values, self.mixtures[:, index, None, None])

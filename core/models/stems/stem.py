@@ -32,12 +32,14 @@ class StatisticsStem(nn.Module):
     Args:
         specification: of the modality.
         geometry: that the encoder wants.
+        dropout: probability that a statistic is withheld in training.
     """
 
-    def __init__(self, specification: ModalitySpecification, geometry: StemGeometry) -> None:
+    def __init__(self, specification: ModalitySpecification, geometry: StemGeometry, dropout: float = 0.0) -> None:
         super().__init__()
         self.geometry = geometry
         self.channels = BandChannels(specification, on_reference_grid=True, has_statistics=True, reduces_many=True)
+        self.dropout = nn.Dropout2d(dropout)
         views, bands = len(self.channels.views), self.channels.count
         # Statistics differ in spread by their nature: the mean of many pixels varies less than one pixel.
         self.standardisation = nn.BatchNorm2d(views * bands, affine=False)
@@ -49,7 +51,7 @@ class StatisticsStem(nn.Module):
         mixed = range(self.channels.count)
         index = self.channels.index(bands) if self.channels.mixtures is None else list(mixed)
         channels, known = self.channels(values, bands)
-        channels = self._standardised(channels, index)
+        channels = self.dropout(self._standardised(channels, index))
         features = apply_kernel(channels, self.kernels(index), self.geometry.stride, self.geometry.padding_mode)
         known = coarser_known(known, self.geometry.stride)
         return FeatureMap(features * known, known, self.geometry.stride)
