@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from core.models.features import FeatureMap
-from core.models.fourier import fourier_features
 
 HARMONICS = 3
 """The year, the half-year and the third: what seasons of crops and snow need."""
@@ -29,7 +28,8 @@ class DatePooling(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.day = nn.Linear(2 * HARMONICS, channels, bias=False)
-        self.norm = nn.LayerNorm(channels)
+        # Without a bias, which would add the same to the scores of all dates.
+        self.norm = nn.LayerNorm(channels, bias=False)
         self.query = nn.Parameter(torch.randn(channels) / math.sqrt(channels))
 
     def forward(self, values: Tensor, known: Tensor, dates: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -54,7 +54,10 @@ class DatePooling(nn.Module):
 
     def _codes(self, dates: Tensor) -> Tensor:
         days = torch.nan_to_num(dates.double(), nan=0.0)
-        waves = fourier_features(days, HARMONICS, YEAR_DAYS / HARMONICS, YEAR_DAYS)
+        # Whole parts of the year only: the same day of any year has the same code.
+        harmonics = torch.arange(1, HARMONICS + 1, dtype=torch.float64, device=days.device)
+        angles = 2 * torch.pi * days[..., None] * harmonics / YEAR_DAYS
+        waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
         codes = self.day(waves.to(self.day.weight.dtype))
         return torch.as_tensor(codes * torch.isfinite(dates)[..., None])
 

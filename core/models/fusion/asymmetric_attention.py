@@ -37,7 +37,8 @@ class AsymmetricAttention(nn.Module):
     def __init__(self, channels: int, direction: Direction) -> None:
         super().__init__()
         hidden = max(4, channels // REDUCTION)
-        self.channel = nn.Sequential(nn.Linear(2 * channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+        # With rectified units, four of them are all silent from the start one time in sixteen.
+        self.channel = nn.Sequential(nn.Linear(2 * channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
         self.spatial = nn.Conv2d(2, 1, 7, padding=3)
         self.to_main = _closed(channels)
         self.to_auxiliary = _closed(channels) if direction == "both" else None
@@ -88,9 +89,11 @@ class AsymmetricAttentionFusion(Fusion):
         # Means over the whole window steer the attention.
         self.radius = first.radius if len(self.names) == 1 else None
         auxiliaries = self.names[1:]
+        # What an auxiliary stream took at the last stage would be read by no one.
+        directions: list[Direction] = [*[direction] * (len(self.channels) - 1), "auxiliary_to_main"]
         self.attentions = nn.ModuleList(
-            nn.ModuleDict({name: AsymmetricAttention(channels, direction) for name in auxiliaries})
-            for channels in self.channels
+            nn.ModuleDict({name: AsymmetricAttention(channels, way) for name in auxiliaries})
+            for channels, way in zip(self.channels, directions, strict=True)
         )
         gates = [TransferGate(channels) for channels in self.channels] if has_transfer_gate and auxiliaries else []
         self.gates = nn.ModuleList(gates)

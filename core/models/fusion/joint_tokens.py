@@ -85,16 +85,32 @@ class JointTokensFusion(Fusion):
 
     def _maps(self, streams: Streams) -> Features:
         """Each modality through the same encoder; they meet place by place at every level."""
-        features: dict[str, Features] = {name: self.encoder(stream) for name, stream in streams.items()}
+        by_level = self._shared(streams) if self.training else self._one_by_one(streams)
         levels = []
-        for number in range(len(self.strides)):
-            parts = {name: each.levels[number] for name, each in features.items()}
+        for number, parts in enumerate(by_level):
             if self.cross_modality:
                 parts = self.cross_modality[str(number)](parts)
             elif self.meetings:
                 parts = _met(self.meetings[number], parts)
             levels.append(mean_of_modalities(list(parts.values())))
         return features_of(levels)
+
+    def _one_by_one(self, streams: Streams) -> list[Streams]:
+        """The levels of each modality, which take the least memory one after the other."""
+        features: dict[str, Features] = {name: self.encoder(stream) for name, stream in streams.items()}
+        return [{name: each.levels[number] for name, each in features.items()} for number in range(len(self.strides))]
+
+    def _shared(self, streams: Streams) -> list[Streams]:
+        """The same in one batch: normalised by statistics of all modalities, as afterwards. By its own, each modality
+        would look like any other, and its code would be taken out again."""
+        maps = list(streams.values())
+        values, known = torch.cat([each.values for each in maps]), torch.cat([each.known for each in maps])
+        features: Features = self.encoder(FeatureMap(values, known, maps[0].stride))
+        by_level = []
+        for level in features.levels:
+            parts = zip(streams, level.values.chunk(len(maps)), level.known.chunk(len(maps)), strict=True)
+            by_level.append({name: FeatureMap(value, where, level.stride) for name, value, where in parts})
+        return by_level
 
 
 def _stacked(states: list[FeatureMap]) -> FeatureMap:
