@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -12,6 +13,7 @@ from rasterio.transform import from_origin
 
 from core.labels.label_set import LabelReport, LabelSet
 from core.labels.scheme import ClassScheme, LandCoverClass
+from core.models.architectures import ARCHITECTURES, ArchitectureName
 from core.models.specification import BandSpecification, ModalitySpecification, ModelSpecification
 from core.scenes.grid import Grid
 from core.scenes.scene import Scene, SceneRequest, build_scene
@@ -64,8 +66,12 @@ def labels_at(grid: Grid, boxes: Sequence[tuple[int, int, int, int]], classes: S
     return LabelSet(shapes, grid.crs, np.asarray(classes, np.int16), np.arange(len(boxes)), scheme, report)
 
 
-def specification_for(scene: Scene, n_classes: int, architecture: str = "unet_early", width: int = 4) -> ModelSpecification:
+def specification_for(
+    scene: Scene, n_classes: int, architecture: ArchitectureName = "unet_early", width: int = 4, **options: Any
+) -> ModelSpecification:
     """A narrow model over all acquisitions of a scene."""
+    entry = ARCHITECTURES[architecture]
+    parts = {"stem": entry.stem, "encoder": entry.encoder, "size": entry.size, "fusion": entry.fusion, "width": width}
     modalities = tuple(
         ModalitySpecification(
             name=entry.name,
@@ -78,4 +84,4 @@ def specification_for(scene: Scene, n_classes: int, architecture: str = "unet_ea
         )
         for entry in scene.acquisitions
     )
-    return ModelSpecification(architecture=architecture, modalities=modalities, n_classes=n_classes, width=width)
+    return ModelSpecification(architecture=architecture, modalities=modalities, n_classes=n_classes, **(parts | options))

@@ -92,3 +92,45 @@ def test_log_loss_counts_classes_alike_and_survives_large_scores() -> None:
     assert balanced_log_loss(predictions(scores, classes)) == pytest.approx(expected, rel=1e-6)
     assert balanced_log_loss(predictions(scores + 1e4, classes)) == pytest.approx(expected, rel=1e-2)
     assert balanced_log_loss(predictions(np.array([[1e5, 0.0]]), np.array([1]))) == pytest.approx(1e5)
+
+
+def test_pixels_that_the_inputs_shown_do_not_cover_are_left_out(mixed: Scene) -> None:
+    specification = specification_for(mixed, 3)
+    labels = labels_at(mixed.grid, [(0, 0, 60, 50), (70, 55, 90, 80)], [0, 1])
+    data = TrainingData(mixed, labels, context_reach(specification), allows_missing=True)
+    model, everything = random_model(specification), np.array([True, True])
+    with SceneReader(mixed) as reader:
+        values = reader.read(aligned(mixed.grid, mixed.grid.window, mixed.step))
+    window = aligned(mixed.grid, mixed.grid.window, mixed.step)
+    optical = np.isfinite(values["spot6_7"]).all(axis=0)
+    columns, rows = data.pixels[:, 0] - window.column, data.pixels[:, 1] - window.row
+    found = predict_labelled(model, specification, data, everything, torch.device("cpu"), ["spot6_7", "dsm"])
+    assert len(found.classes) == optical[rows, columns].sum() < len(data.pixels)
+    assert np.isfinite(found.scores).all()
+    complete = predict_labelled(model, specification, data, everything, torch.device("cpu"))
+    assert len(complete.classes) == len(data.pixels)
+    assert not np.allclose(complete.scores[optical[rows, columns]], found.scores, atol=1e-3)
+
+
+@pytest.mark.parametrize("window", [16, 24, 50])
+def test_models_with_a_global_view_see_windows_of_their_own_size_with_the_pixels_inside(mixed: Scene, window: int) -> None:
+    specification = specification_for(mixed, 3, "unet_asymmetric_attention", window=window, depth=1)
+    step = model_step(specification)
+    tile = -(-window // step) * step
+    generator = np.random.default_rng(0)
+    pixels = np.stack([generator.integers(-20, 170, 300), generator.integers(-20, 150, 300)], axis=1)
+    anchor, reach = mixed.grid.anchor(), context_reach(specification)
+    shown = 0
+    for together, around in evaluation._tiles(pixels, window, mixed.grid, step):
+        assert around.width == around.height
+        assert around.width in (tile, tile + step)
+        assert (around.column + anchor[0]) % step == (around.row + anchor[1]) % step == 0
+        columns, rows = pixels[together].T
+        assert columns.min() >= around.column
+        assert rows.min() >= around.row
+        assert columns.max() < around.stop_column
+        assert rows.max() < around.stop_row
+        box = Window(int(columns.min()), int(rows.min()), int(np.ptp(columns)) + 1, int(np.ptp(rows)) + 1)
+        assert around.intersection(box.padded(reach)) == around
+        shown += len(together)
+    assert shown == 300

@@ -19,8 +19,10 @@ import pytest
 import torch
 
 from core.errors import Cancelled
+from core.finetuning import loop
 from core.finetuning.evaluation import balanced_log_loss, predict_labelled
 from core.finetuning.loop import TrainingResult
+from core.finetuning.training_data import TrainingData
 from core.models.model_file import load_model, read_tensors
 from tests.core.finetuning.training import IDENTITY, SETTINGS, Prepared, run, write
 
@@ -163,13 +165,14 @@ def test_what_is_no_checkpoint_of_this_run_is_ignored(
     assert epochs_in(checkpoint) == 1
 
 
-def test_training_ends_when_patience_does(simulated: Prepared, tmp_path: Path) -> None:
-    # Steps so large that all is soon lost.
-    settings = replace(SETTINGS, epochs=9, windows_per_epoch=6, patience=1, learning_rate=30.0)
+def test_training_ends_when_patience_does(simulated: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([3.0, 2.0, 2.5, 2.0])
+    monkeypatch.setattr(loop, "balanced_log_loss", lambda _: next(losses))
+    settings = replace(SETTINGS, epochs=9, windows_per_epoch=6, patience=2)
     checkpoint = tmp_path / "checkpoint"
     result = run(simulated, checkpoint, settings=settings)
-    assert len(result.records) < 9
-    assert len(result.records) == result.best_epoch + settings.patience
+    assert [record.validation_loss for record in result.records] == [3.0, 2.0, 2.5, 2.0]
+    assert len(result.records) == result.best_epoch + settings.patience == 4
     assert run(simulated, checkpoint, settings=settings).records == result.records
 
 
@@ -196,3 +199,24 @@ def test_held_out_labels_do_not_teach(simulated: Prepared, short: TrainingResult
     finally:
         data._classes[...] = before
     assert weights(turned) == weights(short)
+
+
+def test_a_model_that_may_miss_inputs_is_measured_with_each_set_of_them(simulated: Prepared, tmp_path: Path) -> None:
+    lenient = replace(simulated, data=TrainingData(simulated.data.scene, simulated.labels, reach=64, allows_missing=True))
+    result = run(lenient, tmp_path / "checkpoint", settings=replace(SHORT, modality_dropout=0.5))
+    assert [subset.inputs for subset in result.subsets] == [{"sentinel2_l2a"}, {"sentinel1"}]
+    for subset in result.subsets:
+        chosen = simulated.validation
+        again = predict_labelled(
+            result.model, simulated.specification, lenient.data, chosen, torch.device("cpu"), subset.inputs
+        )
+        np.testing.assert_array_equal(again.scores, subset.predictions.scores)
+        assert balanced_log_loss(again, subset.temperature) <= balanced_log_loss(again)
+    first, second = (subset.predictions.scores.mean() for subset in result.subsets)
+    assert first != second
+    again = run(lenient, tmp_path / "again", settings=replace(SHORT, modality_dropout=0.5))
+    assert weights(again) == weights(result)
+
+
+def test_a_model_that_needs_all_inputs_is_not_measured_without_some(finished: tuple[TrainingResult, Path, Path]) -> None:
+    assert finished[0].subsets == ()

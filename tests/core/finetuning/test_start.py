@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from core.errors import RasterError
+from core.errors import RasterError, UsageError
 from core.finetuning.specify import specify_model
 from core.finetuning.start import start_model
 from core.labels.scheme import ClassScheme, LandCoverClass
+from core.models.architectures import ARCHITECTURES, ArchitectureName
 from core.models.model_file import ModelCard, class_cards
 from core.scenes.scene import SceneRequest, build_scene
 from tests.core.finetuning.scenes import LEFT, TOP, write_raster
@@ -25,7 +26,7 @@ def scheme(*names: str) -> ClassScheme:
     return ClassScheme("test", tuple(LandCoverClass(i + 1, name, "#000000", name) for i, name in enumerate(names)))
 
 
-def base(architecture: str) -> tuple[torch.nn.Module, ModelCard]:
+def base(architecture: ArchitectureName) -> tuple[torch.nn.Module, ModelCard]:
     wanted = specification(architecture, "usual", n_classes=3)
     model = start_model(wanted, 1, None, scheme(*NAMES))
     model.train()
@@ -47,13 +48,13 @@ def base(architecture: str) -> tuple[torch.nn.Module, ModelCard]:
     [(NAMES, True), (("trees", "water", "built"), False), (("water", "trees"), False), ((*NAMES, "bare"), False)],
 )
 def test_weights_are_kept_and_the_head_only_for_the_same_classes(
-    architecture: str, names: tuple[str, ...], is_kept: bool
+    architecture: ArchitectureName, names: tuple[str, ...], is_kept: bool
 ) -> None:
     model, card = base(architecture)
     wanted = card.specification.model_copy(update={"n_classes": len(names)})
     started, fresh = start_model(wanted, 1, (model, card), scheme(*names)), start_model(wanted, 1, None, scheme(*names))
     before, after, new = model.state_dict(), started.state_dict(), fresh.state_dict()
-    heads = [name for name in after if name.startswith("decoder.head.")]
+    heads = [name for name in after if name.startswith("head.classifier.")]
     assert [len(after[name]) for name in heads] == [len(names)] * 2
     for name, value in after.items():
         assert torch.equal(value, before[name] if is_kept or name not in heads else new[name])
@@ -110,3 +111,36 @@ def test_a_band_without_a_plausible_value_is_named(tmp_path: Path) -> None:
     scene = build_scene(SceneRequest({"other": [path]}, {"other": "generic"}))
     with pytest.raises(RasterError, match=r"half\.tif"):
         specify_model(scene, "unet_early", 2)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_architecture_names_its_parts(simulated: Prepared, name: ArchitectureName) -> None:
+    found, entry = specify_model(simulated.data.scene, name, 4), ARCHITECTURES[name]
+    assert (found.architecture, found.stem, found.encoder, found.size, found.fusion) == (
+        name,
+        entry.stem,
+        entry.encoder,
+        entry.size,
+        entry.fusion,
+    )
+    assert found.resolution_m == pytest.approx(10, rel=1e-3)
+    assert found.head == "dense"
+
+
+def test_parts_that_are_chosen_take_the_place_of_the_architectures_own(simulated: Prepared) -> None:
+    scene = simulated.data.scene
+    found = specify_model(scene, "unet_early", 4, encoder="vit", fusion="late")
+    # Neighbourhood statistics are for the encoder that keeps every pixel apart.
+    assert (found.encoder, found.fusion, found.size, found.stem) == ("vit", "late", "small", "per_sensor")
+    kept = specify_model(scene, "unet_any_sensor", 4, encoder="resnet", size="tiny")
+    assert (kept.encoder, kept.size, kept.stem) == ("resnet", "tiny", "generated")
+    assert specify_model(scene, "vit_joint_tokens", 4, encoder="resunet").size == "small"
+    with pytest.raises(UsageError, match="'vit' does not come in the size 'large'") as caught:
+        specify_model(scene, "vit_joint_tokens", 4, size="large")
+    assert "tiny, small, base" in caught.value.hint
+
+
+def test_only_radar_keeps_its_polarisation_and_optical_bands_their_wavelength(simulated: Prepared) -> None:
+    optical, sar = specify_model(simulated.data.scene, "unet_any_sensor", 4).modalities
+    assert all(band.center_nm and band.polarization is None for band in optical.bands)
+    assert {band.polarization for band in sar.bands} == {"VV", "VH"}

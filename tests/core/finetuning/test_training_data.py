@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from core.errors import LabelError, OutputError
 from core.finetuning import training_data
-from core.finetuning.sampling import WindowSampler, class_weights
+from core.finetuning.sampling import WindowSampler, class_weights, proper_subsets
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.training_data import BLOCK, TrainingData
 from core.labels.rasterizing import rasterize
@@ -228,7 +228,7 @@ def test_values_and_labels_of_a_batch_are_turned_alike(mixed: Scene, mixed_data:
     cut = mixed_data.window
 
     class Telling:
-        scene, pixels = mixed_data.scene, mixed_data.pixels
+        scene, pixels, allows_missing = mixed_data.scene, mixed_data.pixels, False
 
         def window(self, window: Window) -> object:
             drawn = cut(window)
@@ -262,3 +262,70 @@ def test_class_weights_let_classes_count_alike(mixed_data: TrainingData, held_ou
     np.testing.assert_allclose((weights * counts)[:3], counts.sum() / 3, rtol=1e-6)
     assert weights[3] == 0
     np.testing.assert_allclose(weights[of_training[:, 2]].mean(), 1, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def lenient(mixed: Scene) -> TrainingData:
+    return TrainingData(mixed, labels_at(mixed.grid, BOXES, CLASSES), reach=20, allows_missing=True)
+
+
+def test_labels_count_where_one_raster_that_shows_the_ground_has_data(
+    mixed: Scene, mixed_data: TrainingData, lenient: TrainingData
+) -> None:
+    window = aligned(mixed.grid, mixed.grid.window, mixed.step)
+    burnt = rasterize(labels_at(mixed.grid, BOXES, CLASSES), mixed.grid, window).classes
+    with SceneReader(mixed) as reader:
+        values = reader.read(window)
+    optical, coarse, _ = (valid_pixels(values[entry.name], entry) for entry in mixed.acquisitions)
+    rows, columns = np.nonzero((burnt >= 0) & (optical | coarse))
+    found = {tuple(pixel) for pixel in lenient.pixels[:, :2].tolist()}
+    assert found == {(int(c) + window.column, int(r) + window.row) for r, c in zip(rows, columns, strict=True)}
+    strict = {tuple(pixel) for pixel in mixed_data.pixels[:, :2].tolist()}
+    assert strict < found
+
+
+def test_the_sets_that_a_map_can_rest_on(mixed: Scene) -> None:
+    sets = proper_subsets(specification_for(mixed, 3))
+    spot, generic, dsm = "spot6_7", "generic", "dsm"
+    assert sets == [{spot}, {generic}, {spot, generic}, {spot, dsm}, {generic, dsm}]
+    heights = specification_for(mixed, 3)
+    only = heights.model_copy(update={"modalities": heights.modalities[2:]})
+    assert proper_subsets(only) == []
+
+
+def test_inputs_are_withheld_a_batch_at_a_time(lenient: TrainingData) -> None:
+    everything = frozenset(entry.name for entry in lenient.scene.acquisitions)
+    batches = draws(lenient, np.ones(len(BOXES), bool), 3, 300, modality_dropout=0.5)
+    seen = Counter(frozenset(batch.values) for batch in batches)  # type: ignore[attr-defined]
+    assert set(seen) == {everything, *proper_subsets(specification_for(lenient.scene, 3))}
+    assert abs(seen[everything] / 300 - 0.5) < 0.1
+    assert min(seen.values()) > 10
+    for batch in batches:
+        assert (batch.classes >= 0).any()  # type: ignore[attr-defined]
+    assert all(
+        set(batch.values) == everything for batch in draws(lenient, np.ones(len(BOXES), bool), 3, 20, modality_dropout=0.0)
+    )  # type: ignore[attr-defined]
+
+
+def test_nothing_is_withheld_where_nothing_may_be_missing(mixed_data: TrainingData) -> None:
+    everything = {entry.name for entry in mixed_data.scene.acquisitions}
+    for batch in draws(mixed_data, np.ones(len(BOXES), bool), 3, 30, modality_dropout=1.0):
+        assert set(batch.values) == everything  # type: ignore[attr-defined]
+
+
+def test_labels_that_the_inputs_left_do_not_cover_are_not_shown(tmp_path: Path) -> None:
+    scene = mixed_scene(tmp_path, 60, 60)
+    data = TrainingData(scene, labels_at(scene.grid, [(3, 3, 40, 40), (42, 3, 57, 57)], [0, 1]), reach=20, allows_missing=True)
+    lost = 0
+    for batch in draws(data, np.ones(2, bool), 1, 40, modality_dropout=1.0):
+        if "spot6_7" in batch.values and "generic" not in batch.values:  # type: ignore[attr-defined]
+            missing = ~np.isfinite(batch.values["spot6_7"].numpy()).all(axis=1)  # type: ignore[attr-defined]
+            assert (batch.classes.numpy()[missing] == -1).all()  # type: ignore[attr-defined]
+            lost += int(missing.sum())
+    assert lost > 50
+
+
+def test_a_model_with_a_global_view_is_shown_windows_of_its_own_size(mixed_data: TrainingData) -> None:
+    wanted = specification_for(mixed_data.scene, 3, "unet_asymmetric_attention", window=32)
+    batch = WindowSampler(mixed_data, np.ones(len(BOXES), bool), wanted, SETTINGS).batch(np.random.default_rng(0))
+    assert batch.classes.shape == (8, 36, 36)

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.mapping import engine as engine_module
-from core.mapping.blending import Tiling, choose_tiling
+from core.mapping.blending import Tiling, choose_tiling, fixed_tiling
 from core.mapping.engine import MappingEngine
+from core.models.architectures import ArchitectureName
+from core.models.encoders.vit import VITS
 from core.models.model_file import ModelCard, class_cards, save_model
 from core.models.registry import model_step, receptive_radius
 from core.models.specification import ModelSpecification
@@ -35,7 +37,7 @@ CPU = torch.device("cpu")
 CLASSES = 3
 
 
-def card_of(specification: ModelSpecification, temperature: float = 1.0) -> ModelCard:
+def card_of(specification: ModelSpecification, temperature: float = 1.0, **options: Any) -> ModelCard:
     classes = tuple(LandCoverClass(i + 1, f"class {i}", "#000000", str(i)) for i in range(specification.n_classes))
     return ModelCard(
         software_version="0",
@@ -44,6 +46,7 @@ def card_of(specification: ModelSpecification, temperature: float = 1.0) -> Mode
         class_scheme="test",
         classes=class_cards(ClassScheme("test", classes)),
         temperature=temperature,
+        **options,
     )
 
 
@@ -161,7 +164,9 @@ def one_piece(scene: Scene, model: nn.Module, card: ModelCard) -> np.ndarray:
     ("architecture", "depth", "spare", "stride"),
     [("unet_early", 1, 0, 24), ("unet_intermediate", 1, 24, 36), ("unet_early", 2, 0, 96)],
 )
-def test_a_blended_map_is_the_map_in_one_piece(mixed: Scene, architecture: str, depth: int, spare: int, stride: int) -> None:
+def test_a_blended_map_is_the_map_in_one_piece(
+    mixed: Scene, architecture: ArchitectureName, depth: int, spare: int, stride: int
+) -> None:
     specification = specification_for(mixed, CLASSES, architecture).model_copy(update={"depth": depth})
     model, card = random_model(specification), card_of(specification, 0.5)
     # Twice the radius and more is shared, sometimes by more than two tiles.
@@ -390,3 +395,154 @@ def test_a_scene_without_any_valid_pixel_is_mapped_as_nothing(mixed: Scene) -> N
     assert not is_mapped.any()
     assert not probabilities.any()
     assert model.calls == 0
+
+
+class SumModel(nn.Module):
+    """Scores of a pixel from whichever inputs are there: the main input's bands, and a constant for each of the others."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__()
+        self.entries = {entry.name: entry for entry in scene.acquisitions}
+
+    def forward(self, values: dict[str, Tensor]) -> Tensor:
+        total = torch.zeros(1)
+        for number, (name, shown) in enumerate(values.items()):
+            entry = self.entries[name]
+            known = torch.isfinite(shown).all(dim=1, keepdim=True)[..., :: entry.scale.finer, :: entry.scale.finer]
+            known = known.repeat_interleave(entry.scale.coarser, 2).repeat_interleave(entry.scale.coarser, 3)
+            total = total + known * torch.tensor([1.0, -2.0, 0.5]).roll(number)[:, None, None]
+        return total
+
+
+def with_gaps(folder: Path) -> Scene:
+    """Spot and heights of which a part each is missing: both, either and none of them there."""
+    values = np.random.default_rng(4).uniform(0.05, 0.6, (4, 47, 61))
+    values[:, :, 30:] = np.nan
+    heights = np.random.default_rng(5).uniform(0, 40, (1, 47, 61))
+    heights[:, 20:] = np.nan
+    radar = np.random.default_rng(6).uniform(-20, -5, (2, 47, 61))
+    radar[:, 10:35, 20:50] = np.nan
+    paths = {
+        "optical": [write_raster(folder / "optical.tif", values, 10, -330, -70)],
+        "other": [write_raster(folder / "other.tif", radar, 10, -330, -70)],
+        "elevation": [write_raster(folder / "heights.tif", heights, 10, -330, -70)],
+    }
+    return build_scene(SceneRequest(paths, {"optical": "spot6_7", "other": "generic", "elevation": "dsm"}))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def gapped(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return with_gaps(tmp_path_factory.mktemp("gapped"))
+
+
+def subsets_of(scene: Scene) -> np.ndarray:
+    """(rows, columns) number of the set of inputs at each pixel: bit i stands for the i-th."""
+    with SceneReader(scene) as reader:
+        values = reader.read(scene.grid.window)
+    return sum(np.isfinite(values[a.name]).all(axis=0) * (1 << i) for i, a in enumerate(scene.acquisitions))  # type: ignore[return-value]
+
+
+def test_a_pixel_is_mapped_with_what_is_there_and_never_from_heights_alone(gapped: Scene) -> None:
+    specification = specification_for(gapped, CLASSES)
+    card = card_of(specification, allows_missing=True)
+    subset = subsets_of(gapped)
+    assert set(np.unique(subset)) == {0, 1, 2, 3, 4, 5, 6, 7}
+    for tiling in ((16, 16), (24, 8), None):
+        engine = engine_of(gapped, random_model(specification), card, tiling)
+        strips = list(engine.strips(gapped.grid.window))
+        is_mapped = np.concatenate([strip.mapped for strip in strips])
+        np.testing.assert_array_equal(np.concatenate([strip.subset for strip in strips]), subset)
+        np.testing.assert_array_equal(is_mapped, (subset & 3) > 0)
+        probabilities = np.concatenate([strip.probabilities for strip in strips], axis=1)
+        np.testing.assert_allclose(probabilities.sum(axis=0), is_mapped, atol=1e-5)
+    assert engine.inputs.names(5) == ["spot6_7", "dsm"]
+
+
+def test_gaps_stay_empty_where_nothing_may_be_missing(gapped: Scene) -> None:
+    specification = specification_for(gapped, CLASSES)
+    model, complete = random_model(specification), subsets_of(gapped) == 7
+    lenient, strict = card_of(specification, allows_missing=True), card_of(specification)
+    found, is_mapped = mapped(MappingEngine(model, lenient, gapped, CPU, allows_missing=False), gapped.grid.window)
+    np.testing.assert_array_equal(is_mapped, complete)
+    # A model that has not learned it cannot be asked to.
+    again, is_again = mapped(MappingEngine(model, strict, gapped, CPU, allows_missing=True), gapped.grid.window)
+    np.testing.assert_array_equal(is_again, complete)
+    np.testing.assert_array_equal(again, found)
+    everywhere, _ = mapped(MappingEngine(model, lenient, gapped, CPU), gapped.grid.window)
+    np.testing.assert_array_equal(everywhere[:, complete], found[:, complete])
+
+
+def test_each_set_of_inputs_has_its_own_temperature(gapped: Scene) -> None:
+    specification = specification_for(gapped, CLASSES)
+    temperatures = {"spot6_7": 2.0, "dsm+spot6_7": 3.0, "generic+spot6_7": 0.5, "generic": 4.0}
+    card = card_of(specification, 1.5, allows_missing=True, temperatures=temperatures)
+    # A set that was not measured is no surer than the least sure that was.
+    expected = {7: 1.5, 1: 2.0, 5: 3.0, 3: 0.5, 2: 4.0, 6: 4.0}
+    probabilities, is_mapped = mapped(engine_of(gapped, SumModel(gapped), card, (16, 16)), gapped.grid.window)
+    subset = subsets_of(gapped)
+    for number, temperature in expected.items():
+        here = (subset == number) & is_mapped
+        assert here.any()
+        scores = sum(np.roll([1.0, -2.0, 0.5], bit) for bit in range(3) if number >> bit & 1) / temperature
+        found = np.exp(scores) / np.exp(scores).sum()
+        np.testing.assert_allclose(probabilities[:, here], np.broadcast_to(found[:, None], (3, here.sum())), atol=1e-5)
+
+
+@pytest.mark.parametrize("names", [("spot6_7",), ("generic",), ("spot6_7", "dsm"), ("spot6_7", "generic")])
+def test_inputs_that_are_not_given_count_as_missing_everywhere(gapped: Scene, names: tuple[str, ...]) -> None:
+    specification = specification_for(gapped, CLASSES)
+    model, card = random_model(specification), card_of(specification, allows_missing=True)
+    part = replace(gapped, acquisitions=tuple(entry for entry in gapped.acquisitions if entry.name in names))
+    probabilities, is_mapped = mapped(engine_of(part, model, card), gapped.grid.window)
+    bits = [1 << i for i, entry in enumerate(gapped.acquisitions) if entry.name in names]
+    telling = [bit for bit in bits if bit != 4]
+    np.testing.assert_array_equal(is_mapped, (subsets_of(gapped) & sum(telling)) > 0)
+    whole = aligned(gapped.grid, gapped.grid.window.padded(receptive_radius(specification) or 0), model_step(specification))
+    with SceneReader(gapped) as reader:
+        values = {name: torch.from_numpy(each)[None] for name, each in reader.read(whole).items() if name in names}
+    with torch.inference_mode():
+        expected = torch.softmax(model(values)[0], dim=0).numpy()
+    rows, columns = gapped.grid.window.slices_within(whole)
+    np.testing.assert_allclose(probabilities[:, is_mapped], expected[:, rows, columns][:, is_mapped], atol=1e-3)
+
+
+def test_the_map_of_an_extent_with_gaps_is_the_extent_of_the_map(gapped: Scene) -> None:
+    specification = specification_for(gapped, CLASSES, "unet_late")
+    temperatures = {"spot6_7": 2.0, "generic": 0.7}
+    card = card_of(specification, allows_missing=True, temperatures=temperatures)
+    engine = engine_of(gapped, random_model(specification), card, (24, 12))
+    probabilities, is_mapped = mapped(engine, gapped.grid.window)
+    for extent in (Window(25, 5, 20, 20), Window(60, 46, 1, 1), Window(0, 15, 61, 10)):
+        rows, columns = extent.slices_within(gapped.grid.window)
+        cut, is_cut = mapped(engine, extent)
+        np.testing.assert_array_equal(cut, probabilities[:, rows, columns])
+        np.testing.assert_array_equal(is_cut, is_mapped[rows, columns])
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
+def test_a_model_with_a_global_view_maps_with_the_windows_it_was_trained_on(mixed: Scene, overlap: float) -> None:
+    specification = specification_for(mixed, CLASSES, "unet_asymmetric_attention", window=24, depth=1)
+    assert receptive_radius(specification) is None
+    model, card = random_model(specification), card_of(specification)
+    engine = MappingEngine(model, card, mixed, CPU, overlap)
+    assert engine.tiling == fixed_tiling(model_step(specification), 24, overlap)
+    assert engine.tiling.tile == 24
+    probabilities, is_mapped = mapped(engine, mixed.grid.window)
+    np.testing.assert_array_equal(is_mapped, direct(mixed, mixed.grid.window)[1])
+    np.testing.assert_allclose(probabilities.sum(axis=0), is_mapped, atol=1e-5)
+    for extent in EXTENTS:
+        rows, columns = extent.slices_within(mixed.grid.window)
+        cut, is_cut = mapped(engine, extent)
+        np.testing.assert_array_equal(cut, probabilities[:, rows, columns])
+        np.testing.assert_array_equal(is_cut, is_mapped[rows, columns])
+
+
+def test_a_transformer_maps(plain: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VITS, "tiny", (16, 4, 2))
+    specification = specification_for(plain, CLASSES, "vit_joint_tokens", window=32, finest=4, resolution_m=10.25)
+    engine = MappingEngine(random_model(specification), card_of(specification), plain, CPU, 0.5)
+    assert engine.tiling == Tiling(32, 16)
+    probabilities, is_mapped = mapped(engine, plain.grid.window)
+    assert is_mapped.all()
+    np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
+    assert np.ptp(probabilities, axis=(1, 2)).min() > 0.01

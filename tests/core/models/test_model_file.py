@@ -27,6 +27,7 @@ from core.models.model_file import (
     load_model,
     read_tensors,
     save_model,
+    subset_key,
     write_tensors,
 )
 from core.models.registry import build_model
@@ -180,6 +181,23 @@ def test_another_format_version_is_named(written: Path, version: Any) -> None:
     assert "version" in caught.value.hint
 
 
+def test_models_from_before_there_were_parts_are_refused_by_name(written: Path) -> None:
+    rewrite(written, lambda _, content: content.update(format_version=1))
+    with pytest.raises(ModelFileError, match="format version 1; this software reads version 2") as caught:
+        load_model(written)
+    assert "before models had parts" in caught.value.hint
+
+
+def test_temperatures_of_subsets_come_back(tmp_path: Path, model: nn.Module) -> None:
+    path = tmp_path / "model.safetensors"
+    key = subset_key(["sentinel2_l2a", "dsm"])
+    assert key == subset_key(["dsm", "sentinel2_l2a"]) == "dsm+sentinel2_l2a"
+    save_model(path, model, card(allows_missing=True, temperatures={key: 1.25}))
+    found = load_model(path)[1]
+    assert found.allows_missing
+    assert found.temperatures == {key: 1.25}
+
+
 def test_a_card_that_is_no_card_is_refused(written: Path) -> None:
     tensors, _ = read_tensors(written)
     for header in ("", "{", "[1]", "7", '"format_version"'):
@@ -195,8 +213,11 @@ def specification_of(content: dict[str, Any]) -> dict[str, Any]:
 
 DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "resolution_m": lambda content: content.update(resolution_m=-1),
-    "specification.architecture": lambda content: specification_of(content).update(architecture="transformer"),
-    "specification.n_classes": lambda content: specification_of(content).update(n_classes=1),
+    "specification.architecture": lambda content: specification_of(content).update(architecture="U-Net"),
+    "specification.n_classes": lambda content: specification_of(content).update(n_classes=0),
+    "specification.encoder": lambda content: specification_of(content).update(encoder="mlp"),
+    "specification: .*comes in the sizes": lambda content: specification_of(content).update(encoder="vit", size="large"),
+    "specification: .*2 to 255 classes": lambda content: specification_of(content).update(n_classes=1),
     "specification.width": lambda content: specification_of(content).update(width=10**9),
     "specification.modalities.0.bands.1.mean": lambda content: specification_of(content)["modalities"][0]["bands"][1].update(
         mean=None
@@ -219,7 +240,7 @@ def test_a_damaged_card_names_what_is_wrong(written: Path, where: str) -> None:
 
 def test_weights_that_do_not_fit_are_named(written: Path) -> None:
     original = written.read_bytes()
-    name = "decoder.head.weight"
+    name = "head.classifier.weight"
 
     def reshaped(tensors: dict[str, torch.Tensor], _: dict[str, Any]) -> None:
         tensors[name] = torch.zeros(2, 7, 1, 1)
