@@ -95,7 +95,7 @@ def finetune(
     fusion: Annotated[str | None, typer.Option(help=_help(FinetuneJob, "fusion"))] = None,
     size: Annotated[str | None, typer.Option(help=_help(FinetuneJob, "size"))] = None,
     missing_inputs: Annotated[str, typer.Option(help=_help(FinetuneJob, "missing_inputs"))] = "allow",
-    epochs: Annotated[int, typer.Option(help=_help(FinetuneJob, "epochs"))] = 40,
+    epochs: Annotated[int, typer.Option(help=_help(FinetuneJob, "epochs"))] = 20,
     seed: Annotated[int, typer.Option(help=_help(FinetuneJob, "seed"))] = 0,
     device: Annotated[str, typer.Option(help=_help(FinetuneJob, "device"))] = "auto",
     validation_fraction: Annotated[float, typer.Option(help=_help(FinetuneJob, "validation_fraction"))] = 0.3,

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 import core
 from core import cli
 from core.jobs.schemas import AccuracyJob, FinetuneJob, Inputs, Labels, MapJob, SampleSceneJob
+from core.models.architectures import ARCHITECTURES
 from tests.core.jobs.running import EPOCH, ROOT, RSFUSION, run_command, snapshot, strict_json
 
 COMMANDS = typer.main.get_command(cli.app).commands
@@ -69,7 +70,7 @@ def test_options_mirror_the_schema(command, schema, label_options, labels_key):
 
 
 def test_every_command_prints_events_on_wish():
-    assert set(COMMANDS) == {"sample-scene", "finetune", "map", "assess", "run", "version"}
+    assert set(COMMANDS) == {"sample-scene", "finetune", "map", "assess", "models", "run", "version"}
     for name, command in COMMANDS.items():
         assert name == "version" or any("--json" in parameter.opts for parameter in command.params)
 
@@ -101,6 +102,92 @@ def test_extent_as_qgis_writes_it(text, expected):
 def test_extent_that_is_none(text):
     with pytest.raises(typer.BadParameter):
         cli._extent(text)
+
+
+def models(*arguments: str) -> Any:
+    return CliRunner().invoke(typer.main.get_command(cli.app), ["models", *arguments])
+
+
+def test_models_are_listed_with_their_use_and_cost():
+    answer = models()
+    assert answer.exit_code == 0, answer.output
+    lines = answer.stdout.splitlines()
+    for name, entry in ARCHITECTURES.items():
+        assert any(line.split()[:1] == [name] and line.endswith(entry.use) for line in lines), name
+        row = [entry.encoder, entry.size, entry.fusion]
+        assert any(line.split()[:4] == [name, *row] for line in lines), name
+    assert "Sentinel-2 MSI, L2A (12 bands, 10 m); Sentinel-1 C-band SAR (2 bands, 10 m)" in answer.stdout
+    assert "1:24 2:48 4:96" in answer.stdout
+
+
+def test_models_as_json_over_stated_inputs():
+    answer = models("--json", "--modalities", "aerial_rgbnir,dsm@0.5", "--resolution", "0.25")
+    assert answer.exit_code == 0, answer.output
+    data = strict_json(answer.stdout)
+    assert [entry["name"] for entry in data["architectures"]] == list(ARCHITECTURES)
+    assert data["inputs"][1] == {
+        "name": "dsm",
+        "role": "elevation",
+        "sensor": "dsm",
+        "title": "Elevation of the surface",
+        "bands": ["elevation"],
+        "pixel_size_m": 0.5,
+    }
+    first = data["architectures"][0]
+    assert first["levels"] == [{"stride": 1, "channels": 24}, {"stride": 2, "channels": 48}, {"stride": 4, "channels": 96}]
+    assert first["parameters"] > 100_000
+    assert first["gflop_per_megapixel"] > 10
+    assert "combinations" not in data
+
+
+def test_all_combinations_are_listed_on_wish(monkeypatch):
+    from core.models import catalogue
+
+    monkeypatch.setattr(catalogue, "SIZES", {"unet": ("tiny",), "resunet": ("small",)})
+    arguments = ("--all", "--modalities", "sentinel1,dem")
+    data = strict_json(models(*arguments, "--json").stdout)
+    assert len(data["combinations"]) == 2 * 8
+    answer = models(*arguments)
+    assert "Every combination of encoder, size and fusion" in answer.stdout
+    for entry in data["combinations"]:
+        row = [entry["encoder"], entry["size"], entry["fusion"], f"{entry['parameters']:,}"]
+        assert any(line.split()[:4] == row for line in answer.stdout.splitlines()), row
+
+
+def test_a_model_file_is_described(trained):
+    answer = models("--model", str(trained.model))
+    assert answer.exit_code == 0, answer.output
+    for words in (
+        "model.safetensors: U-Net, intermediate fusion",
+        "encoder unet, size small, fusion intermediate",
+        "some may be missing",
+        "sentinel1: Sentinel-1 C-band SAR (sar), 10 m, 2 bands",
+        "Bare ground, Built-up",
+        "Random forest on pixels",
+        "with sentinel1 ",
+    ):
+        assert words in answer.stdout
+    data = strict_json(models("--model", str(trained.model), "--json").stdout)
+    assert data["card"]["allows_missing"] is True
+    assert data["architecture"] == "unet_intermediate"
+    assert [entry["sensor"] for entry in data["inputs"]] == ["sentinel2_l2a", "sentinel1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--modalities", "sentinel9"), 1, "'sentinel9'"),
+        (("--modalities", "generic"), 2, "'generic'"),
+        (("--resolution", "0"), 2, "resolution"),
+        (("--resolution", "inf"), 2, "resolution"),
+        (("--model", "none.safetensors"), 1, "'none.safetensors' does not exist"),
+    ],
+)
+def test_what_models_cannot_list_is_said(arguments, code, words):
+    answer = models(*arguments)
+    assert answer.exit_code == code, answer.output
+    assert words in answer.stderr
+    assert answer.stdout == ""
 
 
 def test_events_of_a_training(trained):

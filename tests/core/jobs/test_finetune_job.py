@@ -35,6 +35,74 @@ def test_the_card_says_what_the_model_is(trained):
     assert str(trained.model.parent) not in card.model_dump_json()
 
 
+def test_the_card_the_report_and_the_log_say_what_is_left_where_inputs_are_missing(trained):
+    card = card_of(trained.model)
+    assert card.allows_missing
+    whole, *parts = card.scores["missing_inputs"]
+    assert whole["inputs"] == ["sentinel2_l2a", "sentinel1"]
+    assert whole["overall_accuracy"] == card.scores["models"][0]["overall_accuracy"]
+    assert whole["temperature"] == round(card.temperature, 4)
+    assert [row["inputs"] for row in parts] == [["sentinel2_l2a"], ["sentinel1"]]
+    page = trained.report.read_text(encoding="utf-8")
+    data = json.loads(page.split('id="rsfusion-data">')[1].split("</script>")[0])
+    assert [row["is_complete"] for row in data["missing_inputs"]] == [True, False, False]
+    assert "Where inputs are missing" in page
+    assert "Sentinel-1 C-band SAR" in page.split("Where inputs are missing")[1]
+    for row, shown in zip([whole, *parts], data["missing_inputs"], strict=True):
+        assert 0 < row["pixels"] == shown["pixels"] <= whole["pixels"]
+        for key in ("overall_accuracy", "macro_f1", "mean_iou", "temperature"):
+            assert row[key] == round(shown[key], 4)
+    for row, shown in zip(parts, data["missing_inputs"][1:], strict=True):
+        assert round(card.temperatures["+".join(row["inputs"])], 4) == row["temperature"]
+        accuracy = f"overall accuracy {shown['overall_accuracy']:.3f}"
+        assert f"With {row['inputs'][0]} alone: {accuracy}" in trained.told.texts("info")
+
+
+def test_a_model_that_needs_all_inputs(finetune_job, trained, few_labels):
+    told = run_here({**finetune_job, "inputs": trained.job["inputs"], "missing_inputs": "require"})
+    assert told.code == 0, told.last
+    card = card_of(finetune_job["output_model"])
+    assert (card.allows_missing, card.temperatures, card.scores["missing_inputs"]) == (False, {}, [])
+    page = Path(finetune_job["report"]).read_text(encoding="utf-8")
+    assert "Where inputs are missing" not in page
+    assert "The model needs all of its inputs" in page
+    assert "alone:" not in told.texts("info")
+
+
+def test_parts_in_place_of_the_architectures_own(finetune_job):
+    """Over a single raster, where there is nothing to fuse: the model is its encoder."""
+    job = {**finetune_job, "architecture": "unet_late", "encoder": "resunet", "fusion": "cross_modality", "size": "small"}
+    told = run_here(job)
+    assert told.code == 0, told.last
+    title = "U-Net, late fusion (encoder resunet, fusion cross_modality)"
+    assert f"Model: {title}, " in told.texts("info")
+    card = card_of(job["output_model"])
+    specification = card.specification
+    assert (specification.encoder, specification.fusion, specification.size) == ("resunet", "cross_modality", "small")
+    assert card.scores["models"][0]["name"] == title
+    assert not card.allows_missing, "there is nothing that could be missing"
+    page = Path(job["report"]).read_text(encoding="utf-8")
+    assert "Where inputs are missing" not in page
+    assert "needs all of its inputs" not in page
+
+
+@pytest.mark.parametrize(
+    ("architecture", "level"), [("unet_intermediate", None), ("unet_early", "warning"), ("vit_joint_tokens", "warning")]
+)
+def test_a_base_model_keeps_its_architecture_and_that_is_said(finetune_job, trained, architecture, level):
+    job = {**finetune_job, "inputs": trained.job["inputs"], "base_model": str(trained.model), "architecture": architecture}
+
+    def stop(context, event) -> None:
+        if event.get("phase", "").startswith("Baseline"):
+            context.cancel()
+
+    told = run_here({**job, "encoder": "unet", "size": "small"}, stop)
+    assert told.code == 130, told.last
+    line = f"The architecture is that of the base model, U-Net, intermediate fusion; '{architecture}' is not used."
+    for other in ("info", "warning"):
+        assert (line in told.texts(other)) == (other == level)
+
+
 def test_the_report_is_one_file_with_the_same_numbers(trained):
     page = trained.report.read_text(encoding="utf-8")
     data = json.loads(page.split('id="rsfusion-data">')[1].split("</script>")[0])

@@ -37,16 +37,8 @@ def mapped(sample, trained, tmp_path_factory):
 def test_the_rasters_say_the_same(mapped, sample):
     job, told, folder = mapped
     codes, confidence, probabilities = (read(job[key]) for key in ("output", "confidence", "probabilities"))
-    is_mapped = codes[0] > 0
-    assert is_mapped.mean() > 0.9
-    assert (~is_mapped).any(), "the radar's swath ends inside the scene"
-    np.testing.assert_allclose(probabilities.sum(axis=0)[is_mapped], 1, atol=1e-5)
-    assert np.isnan(probabilities[:, ~is_mapped]).all()
-    assert (confidence[0][~is_mapped] == 255).all()
-    assert confidence[0][is_mapped].max() <= 100
-    best = probabilities[:, is_mapped]
-    np.testing.assert_array_equal(codes[0][is_mapped], best.argmax(axis=0) + 1)
-    np.testing.assert_array_equal(confidence[0][is_mapped], np.rint(best.max(axis=0) * 100))
+    check_agreement(codes[0], confidence[0], probabilities)
+    assert (codes[0] > 0).all(), "the radar's swath ends inside the scene, and the optical raster covers it all"
     with rasterio.open(job["output"]) as ours, rasterio.open(sample.optical) as optical:
         assert (ours.crs, ours.transform, ours.shape) == (optical.crs, optical.transform, optical.shape)
         assert (ours.nodata, ours.dtypes) == (0, ("uint8",))
@@ -60,6 +52,53 @@ def test_the_rasters_say_the_same(mapped, sample):
     assert set(snapshot(folder)) == names
 
 
+def check_agreement(codes, confidence, probabilities) -> None:
+    is_mapped = codes > 0
+    assert is_mapped.mean() > 0.9
+    np.testing.assert_allclose(probabilities.sum(axis=0)[is_mapped], 1, atol=1e-5)
+    assert np.isnan(probabilities[:, ~is_mapped]).all()
+    assert (confidence[~is_mapped] == 255).all()
+    assert confidence[is_mapped].max() <= 100
+    best = probabilities[:, is_mapped]
+    np.testing.assert_array_equal(codes[is_mapped], best.argmax(axis=0) + 1)
+    np.testing.assert_array_equal(confidence[is_mapped], np.rint(best.max(axis=0) * 100))
+
+
+def test_a_map_of_places_that_all_inputs_cover(mapped, map_job, sample, tmp_path):
+    """The radar's swath ends inside the scene: beyond it the map is left empty, and elsewhere it is the same."""
+    job = {**map_job, "missing_inputs": "require"}
+    job |= {key: str(tmp_path / f"{key}.tif") for key in ("confidence", "probabilities")}
+    told = run_here(job)
+    assert told.code == 0, told.last
+    codes, confidence, probabilities = (read(job[key]) for key in ("output", "confidence", "probabilities"))
+    check_agreement(codes[0], confidence[0], probabilities)
+    covered = np.isfinite(read(sample.sar)).all(axis=0)
+    assert not covered.all()
+    np.testing.assert_array_equal(codes[0] > 0, covered)
+    np.testing.assert_array_equal(codes[0][covered], read(mapped[0]["output"])[0][covered])
+    assert f"Not mapped: {np.count_nonzero(~covered)} of {128 * 128} pixels" in told.texts("info")
+    assert "of the map rests on" not in told.texts("info")
+
+
+def test_what_a_map_rests_on_is_said(mapped, sample):
+    part = np.isfinite(read(sample.sar)).all(axis=0).mean()
+    assert f"{part:.1%} of the map rests on sentinel2_l2a, sentinel1." in mapped[1].texts("info")
+    assert f"{1 - part:.1%} of the map rests on sentinel2_l2a." in mapped[1].texts("info")
+
+
+@pytest.mark.parametrize(("role", "other"), [("optical", "sentinel1 (sar)"), ("sar", "sentinel2_l2a (optical)")])
+def test_a_map_without_one_of_the_inputs(map_job, sample, role, other):
+    job = {**map_job, "inputs": {role: map_job["inputs"][role]}}
+    told = run_here(job)
+    assert told.code == 0, told.last
+    assert f"Mapped without {other}" in told.texts("warning")
+    covered = np.isfinite(read(sample.sar)).all(axis=0) if role == "sar" else np.ones((128, 128), bool)
+    np.testing.assert_array_equal(read(job["output"])[0] > 0, covered)
+    refused = run_here({**job, "missing_inputs": "require"})
+    assert (refused.code, refused.last["kind"]) == (1, "SensorError")
+    assert other.split()[0] in refused.message
+
+
 def test_the_map_says_where_it_comes_from(mapped, trained):
     from core.models.model_file import file_digest
 
@@ -68,7 +107,13 @@ def test_the_map_says_where_it_comes_from(mapped, trained):
     assert tags["RSFUSION_MODEL_SHA256"] == file_digest(trained.model)
     assert tags["RSFUSION_CREATED"] == "2023-11-14T22:13:20+00:00"
     assert json.loads(tags["RSFUSION_INPUTS"]) == {"sentinel2_l2a": ["sentinel2_l2a.tif"], "sentinel1": ["sentinel1_vv_vh.tif"]}
-    assert json.loads(tags["RSFUSION_SETTINGS"]) == {"overlap": 0.0, "format": "gtiff", "extent": None, "resolution": None}
+    assert json.loads(tags["RSFUSION_SETTINGS"]) == {
+        "overlap": 0.0,
+        "format": "gtiff",
+        "extent": None,
+        "missing_inputs": "allow",
+        "resolution": None,
+    }
     assert [entry["name"] for entry in json.loads(tags["RSFUSION_CLASSES"])][:2] == ["Bare ground", "Built-up"]
     assert str(trained.model.parent) not in json.dumps(tags), "folders say more of the user than of the data"
 
@@ -78,7 +123,7 @@ def test_areas_in_the_log_are_those_of_the_map(mapped):
     codes, counts = np.unique(read(job["output"]), return_counts=True)
     count = dict(zip(codes.tolist(), counts.tolist(), strict=True))
     assert f"Water: {count[6]} pixels, " in told.texts("info")
-    assert f"Not mapped: {count[0]} of {128 * 128} pixels" in told.texts("info")
+    assert "Not mapped" not in told.texts("info")
     # A pixel of 100 square metres on the map is some permille more on the ground.
     hectares = float(told.texts("info").split(f"Water: {count[6]} pixels, ")[1].split(" ha")[0])
     assert hectares == pytest.approx(count[6] / 100, rel=0.005, abs=0.06)
