@@ -3,17 +3,13 @@
 from qgis.core import (
     QgsProcessingException,
     QgsProcessingOutputNumber,
-    QgsProcessingParameterFeatureSource,
-    QgsProcessingParameterField,
-    QgsProcessingParameterFileDestination,
     QgsProcessingParameterRasterLayer,
 )
 
-from ..compat import VECTOR_POINT, VECTOR_POLYGON
 from ..layers.rasters import raster_path
 from ..texts import tr
 from .base import JobRequest, WorkerAlgorithm
-from .inputs import labels_from_parameters, unreadable_raster
+from .inputs import add_labels, add_report, labels_from_parameters, unreadable_raster
 
 
 class Accuracy(WorkerAlgorithm):
@@ -47,18 +43,8 @@ class Accuracy(WorkerAlgorithm):
             QgsProcessingParameterRasterLayer("MAP", tr("Land-cover map")),
             tr("Class raster, as 'Multimodal land-cover map' writes it."),
         )
-        self.add(
-            QgsProcessingParameterFeatureSource("REFERENCE", tr("Reference"), [VECTOR_POLYGON, VECTOR_POINT]),
-            tr("Polygons or points of known classes, in any coordinate reference system."),
-        )
-        self.add(
-            QgsProcessingParameterField("CLASS_FIELD", tr("Class field"), parentLayerParameterName="REFERENCE"),
-            tr("The field that holds the class, named or numbered as in the map."),
-        )
-        self.add(
-            QgsProcessingParameterFileDestination("REPORT", tr("Report"), tr("HTML files (*.html)"), None, True, True),
-            tr("HTML report to write, one file with the pictures in it."),
-        )
+        add_labels(self, "REFERENCE", tr("Reference"), tr("The field that holds the class, named or numbered as in the map."))
+        add_report(self, tr("HTML report to write, one file with the pictures in it."))
         self.addOutput(QgsProcessingOutputNumber("OVERALL_ACCURACY", tr("Overall accuracy")))
         self.addOutput(QgsProcessingOutputNumber("MACRO_F1", tr("Macro F1")))
 
@@ -73,4 +59,4 @@ class Accuracy(WorkerAlgorithm):
             "reference": reference,
             "report": self.destination(parameters, "REPORT", context),
         }
-        return JobRequest({key: value for key, value in job.items() if value is not None}, exports)
+        return JobRequest(job, exports)

@@ -132,13 +132,13 @@ class FeedbackListener(Listener):
 class JobRequest:
     """A job and what has to be written for it before the worker starts.
 
-    Attributes:
-        job: plain data, as ``core/jobs/schemas.py`` has it.
+    Args:
+        job: plain data, as ``core/jobs/schemas.py`` has it; what is None is left to the schema.
         exports: the ``VectorExport`` s whose files the job names.
     """
 
     def __init__(self, job, exports=()):
-        self.job = job
+        self.job = {key: value for key, value in job.items() if value is not None}
         self.exports = list(exports)
 
 

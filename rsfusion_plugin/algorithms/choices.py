@@ -26,7 +26,39 @@ SENSORS = {
 }
 """For each role the sensors of core's registry that its rasters may come from."""
 
-ARCHITECTURES = ("unet_intermediate", "unet_early")
+ARCHITECTURES = {
+    "unet_intermediate": "The default: a dozen polygons a class, any sensors, no model to start from.",
+    "unet_early": "The cheapest U-Net: one sensor, or several that see alike.",
+    "unet_late": "Sensors that are often missing, and that each can tell the classes alone.",
+    "unet_asymmetric_attention": "A good main sensor beside noisy ones that should not drown it.",
+    "unet_cross_attention": "Many sensors and few weights: one encoder for all of them.",
+    "unet_cross_modality": "Sensors that agree on shapes rather than on single pixels.",
+    "unet_joint_tokens": "Sensors that matter alike and should meet at every level; takes the most memory of the U-Nets.",
+    "unet_any_sensor": "A model that will see other optical sensors than those it was trained on.",
+    "resnet_asymmetric_attention": "With pre-training: an optical image that leads, beside heights or radar.",
+    "resnet_intermediate": "With pre-training, or the weights of a public ResNet.",
+    "resunet_early": "With pre-training: a residual U-Net for one sensor, or several that see alike.",
+    "resunet_intermediate": "With pre-training: radar beside optical images, at a low cost for a large map.",
+    "resunet_late": "With pre-training: radar alone where there is cloud, at a low cost for a large map.",
+    "vit_cross_scale": "With pre-training on many scenes: a transformer in which sensors read each other.",
+    "vit_joint_tokens": "With pre-training on many scenes, or the weights of a public vision transformer.",
+}
+"""Names with when to use which; the first is the default."""
+
+ENCODERS = (AUTO, "unet", "resnet", "resunet", "vit")
+FUSIONS = (
+    AUTO,
+    "early",
+    "intermediate",
+    "late",
+    "asymmetric_attention",
+    "cross_attention",
+    "cross_modality",
+    "cross_attention_and_modality",
+    "joint_tokens",
+)
+SIZES = (AUTO, "tiny", "small", "base", "large")
+MISSING_INPUTS = ("allow", "require")
 DEVICES = (AUTO, "cpu", "cuda", "mps")
 SENTINEL2_OFFSETS = (AUTO, "yes", "no")
 FORMATS = ("gtiff", "cog")

@@ -3,20 +3,26 @@
 from qgis.core import (
     QgsProcessingOutputNumber,
     QgsProcessingOutputString,
-    QgsProcessingParameterEnum,
-    QgsProcessingParameterFeatureSource,
-    QgsProcessingParameterField,
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
     QgsProcessingParameterString,
 )
 
-from ..compat import VECTOR_POINT, VECTOR_POLYGON
 from ..texts import tr
 from .base import JobRequest, WorkerAlgorithm
-from .choices import ARCHITECTURES, AUTO
-from .inputs import add_device, add_inputs, inputs_from_parameters, inputs_given, labels_from_parameters
+from .choices import ARCHITECTURES, AUTO, ENCODERS, FUSIONS, SIZES
+from .inputs import (
+    add_choice,
+    add_device,
+    add_inputs,
+    add_labels,
+    add_missing_inputs,
+    add_report,
+    inputs_from_parameters,
+    labels_from_parameters,
+    problem_with_inputs,
+)
 
 
 class Finetune(WorkerAlgorithm):
@@ -44,6 +50,8 @@ class Finetune(WorkerAlgorithm):
             " ignored.</p>"
             "<p>Part of the labels is held out in spatial blocks and measures the accuracy. The report shows it beside"
             " that of simpler methods trained on the same labels.</p>"
+            "<p>Where some of the rasters have no data, clouds for instance, the model learns to do with the others. The"
+            " report says how good it is with which of them.</p>"
             "<p>If the label layer has a categorised style on the class field, its names and colours are those of the"
             " map. Only the selected features are used if you ask for it.</p>"
         )
@@ -56,23 +64,13 @@ class Finetune(WorkerAlgorithm):
             QgsProcessingParameterFileDestination("OUTPUT_MODEL", tr("Model"), tr("Model files (*.safetensors)")),
             tr("Model file to write. Use it in 'Multimodal land-cover map'."),
         )
-        self.add(
-            QgsProcessingParameterFileDestination("REPORT", tr("Report"), tr("HTML files (*.html)"), None, True, True),
-            tr("HTML report to write: accuracy, curves, pictures, and how simpler methods do on the same labels."),
-        )
+        add_report(self, tr("HTML report to write: accuracy, curves, pictures, and how simpler methods do on the same labels."))
         self.addOutput(QgsProcessingOutputNumber("OVERALL_ACCURACY", tr("Overall accuracy")))
         self.addOutput(QgsProcessingOutputNumber("MACRO_F1", tr("Macro F1")))
         self.addOutput(QgsProcessingOutputString("DEVICE_USED", tr("Device used")))
 
     def _add_labels(self):
-        self.add(
-            QgsProcessingParameterFeatureSource("LABELS", tr("Labels"), [VECTOR_POLYGON, VECTOR_POINT]),
-            tr("Polygons or points of known classes, in any coordinate reference system."),
-        )
-        self.add(
-            QgsProcessingParameterField("CLASS_FIELD", tr("Class field"), parentLayerParameterName="LABELS"),
-            tr("The field that holds the class: text or whole numbers."),
-        )
+        add_labels(self, "LABELS", tr("Labels"), tr("The field that holds the class: text or whole numbers."))
         self.add(
             QgsProcessingParameterString("CLASS_SCHEME", tr("Class scheme"), AUTO),
             tr(
@@ -87,19 +85,16 @@ class Finetune(WorkerAlgorithm):
         base_model = QgsProcessingParameterFile(
             "BASE_MODEL", tr("Model to start from"), optional=True, fileFilter=tr("Model files (*.safetensors)")
         )
-        self.add(base_model, tr("A model file (.safetensors) to train further. Without one, training starts afresh."))
-        architecture = QgsProcessingParameterEnum(
-            "ARCHITECTURE", tr("Architecture"), list(ARCHITECTURES), False, ARCHITECTURES[0], False, True
-        )
         self.add(
-            architecture,
+            base_model,
             tr(
-                "How the rasters are joined in a new model. 'unet_intermediate': each kind of raster has its own branch"
-                " at its own resolution, and they meet at every level. 'unet_early': all bands are stacked first."
+                "A model file (.safetensors) to train further; it keeps its own architecture. Without one, training starts"
+                " afresh."
             ),
         )
+        self._add_architecture()
         self.add(
-            QgsProcessingParameterNumber("EPOCHS", tr("Epochs"), integer, 40, False, 1, 10000),
+            QgsProcessingParameterNumber("EPOCHS", tr("Epochs"), integer, 20, False, 1, 10000),
             tr("The most rounds to train; training stops early when the held-out labels show no further gain."),
         )
         self.add(
@@ -108,6 +103,13 @@ class Finetune(WorkerAlgorithm):
             True,
         )
         add_device(self)
+        add_missing_inputs(
+            self,
+            tr(
+                "'allow': learn to map where only some of the rasters have data, too, because of clouds or a swath that"
+                " ends. 'require': learn only from places that all rasters cover, and map only these."
+            ),
+        )
         self.add(
             QgsProcessingParameterNumber(
                 "VALIDATION_FRACTION", tr("Held-out part of the labels"), real, 0.3, False, 0.01, 0.89
@@ -121,10 +123,58 @@ class Finetune(WorkerAlgorithm):
             True,
         )
 
+    def _add_architecture(self):
+        hints = " ".join("{}: {}".format(name, tr(use)) for name, use in ARCHITECTURES.items())
+        add_choice(
+            self,
+            "ARCHITECTURE",
+            tr("Architecture"),
+            ARCHITECTURES,
+            tr("How a new model is built, and how it joins the rasters.") + " " + hints,
+            advanced=False,
+        )
+        own = tr("'auto' takes what belongs to the architecture.")
+        add_choice(
+            self,
+            "ENCODER",
+            tr("Encoder"),
+            ENCODERS,
+            own
+            + " "
+            + tr(
+                "The part that looks at the images. 'unet' keeps every pixel apart and learns from few labels; 'resnet',"
+                " 'resunet' and 'vit' see more of the surroundings and are at their best after pre-training."
+            ),
+        )
+        add_choice(
+            self,
+            "FUSION",
+            tr("Fusion"),
+            FUSIONS,
+            own
+            + " "
+            + tr(
+                "How the kinds of rasters are joined. 'early': all bands are stacked first. 'intermediate': each kind has"
+                " its own branch, and they meet at every level. 'late': each kind makes its own picture, and these are"
+                " joined at the end. The others let one kind look at the others. With rasters of one kind there is"
+                " nothing to join."
+            ),
+        )
+        add_choice(
+            self,
+            "SIZE",
+            tr("Size"),
+            SIZES,
+            own
+            + " "
+            + tr(
+                "Size of the encoder. Larger ones need more labels, memory and time; 'resunet' has no 'tiny' one and"
+                " 'vit' no 'large' one."
+            ),
+        )
+
     def problem_with(self, parameters, context):
-        if not inputs_given(parameters):
-            return tr("No raster was given. Give at least one of OPTICAL, SAR, ELEVATION and OTHER.")
-        return super().problem_with(parameters, context)
+        return problem_with_inputs(parameters) or super().problem_with(parameters, context)
 
     def job_from_parameters(self, parameters, context, feedback, folder):
         inputs = inputs_from_parameters(self, parameters, context, feedback)
@@ -136,6 +186,10 @@ class Finetune(WorkerAlgorithm):
             "labels": labels,
             "base_model": self.path_of(parameters, "BASE_MODEL", context),
             "architecture": self.parameterAsEnumString(parameters, "ARCHITECTURE", context),
+            "encoder": self._part(parameters, "ENCODER", context),
+            "fusion": self._part(parameters, "FUSION", context),
+            "size": self._part(parameters, "SIZE", context),
+            "missing_inputs": self.parameterAsEnumString(parameters, "MISSING_INPUTS", context),
             "epochs": self.parameterAsInt(parameters, "EPOCHS", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),
@@ -144,4 +198,9 @@ class Finetune(WorkerAlgorithm):
             "output_model": self.destination(parameters, "OUTPUT_MODEL", context),
             "report": self.destination(parameters, "REPORT", context),
         }
-        return JobRequest({key: value for key, value in job.items() if value is not None}, exports)
+        return JobRequest(job, exports)
+
+    def _part(self, parameters, key, context):
+        """A part of the model; None for the architecture's own."""
+        value = self.parameterAsEnumString(parameters, key, context)
+        return None if value == AUTO else value

@@ -5,16 +5,19 @@ import os
 from qgis.core import (
     QgsProcessingException,
     QgsProcessingParameterEnum,
+    QgsProcessingParameterFeatureSource,
+    QgsProcessingParameterField,
+    QgsProcessingParameterFileDestination,
     QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterNumber,
     QgsRasterLayer,
 )
 
-from ..compat import RASTER, is_given
+from ..compat import RASTER, VECTOR_POINT, VECTOR_POLYGON, is_given
 from ..layers.rasters import crs_warning, raster_path
 from ..layers.vectors import EXPORT_LAYER, VectorExport, plain_file, style_classes
 from ..texts import tr
-from .choices import AUTO, DEVICES, SENSORS, SENTINEL2_OFFSETS
+from .choices import AUTO, DEVICES, MISSING_INPUTS, SENSORS, SENTINEL2_OFFSETS
 
 ROLES = ("OPTICAL", "SAR", "ELEVATION", "OTHER")
 """The roles of rasters, in the order in which one of them becomes the main one."""
@@ -39,8 +42,13 @@ def add_inputs(algorithm):
         layers = QgsProcessingParameterMultipleLayers(role, descriptions[role], RASTER, optional=True)
         algorithm.add(layers, helps[role] + " " + anything)
     for role in ROLES:
-        sensor = _choice(role + "_SENSOR", tr("Sensor of: {}").format(descriptions[role]), (AUTO,) + SENSORS[role])
-        algorithm.add(sensor, tr("Which sensor the rasters come from. 'auto' finds out from their bands and metadata."), True)
+        add_choice(
+            algorithm,
+            role + "_SENSOR",
+            tr("Sensor of: {}").format(descriptions[role]),
+            (AUTO,) + SENSORS[role],
+            tr("Which sensor the rasters come from. 'auto' finds out from their bands and metadata."),
+        )
     resolution = QgsProcessingParameterNumber(
         "RESOLUTION", tr("Resolution"), QgsProcessingParameterNumber.Type.Double, None, True, 0.0
     )
@@ -52,32 +60,63 @@ def add_inputs(algorithm):
         ),
         True,
     )
-    algorithm.add(
-        _choice("SENTINEL2_OFFSET", tr("Sentinel-2 values carry the +1000 offset"), SENTINEL2_OFFSETS),
+    add_choice(
+        algorithm,
+        "SENTINEL2_OFFSET",
+        tr("Sentinel-2 values carry the +1000 offset"),
+        SENTINEL2_OFFSETS,
         tr(
             "Since processing baseline 04.00 (January 2022) Sentinel-2 digital numbers are 1000 higher. 'auto' takes it"
             " from the metadata, or from the values with a warning."
         ),
-        True,
     )
 
 
 def add_device(algorithm):
     """Declares the choice of the device."""
-    algorithm.add(
-        _choice("DEVICE", tr("Device"), DEVICES),
+    add_choice(
+        algorithm,
+        "DEVICE",
+        tr("Device"),
+        DEVICES,
         tr("Where the model computes: 'cuda' is an NVIDIA card, 'mps' an Apple chip, 'auto' the best there is."),
-        True,
     )
 
 
-def _choice(key, description, values):
-    return QgsProcessingParameterEnum(key, description, list(values), False, values[0], False, True)
+def add_missing_inputs(algorithm, help_text):
+    """Declares what happens where some of the rasters have no data."""
+    add_choice(algorithm, "MISSING_INPUTS", tr("Where some rasters have no data"), MISSING_INPUTS, help_text)
 
 
-def inputs_given(parameters):
-    """Whether at least one raster is asked for."""
-    return any(_entries(parameters.get(role)) for role in ROLES)
+def add_labels(algorithm, key, description, help_of_field):
+    """Declares a layer of known classes and the field that holds them."""
+    algorithm.add(
+        QgsProcessingParameterFeatureSource(key, description, [VECTOR_POLYGON, VECTOR_POINT]),
+        tr("Polygons or points of known classes, in any coordinate reference system."),
+    )
+    algorithm.add(QgsProcessingParameterField("CLASS_FIELD", tr("Class field"), parentLayerParameterName=key), help_of_field)
+
+
+def add_report(algorithm, help_text):
+    """Declares the report to write."""
+    algorithm.add(
+        QgsProcessingParameterFileDestination("REPORT", tr("Report"), tr("HTML files (*.html)"), None, True, True),
+        help_text,
+    )
+
+
+def add_choice(algorithm, key, description, values, help_text, advanced=True):
+    """Declares a choice of names; the first is the default."""
+    values = list(values)
+    parameter = QgsProcessingParameterEnum(key, description, values, False, values[0], False, True)
+    algorithm.add(parameter, help_text, advanced)
+
+
+def problem_with_inputs(parameters):
+    """What is wrong with the rasters, as far as can be told at no cost; empty for nothing."""
+    if any(_entries(parameters.get(role)) for role in ROLES):
+        return ""
+    return tr("No raster was given. Give at least one of OPTICAL, SAR, ELEVATION and OTHER.")
 
 
 def inputs_from_parameters(algorithm, parameters, context, feedback):

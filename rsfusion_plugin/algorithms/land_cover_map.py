@@ -3,7 +3,6 @@
 from qgis.core import (
     QgsProcessingException,
     QgsProcessingOutputString,
-    QgsProcessingParameterEnum,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterFile,
@@ -17,11 +16,13 @@ from .base import JobRequest, WorkerAlgorithm
 from .choices import FORMATS
 from .inputs import (
     ROLES,
+    add_choice,
     add_device,
     add_inputs,
+    add_missing_inputs,
     inputs_from_parameters,
-    inputs_given,
     mask_from_parameters,
+    problem_with_inputs,
     raster_layers,
 )
 
@@ -77,10 +78,19 @@ class LandCoverMap(WorkerAlgorithm):
             True,
         )
         add_device(self)
-        self.add(
-            QgsProcessingParameterEnum("FORMAT", tr("Format"), list(FORMATS), False, FORMATS[0], False, True),
+        add_missing_inputs(
+            self,
+            tr(
+                "'allow': map such places from the rasters that do have data, with less confidence, if the model has"
+                " learned to; a raster may also be left out altogether. 'require': leave them empty."
+            ),
+        )
+        add_choice(
+            self,
+            "FORMAT",
+            tr("Format"),
+            FORMATS,
             tr("'gtiff' is a tiled, compressed GeoTIFF; 'cog' a cloud-optimised one with overviews."),
-            True,
         )
         self.add(
             QgsProcessingParameterRasterDestination("OUTPUT", tr("Land-cover map")),
@@ -97,9 +107,7 @@ class LandCoverMap(WorkerAlgorithm):
         self.addOutput(QgsProcessingOutputString("DEVICE_USED", tr("Device used")))
 
     def problem_with(self, parameters, context):
-        if not inputs_given(parameters):
-            return tr("No raster was given. Give at least one of OPTICAL, SAR, ELEVATION and OTHER.")
-        return super().problem_with(parameters, context)
+        return problem_with_inputs(parameters) or super().problem_with(parameters, context)
 
     def job_from_parameters(self, parameters, context, feedback, folder):
         inputs = inputs_from_parameters(self, parameters, context, feedback)
@@ -112,12 +120,13 @@ class LandCoverMap(WorkerAlgorithm):
             "mask": mask,
             "overlap": self.parameterAsDouble(parameters, "OVERLAP", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),
+            "missing_inputs": self.parameterAsEnumString(parameters, "MISSING_INPUTS", context),
             "format": self.parameterAsEnumString(parameters, "FORMAT", context),
             "output": self.destination_layer(parameters, "OUTPUT", context),
             "confidence": self.destination_layer(parameters, "CONFIDENCE", context),
             "probabilities": self.destination_layer(parameters, "PROBABILITIES", context),
         }
-        return JobRequest({key: value for key, value in job.items() if value is not None}, exports)
+        return JobRequest(job, exports)
 
     def _extent(self, parameters, context):
         """The rectangle that is asked for, with its coordinate reference system; None for none.

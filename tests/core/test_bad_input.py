@@ -140,7 +140,8 @@ def test_integer_and_64_bit_nodata_work(map_job, sample, tmp_path):
             return values
 
         path = rewrite_raster(sample.optical, tmp_path / f"{kind}.tif", change)
-        told = run_here({**with_optical(map_job, path), "output": str(tmp_path / "out" / f"{kind}.tif")})
+        output = str(tmp_path / "out" / f"{kind}.tif")
+        told = run_here({**with_optical(map_job, path), "missing_inputs": "require", "output": output})
         assert told.code == 0, told.last
         maps[kind] = read_codes(told.outputs["OUTPUT"])
     for kind, codes in maps.items():
@@ -177,13 +178,30 @@ def test_a_band_that_the_model_needs_is_named(map_job, sample, tmp_path):
 
 def test_a_model_of_other_sensors(map_job, sample, tmp_path):
     existing(map_job["output"])
-    check_refused({**map_job, "inputs": {"optical": [str(sample.optical)]}}, tmp_path, "sentinel1 as sar input")
+    without_radar = {**map_job, "inputs": {"optical": [str(sample.optical)]}, "missing_inputs": "require"}
+    check_refused(without_radar, tmp_path, "sentinel1 as sar input")
     only_height = {"elevation": [str(sample.elevation)]}
     check_refused({**map_job, "inputs": only_height}, tmp_path, "sentinel2_l2a as optical", "sentinel1 as sar", "dsm")
 
 
 def test_a_base_model_of_other_sensors(finetune_job, trained, tmp_path):
     check_refused({**finetune_job, "base_model": str(trained.model)}, tmp_path, "sentinel1 as sar input")
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"encoder": "vit"}, ["encoder 'vit'"]),
+        ({"fusion": "late", "encoder": "unet"}, ["fusion 'late'"]),
+        ({"size": "base", "fusion": "early", "encoder": "resnet"}, ["encoder 'resnet', fusion 'early', size 'base'"]),
+        ({"encoder": "vit", "size": "large"}, ["encoder 'vit', size 'large'"]),
+    ],
+)
+def test_parts_that_a_base_model_does_not_have(finetune_job_beside, trained, tmp_path, parts, words):
+    job = {**finetune_job_beside, "base_model": str(trained.model), **parts}
+    has = "encoder 'unet', fusion 'intermediate', size 'small'"
+    told = check_refused(job, tmp_path, *words, str(trained.model), has, code=2)
+    assert "without a base model" in told.last["hint"]
 
 
 class Bomb:
@@ -505,6 +523,7 @@ def test_a_file_that_may_not_grow(map_job, tmp_path):
         ({"overlap": 0.9}, ["overlap", "0.75", "0.9"]),
         ({"overlap": float("nan")}, ["overlap"]),
         ({"format": "png"}, ["format", "gtiff", "cog"]),
+        ({"missing_inputs": True}, ["missing_inputs", "'allow' or 'require'"]),
         ({"output": None}, ["output"]),
         ({"output": 7}, ["output", "7"]),
         ({"model": ["a"]}, ["model"]),
@@ -527,6 +546,9 @@ def test_wrong_keys_and_values(map_job, tmp_path, changes, words):
         ({"validation_fraction": 1.0}, ["validation_fraction"]),
         ({"block_size": 0}, ["block_size"]),
         ({"architecture": "resnet"}, ["architecture", "unet_early"]),
+        ({"encoder": "resunet", "size": "tiny"}, ["'resunet'", "'tiny'", "small, base, large"]),
+        ({"fusion": "middle"}, ["fusion", "'middle'", "joint_tokens"]),
+        ({"missing_inputs": "no"}, ["missing_inputs", "'allow' or 'require'"]),
         ({"labels": {"path": "a.gpkg"}}, ["labels.class_field"]),
         ({"inputs": {"optical": "a.tif"}}, ["inputs.optical", "list"]),
         ({"inputs": {"optical": ["a.tif"], "resolution": float("inf")}}, ["inputs.resolution"]),
@@ -568,7 +590,10 @@ def test_extent_and_mask_outside(map_job, sample, tmp_path):
     check_refused({**map_job, "mask": str(sample.reference)}, tmp_path, str(sample.reference), "no polygon")
     check_refused({**map_job, "mask": str(tmp_path / "none.gpkg")}, tmp_path, "none.gpkg")
     corner = {"left": 311_278, "bottom": 5_818_721, "right": 311_279, "top": 5_818_722, "crs": "EPSG:32633"}
-    check_refused({**map_job, "extent": corner}, tmp_path, "Nothing was mapped", "nodata")
+    beyond_the_swath = {**map_job, "extent": corner, "missing_inputs": "require"}
+    check_refused(beyond_the_swath, tmp_path, "Nothing was mapped", "every raster of the model", "nodata")
+    radar_alone = {**map_job, "extent": corner, "inputs": {"sar": map_job["inputs"]["sar"]}}
+    check_refused(radar_alone, tmp_path, "Nothing was mapped", "any raster that shows the ground")
 
 
 # --- through the real programs ---------------------------------------------------------------------------------------

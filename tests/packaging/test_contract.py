@@ -47,9 +47,23 @@ def test_choices_are_those_of_the_schemas():
     def values(model, field):
         return get_args(model.model_fields[field].annotation)
 
-    assert set(choices.ARCHITECTURES) == set(values(schemas.FinetuneJob, "architecture"))
+    def part_names(field):
+        """Of a part that may be left out."""
+        return get_args(get_args(schemas.FinetuneJob.model_fields[field].annotation)[0])
+
+    assert tuple(choices.ARCHITECTURES) == values(schemas.FinetuneJob, "architecture")
+    for field, names in (("encoder", choices.ENCODERS), ("fusion", choices.FUSIONS), ("size", choices.SIZES)):
+        assert names == (choices.AUTO, *part_names(field)), field
+    for job in (schemas.FinetuneJob, schemas.MapJob):
+        assert values(job, "missing_inputs") == choices.MISSING_INPUTS
     assert set(choices.FORMATS) == set(values(schemas.MapJob, "format"))
     assert set(choices.SENTINEL2_OFFSETS) == set(values(schemas.Inputs, "sentinel2_offset"))
+
+
+def test_architectures_are_those_of_the_registry():
+    from core.models.architectures import ARCHITECTURES
+
+    assert list(choices.ARCHITECTURES.items()) == [(entry.name, entry.use) for entry in ARCHITECTURES.values()]
 
 
 def test_protocol_and_version_are_the_same():
@@ -141,6 +155,10 @@ JOBS = [
         "labels": {"path": "/l'é.gpkg", "layer": "features", "class_field": "my class", "class_scheme": "ipcc"},
         "base_model": "/base.safetensors",
         "architecture": "unet_early",
+        "encoder": "vit",
+        "fusion": "joint_tokens",
+        "size": "tiny",
+        "missing_inputs": "require",
         "epochs": 2,
         "seed": 1,
         "device": "cpu",
@@ -157,6 +175,7 @@ JOBS = [
         "mask": "/k.gpkg",
         "overlap": 0.5,
         "device": "auto",
+        "missing_inputs": "require",
         "format": "cog",
         "output": "/o.tif",
         "confidence": "/c.tif",

@@ -110,7 +110,33 @@ def test_the_algorithms_are_listed_and_documented(qgis):
         assert "rsfusion:" + name in listing
     help_text = qgis("help", "rsfusion:landcovermap").stdout
     assert "OPTICAL_SENSOR" in help_text
+    assert "MISSING_INPUTS" in help_text
+    help_text = qgis("help", "rsfusion:finetune").stdout
+    for word in ("ENCODER", "FUSION", "SIZE", "MISSING_INPUTS", "resunet_late", "asymmetric_attention"):
+        assert word in help_text
     assert "sentinel2_l2a" in help_text
+
+
+def test_parts_of_a_model_are_asked_for_by_their_names(qgis, scene, tmp_path):
+    """The refusal of what does not exist shows that all of them arrive, in seconds."""
+    values = {"OPTICAL": scene["OPTICAL"], "LABELS": scene["LABELS"], "CLASS_FIELD": "class"}
+    parts = {"ARCHITECTURE": "unet_late", "ENCODER": "resunet", "FUSION": "cross_modality", "SIZE": "tiny"}
+    answer = qgis.run("finetune", OUTPUT_MODEL=tmp_path / "m.safetensors", MISSING_INPUTS="require", **parts, **values)
+    said = answer.stdout + answer.stderr
+    assert answer.returncode != 0
+    assert "The encoder 'resunet' does not come in the size 'tiny'. Choose one of small, base, large." in said
+    assert "--architecture unet_late --encoder resunet --fusion cross_modality --size tiny --missing-inputs require" in said
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_map_without_the_radar(qgis, scene, model, tmp_path):
+    from osgeo import gdal
+
+    values = {"OPTICAL": scene["OPTICAL"], "ELEVATION": scene["ELEVATION"], "MODEL": model}
+    answer = qgis.run("landcovermap", OUTPUT=tmp_path / "map.tif", **values)
+    codes = gdal.Open(outputs_of(answer)["OUTPUT"]).ReadAsArray()
+    assert (codes > 0).mean() > 0.9
+    assert "Mapped without sentinel1 (sar)" in answer.stdout + answer.stderr
 
 
 def test_from_rasters_and_polygons_to_a_styled_map_and_its_accuracy(qgis, scene, model, tmp_path):
@@ -170,7 +196,7 @@ def test_a_part_a_mask_and_a_temporary_output(qgis, scene, model, tmp_path):
         ({"MODEL": "/nowhere/model.safetensors"}, "/nowhere/model.safetensors"),
         ({"OPTICAL": "/nowhere/optical.tif"}, "/nowhere/optical.tif"),
         ({"OPTICAL": "TRUNCATED"}, "truncated.tif"),
-        ({"SAR": None}, "sentinel1"),
+        ({"SAR": None, "MISSING_INPUTS": "require"}, "sentinel1"),
         ({"OPTICAL": "WITHOUT B11"}, "B11"),
         ({"OUTPUT": "/nowhere/map.tif"}, "/nowhere"),
         ({"OUTPUT": "OPTICAL"}, "input"),

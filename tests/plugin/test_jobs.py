@@ -60,7 +60,8 @@ def test_defaults_make_a_whole_finetune_job(algorithm, context, feedback, raster
             "class_scheme": "auto",
         },
         "architecture": "unet_intermediate",
-        "epochs": 40,
+        "missing_inputs": "allow",
+        "epochs": 20,
         "seed": 0,
         "device": "auto",
         "validation_fraction": 0.3,
@@ -87,6 +88,10 @@ def test_every_value_arrives(algorithm, context, feedback, raster, polygons, tmp
         SENTINEL2_OFFSET="no",
         BASE_MODEL=str(tmp_path / "base.safetensors"),
         ARCHITECTURE="unet_early",
+        ENCODER="resunet",
+        FUSION="asymmetric_attention",
+        SIZE="base",
+        MISSING_INPUTS="require",
         EPOCHS=3,
         SEED=7,
         DEVICE="cpu",
@@ -114,6 +119,10 @@ def test_every_value_arrives(algorithm, context, feedback, raster, polygons, tmp
         "kind": "finetune",
         "base_model": str(tmp_path / "base.safetensors"),
         "architecture": "unet_early",
+        "encoder": "resunet",
+        "fusion": "asymmetric_attention",
+        "size": "base",
+        "missing_inputs": "require",
         "epochs": 3,
         "seed": 7,
         "device": "cpu",
@@ -303,6 +312,7 @@ def test_a_map_job(algorithm, context, feedback, raster, polygons, stored, tmp_p
         "model": str(tmp_path / "model.safetensors"),
         "overlap": 0.25,
         "device": "auto",
+        "missing_inputs": "allow",
         "format": "gtiff",
         "output": str(tmp_path / "map.tif"),
     }
@@ -312,12 +322,14 @@ def test_a_map_job(algorithm, context, feedback, raster, polygons, stored, tmp_p
         EXTENT="500000,500100,4999900,5000000 [EPSG:32633]",
         MASK=polygons(),
         OVERLAP=0.5,
+        MISSING_INPUTS="require",
         FORMAT="cog",
         CONFIDENCE=str(tmp_path / "confidence.tif"),
         PROBABILITIES="TEMPORARY_OUTPUT",
     )
     request = build(subject, parameters, context, feedback, tmp_path)
     job = request.job
+    assert job["missing_inputs"] == "require"
     assert job["extent"] == {
         "left": 500000.0,
         "bottom": 4999900.0,

@@ -25,7 +25,8 @@ INPUTS = {
     "SENTINEL2_OFFSET",
 }
 TRAINING = {"LABELS", "CLASS_FIELD", "BASE_MODEL", "ARCHITECTURE", "EPOCHS", "SEED", "DEVICE"}
-MAPPING = {"MODEL", "EXTENT", "MASK", "OVERLAP", "DEVICE", "FORMAT", "OUTPUT", "CONFIDENCE", "PROBABILITIES"}
+PARTS = {"ENCODER", "FUSION", "SIZE", "MISSING_INPUTS"}
+MAPPING = {"MODEL", "EXTENT", "MASK", "OVERLAP", "DEVICE", "MISSING_INPUTS", "FORMAT", "OUTPUT", "CONFIDENCE", "PROBABILITIES"}
 SCENE = {"OPTICAL", "SAR", "ELEVATION", "LABELS", "REFERENCE", "TRUTH"}
 # name: (display name, parameters, outputs)
 ALGORITHMS = {
@@ -33,7 +34,7 @@ ALGORITHMS = {
     "samplescene": ("Create a sample scene", {"SIZE", "SEED", "OUTPUT"}, {"OUTPUT"} | SCENE),
     "finetune": (
         "Fine-tune on labels",
-        INPUTS | TRAINING | {"CLASS_SCHEME", "VALIDATION_FRACTION", "BLOCK_SIZE", "OUTPUT_MODEL", "REPORT"},
+        INPUTS | TRAINING | PARTS | {"CLASS_SCHEME", "VALIDATION_FRACTION", "BLOCK_SIZE", "OUTPUT_MODEL", "REPORT"},
         {"OUTPUT_MODEL", "REPORT", "OVERALL_ACCURACY", "MACRO_F1", "DEVICE_USED"},
     ),
     "landcovermap": (
@@ -114,6 +115,36 @@ def test_choices_are_static_strings_and_default_to_auto(algorithm):
             assert definition.usesStaticStrings()
             assert definition.defaultValue() == "auto"
             assert definition.options()[0] == "auto"
+
+
+def test_parts_of_a_model_are_advanced_and_left_to_the_architecture(algorithm):
+    from qgis.core import QgsProcessingParameterDefinition
+
+    advanced = QgsProcessingParameterDefinition.Flag.FlagAdvanced
+    subject = algorithm("finetune")
+    for key in ("ENCODER", "FUSION", "SIZE"):
+        definition = subject.parameterDefinition(key)
+        assert definition.usesStaticStrings()
+        assert definition.options()[0] == definition.defaultValue() == "auto"
+        assert definition.flags() & advanced
+        assert "'auto'" in definition.help()
+    for name in ("finetune", "landcovermap"):
+        subject = algorithm(name)
+        definition = subject.parameterDefinition("MISSING_INPUTS")
+        assert definition.usesStaticStrings()
+        assert definition.options() == ["allow", "require"]
+        assert definition.defaultValue() == "allow"
+        assert definition.flags() & advanced
+
+
+def test_every_architecture_says_when_to_use_it(algorithm):
+    subject = algorithm("finetune")
+    definition = subject.parameterDefinition("ARCHITECTURE")
+    assert definition.usesStaticStrings()
+    assert definition.options()[0] == definition.defaultValue() == "unet_intermediate"
+    assert len(definition.options()) > 10
+    for name in definition.options():
+        assert name + ": " in definition.help()
 
 
 def test_unloading_takes_everything_back(qgis_app):
