@@ -29,6 +29,15 @@ FUSIONS: tuple[FusionName, ...] = get_args(FusionName)
 EVERY_COMBINATION = pytest.mark.parametrize(("stem", "encoder", "fusion"), list(itertools.product(STEMS, ENCODERS, FUSIONS)))
 """Of the parts before the head."""
 
+EVERY_PAIR = pytest.mark.parametrize(
+    ("stem", "encoder", "fusion"),
+    [
+        *itertools.product(STEMS, ENCODERS, ("intermediate",)),
+        *itertools.product(("per_sensor",), ENCODERS, [fusion for fusion in FUSIONS if fusion != "intermediate"]),
+    ],
+)
+"""Every stem with every encoder, and every encoder with every fusion: for what no stem and fusion could do together."""
+
 
 def modality(name: str, count: int = 1, role: str = "optical", sensor: str = "", **options: Any) -> ModalitySpecification:
     """A modality of ``count`` bands; the kind follows from the role, and the physics from the kind."""

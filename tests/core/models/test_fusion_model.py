@@ -23,6 +23,7 @@ from core.models.specification import EncoderName, FusionName, HeadName, ModelSp
 from tests.core.models.specifications import (
     ENCODERS,
     EVERY_COMBINATION,
+    EVERY_PAIR,
     FUSIONS,
     MODALITY_SETS,
     STEMS,
@@ -39,7 +40,7 @@ NAMES = tuple(entry.name for entry in MODALITY_SETS["three"])
 SUBSETS = [frozenset(chosen) for count in range(1, len(NAMES) + 1) for chosen in itertools.combinations(NAMES, count)]
 EVERY_HEAD = pytest.mark.parametrize(
     ("encoder", "fusion", "head"),
-    list(itertools.product(ENCODERS, ("early", "late", "asymmetric_attention"), ("scene", "embedding", "change"))),
+    list(itertools.product(ENCODERS, ("early", "late"), ("scene", "embedding", "change"))),
 )
 Call = Callable[..., Tensor]
 
@@ -89,7 +90,8 @@ def steps_until_all_learn(wanted: ModelSpecification, call: Callable[[FusionMode
 def gapped(wanted: ModelSpecification, step: int, dates: int = 0) -> dict[str, Tensor]:
     """Inputs in double precision of which a corner is missing from one sample: without any gap, what adds the same
     everywhere is taken out again by the batch normalisation behind it."""
-    side = side_of(wanted)
+    # Two places at the coarsest level, for batch normalisation.
+    side = side_of(wanted, 16 if wanted.encoder in ("unet", "vit") else 24)
     values = {name: each.double() for name, each in inputs(wanted, side, side, 2, step, dates=dates).items()}
     for each in values.values():
         each[0, ..., : each.shape[-2] // 2, : each.shape[-1] // 2] = torch.nan
@@ -223,7 +225,7 @@ def test_a_pixel_that_lacks_one_band_is_not_moved_by_its_others(
     assert torch.equal(plain, said(model, changed))
 
 
-@EVERY_COMBINATION
+@EVERY_PAIR
 def test_a_batch_of_one_and_any_size_run_in_training_and_after(
     stem: StemName, encoder: EncoderName, fusion: FusionName
 ) -> None:
@@ -317,7 +319,7 @@ def assert_restored(wanted: ModelSpecification, path: Path, **options: Any) -> N
         assert torch.equal(loaded(values, **options), said(model, values, **options))
 
 
-@EVERY_COMBINATION
+@EVERY_PAIR
 def test_a_model_file_restores_it_bit_for_bit(stem: StemName, encoder: EncoderName, fusion: FusionName, tmp_path: Path) -> None:
     wanted = combination(stem, encoder, fusion)
     assert_restored(wanted, tmp_path / "model.safetensors")
