@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 # What makes a run short, and keeps it out of folders that others may use.
-SHORTER = (("SIZE=500", "SIZE=112"), ("--size 500", "--size 112"), ("EPOCHS=40", "EPOCHS=2"), ("--epochs 40", "--epochs 2"))
+SHORTER = (("SIZE=500", "SIZE=112"), ("--size 500", "--size 112"), ("EPOCHS=20", "EPOCHS=2"), ("--epochs 20", "--epochs 2"))
 
 
 def commands(name):
@@ -27,6 +27,8 @@ def commands(name):
     ("name", "results"),
     [
         ("headless", ["model.safetensors", "training.html", "map.tif", "map.qml", "confidence.tif", "accuracy.html"]),
+        ("models", ["models.json"]),
+        ("missing inputs", ["model.safetensors", "training.html", "radar_alone.tif", "confidence.tif", "both.tif"]),
         ("command line", ["model.safetensors", "training.html", "map.tif", "probabilities.tif", "accuracy.html"]),
     ],
 )
@@ -34,8 +36,11 @@ def test_the_commands_of_the_readme_work(name, results, tmp_path, real_python):
     script = commands(name)
     for long, short in SHORTER:
         script = script.replace(long, short)
-    folder = re.search(r"cd (/tmp/\S+)", script).group(1)
-    script = script.replace(folder, str(tmp_path / "scene"))
+    # Every path below /tmp becomes one below the test's own folder.
+    (tmp_path / "scene").mkdir()
+    script = re.sub(r"/tmp/rsfusion-(headless|cli|missing)\b", str(tmp_path / "scene"), script)
+    script = script.replace("/tmp/rsfusion-models.json", str(tmp_path / "scene" / "models.json"))
+    assert "/tmp/rsfusion" not in script.replace(str(tmp_path), "")
     answer = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=ROOT,
@@ -54,4 +59,4 @@ def test_every_block_of_commands_is_run_by_a_test():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     marked = set(re.findall(r"<!-- run: (.*?) -->\n```bash", text))
     assert text.count("```bash") == len(marked)
-    assert marked == {"headless", "command line"}
+    assert marked == {"headless", "command line", "models", "missing inputs"}
