@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from core.labels.scheme import ClassScheme
+from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard
 from core.models.registry import build_model
 from core.models.specification import ModelSpecification
@@ -16,7 +17,7 @@ HEAD = "head.classifier."
 
 def start_model(
     specification: ModelSpecification, seed: int, base: tuple[nn.Module, ModelCard] | None, scheme: ClassScheme
-) -> nn.Module:
+) -> FusionModel:
     """A model made from a seed, or with the weights of a base model.
 
     The base model's head is kept where its classes are the same, by name and order; otherwise it is made anew.

@@ -37,7 +37,7 @@ CHECKPOINT_COPIES = 12
 def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     """Runs the job; see ``core.jobs.runner``."""
     started = time.perf_counter()
-    inputs = [*raster_paths(job.inputs), job.labels.path, *([job.base_model] if job.base_model else [])]
+    inputs = [*raster_paths(job.inputs), job.labels.path, *filter(None, (job.base_model, job.encoder_weights))]
     check_outputs(job, inputs)
     device = choose_device(job.device)
     context.info(f"Device: {describe_device(device)}.")
@@ -142,6 +142,7 @@ def _card(job: FinetuneJob, prepared: PreparedTraining, outcome: TrainingOutcome
             "labels": Path(job.labels.path).name,
             "class_field": job.labels.class_field,
             "base_model": Path(job.base_model).name if job.base_model else None,
+            "encoder_weights": Path(job.encoder_weights).name if job.encoder_weights else None,
             "settings": asdict(prepared.settings),
             "best_epoch": result.best_epoch,
             "features": len(prepared.labels),

@@ -108,6 +108,14 @@ class FinetuneJob(_Schema):
     encoder: EncoderName | None = Field(None, description="Encoder in place of the architecture's own.")
     fusion: FusionName | None = Field(None, description="Fusion in place of the architecture's own.")
     size: SizeName | None = Field(None, description="Size of the encoder in place of the architecture's own.")
+    encoder_weights: str | None = Field(
+        None, description="Weights of a public encoder (.safetensors) to start from, such as a ResNet or ViT of timm."
+    )
+    encoder_keys: str = Field(
+        "auto",
+        description="Which weight is which: 'auto', 'timm_resnet', 'timm_vit', or a JSON file with pairs of a regular "
+        "expression and a name.",
+    )
     missing_inputs: MissingInputs = Field(
         "allow",
         description="'allow': learn to map where some inputs have no data, too; 'require': only where all have.",

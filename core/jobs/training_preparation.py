@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from core.errors import LabelError, UsageError
 from core.finetuning.evaluation import context_reach
@@ -22,7 +21,9 @@ from core.labels.label_set import LabelSet
 from core.labels.rasterizing import PixelCounts, count_pixels, finish_report
 from core.labels.schemes import listed
 from core.models.architectures import title_of
+from core.models.fusion_model import FusionModel
 from core.models.model_file import load_model
+from core.models.public_weights import load_public_encoder
 from core.models.registry import count_parameters
 from core.models.specification import ModelSpecification
 from core.scenes.grid import Grid
@@ -49,7 +50,7 @@ class PreparedTraining:
     data: TrainingData
     split: Split
     specification: ModelSpecification
-    model: torch.nn.Module
+    model: FusionModel
     settings: TrainingSettings
     label_lines: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -100,8 +101,38 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         context.info(note)
     model = start_model(specification, job.seed, base, labels.scheme)
     context.info(f"Model: {title_of(specification)}, {count_parameters(model):,} parameters.")
+    if job.encoder_weights:
+        _load_encoder(model, job, context)
     warnings = (*labels.report.remarks(), *gaps)
     return PreparedTraining(scene, labels, data, split, specification, model, settings, tuple(_label_lines(labels)), warnings)
+
+
+def _load_encoder(model: FusionModel, job: FinetuneJob, context: JobContext) -> None:
+    """Fills the encoders with a public encoder's weights, and says what became of them.
+
+    Raises:
+        UsageError: there is a base model, which has weights of its own.
+        ModelFileError: the weights do not fit.
+    """
+    if job.base_model:
+        raise UsageError(
+            "A base model and a public encoder's weights were both given, and only one of them can be started from.",
+            "Leave one of them out.",
+        )
+    loaded = load_public_encoder(model, Path(job.encoder_weights or ""), job.encoder_keys)
+    context.info(
+        f"From '{job.encoder_weights}': {len(loaded.loaded)} weights of the encoder; {len(loaded.fresh)} of its own start "
+        f"afresh, {len(loaded.dropped)} of the file are not used."
+    )
+    for name, channels in loaded.bands.items():
+        meant = ", ".join(band for band, channel in channels.items() if channel is None)
+        if meant:
+            context.info(f"{name}: no channel of the public encoder sees what these bands see, and they start alike: {meant}.")
+    if not loaded.bands:
+        context.warning(
+            "None of the inputs could take the public encoder's first layer: choose an architecture with kernels "
+            "for each sensor, such as resnet_intermediate or vit_joint_tokens."
+        )
 
 
 def _check_parts(job: FinetuneJob, base: ModelSpecification, context: JobContext) -> None:
