@@ -136,6 +136,8 @@ class FinetuneJob(_Schema):
                 choose_parts(self.architecture, self.encoder, self.fusion, self.size)
             except UsageError as error:
                 raise ValueError(str(error)) from None
+        elif self.encoder_weights is not None:
+            raise ValueError("training starts from a base model or from a public encoder's weights: give one of them")
         return self
 
 

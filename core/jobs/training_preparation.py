@@ -111,14 +111,8 @@ def _load_encoder(model: FusionModel, job: FinetuneJob, context: JobContext) -> 
     """Fills the encoders with a public encoder's weights, and says what became of them.
 
     Raises:
-        UsageError: there is a base model, which has weights of its own.
         ModelFileError: the weights do not fit.
     """
-    if job.base_model:
-        raise UsageError(
-            "A base model and a public encoder's weights were both given, and only one of them can be started from.",
-            "Leave one of them out.",
-        )
     loaded = load_public_encoder(model, Path(job.encoder_weights or ""), job.encoder_keys)
     context.info(
         f"From '{job.encoder_weights}': {len(loaded.loaded)} weights of the encoder; {len(loaded.fresh)} of its own start "

@@ -93,6 +93,7 @@ class Finetune(WorkerAlgorithm):
             ),
         )
         self._add_architecture()
+        self._add_encoder_weights()
         self.add(
             QgsProcessingParameterNumber("EPOCHS", tr("Epochs"), integer, 20, False, 1, 10000),
             tr("The most rounds to train; training stops early when the held-out labels show no further gain."),
@@ -120,6 +121,31 @@ class Finetune(WorkerAlgorithm):
         self.add(
             QgsProcessingParameterNumber("BLOCK_SIZE", tr("Side of a spatial block (m)"), real, None, True, 0.0),
             tr("All labels within one block are either trained on or held out. By default chosen from the labels."),
+            True,
+        )
+
+    def _add_encoder_weights(self):
+        weights = QgsProcessingParameterFile(
+            "ENCODER_WEIGHTS",
+            tr("Weights of a public encoder"),
+            optional=True,
+            fileFilter=tr("Weights (*.safetensors)"),
+        )
+        self.add(
+            weights,
+            tr(
+                "A file (.safetensors) with the weights of a public encoder, such as a ResNet or a vision transformer of"
+                " timm, to start from. Choose the architecture that it fits: 'resnet_intermediate' for a ResNet-18,"
+                " 'vit_joint_tokens' for a tiny vision transformer."
+            ),
+            True,
+        )
+        self.add(
+            QgsProcessingParameterString("ENCODER_KEYS", tr("Names of the weights"), AUTO),
+            tr(
+                "Which weight is which: 'auto', 'timm_resnet', 'timm_vit', or the path of a JSON file with pairs of a"
+                " regular expression and a name."
+            ),
             True,
         )
 
@@ -187,6 +213,8 @@ class Finetune(WorkerAlgorithm):
             "base_model": self.path_of(parameters, "BASE_MODEL", context),
             "architecture": self.parameterAsEnumString(parameters, "ARCHITECTURE", context),
             "encoder": self._part(parameters, "ENCODER", context),
+            "encoder_weights": self.path_of(parameters, "ENCODER_WEIGHTS", context),
+            "encoder_keys": self.parameterAsString(parameters, "ENCODER_KEYS", context).strip() or AUTO,
             "fusion": self._part(parameters, "FUSION", context),
             "size": self._part(parameters, "SIZE", context),
             "missing_inputs": self.parameterAsEnumString(parameters, "MISSING_INPUTS", context),

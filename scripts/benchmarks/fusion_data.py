@@ -7,8 +7,9 @@ from any patch are scored. The other two have drawn labels only: whole tiles, or
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import geopandas
 import numpy as np
@@ -36,18 +37,20 @@ class Task:
     Attributes:
         inputs: name to role and files.
         labels: vector file.
-        field: that holds the class.
+        class_field: that holds the class.
         is_test: field of the labels that is 1 where they are held out for scoring; None where ``truth`` is scored.
         truth: (rows, columns) codes of every pixel of the main raster.
         where: (rows, columns) which of them are scored.
+        kept: what has been read of it, by key.
     """
 
     inputs: dict[str, Input]
     labels: Path
-    field: str
+    class_field: str
     is_test: str | None = None
     truth: NDArray[np.int64] | None = None
     where: NDArray[np.bool_] | None = None
+    kept: dict[Any, Any] = field(default_factory=dict)
 
     def request(self, names: tuple[str, ...]) -> SceneRequest:
         """The scene of some of the inputs."""
