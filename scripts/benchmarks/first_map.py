@@ -6,7 +6,7 @@ patch. The models go through the command line (``rsfusion finetune`` and ``rsfus
 that a user sees. The reference is a weak map: what is measured is agreement, not accuracy.
 
     OMP_WAIT_POLICY=PASSIVE .venv/bin/python scripts/benchmarks/first_map.py ../shared/data/s1s2_scenes/282D_485L_3_3 \
-        --output benchmarks/first_map.md
+        --output scripts/benchmarks/results/first_map.md
 """
 
 from __future__ import annotations
