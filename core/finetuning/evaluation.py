@@ -112,6 +112,21 @@ def _pieces(
             yield from zip(apart, windows, strict=True)
 
 
+def windows_around(
+    pixels: NDArray[np.int64], margin: int, specification: ModelSpecification, grid: Grid
+) -> Iterator[tuple[NDArray[np.int64], Window]]:
+    """Rows of ``pixels``, and windows that show them with a margin around them; each pixel once.
+
+    Args:
+        pixels: (n, 4) as ``TrainingData.pixels``.
+        margin: reference pixels.
+        specification: of the model whose lattice the windows lie on.
+        grid: of the scene.
+    """
+    lattice_step = model_step(specification)
+    return _pieces(pixels, margin, math.lcm(SIDE_STEP, lattice_step), grid, lattice_step)
+
+
 def _tiles(pixels: NDArray[np.int64], side: int, grid: Grid, lattice_step: int) -> Iterator[tuple[NDArray[np.int64], Window]]:
     """As ``_pieces`` for models with a global view: windows of the size of a map's tiles, the pixels in their middle."""
     tile = -(-side // lattice_step) * lattice_step

@@ -131,6 +131,9 @@ def train(
     restored = load_checkpoint(checkpoint, identity, run.modules, run.optimizer, run.schedule)
     records, extra = restored if restored is not None else ([], {"best_epoch": 0, "best_loss": math.inf, "step": 0})
     best_epoch, best_loss, step = int(extra["best_epoch"]), float(extra["best_loss"]), int(extra["step"])
+    if restored is None and specification.has_shortcut and can_validate:
+        # What training starts from is worth something already, and has to be beaten.
+        best_loss = balanced_log_loss(predict_labelled(run.best, specification, data, validation, device))
     for epoch in range(len(records) + 1, settings.epochs + 1):
         if can_validate and epoch - best_epoch > settings.patience:
             break

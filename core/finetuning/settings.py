@@ -29,7 +29,7 @@ class TrainingSettings:
     windows_per_epoch: int = 80
     batch_size: int = 8
     window_size: int = 48
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     label_smoothing: float = 0.05
     modality_dropout: float = 0.25

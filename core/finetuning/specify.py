@@ -51,6 +51,7 @@ def specify_model(
         encoder=parts.encoder,
         size=parts.size,
         fusion=parts.fusion,
+        has_shortcut=parts.stem == "statistics",
         modalities=tuple(_specify_modality(acquisition) for acquisition in scene.acquisitions),
         n_classes=n_classes,
         resolution_m=round(scene.grid.resolution_m(), 6),

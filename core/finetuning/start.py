@@ -11,8 +11,8 @@ from core.models.model_file import ModelCard
 from core.models.registry import build_model
 from core.models.specification import ModelSpecification
 
-HEAD = "head.classifier."
-"""Prefix of the weights that belong to the classes and not to the sensors."""
+CLASS_WEIGHTS = ("head.classifier.", ".shortcut.", "intercept")
+"""Parts of the names of weights that belong to the classes and not to the sensors."""
 
 
 def start_model(
@@ -26,8 +26,13 @@ def start_model(
         torch.manual_seed(seed)
         model = build_model(specification)
     if base is not None:
-        weights, card = base[0].state_dict(), base[1]
-        if card.scheme.names != scheme.names:
-            weights = {name: value for name, value in weights.items() if not name.startswith(HEAD)}
+        weights = base[0].state_dict()
+        if not keeps_classes(base, scheme):
+            weights = {name: value for name, value in weights.items() if not any(part in name for part in CLASS_WEIGHTS)}
         model.load_state_dict(weights, strict=False)
     return model
+
+
+def keeps_classes(base: tuple[nn.Module, ModelCard] | None, scheme: ClassScheme) -> bool:
+    """Whether a base model's classes are those wanted, by name and order."""
+    return base is not None and base[1].scheme.names == scheme.names

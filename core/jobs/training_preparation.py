@@ -9,9 +9,10 @@ import numpy as np
 
 from core.errors import LabelError, UsageError
 from core.finetuning.evaluation import context_reach
+from core.finetuning.linear_start import fit_linear_start
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.specify import specify_model
-from core.finetuning.start import start_model
+from core.finetuning.start import keeps_classes, start_model
 from core.finetuning.training_data import TrainingData
 from core.jobs.events import JobContext
 from core.jobs.inputs import read_job_labels, scene_for_model, scene_of
@@ -100,6 +101,8 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
     for note in split.notes:
         context.info(note)
     model = start_model(specification, job.seed, base, labels.scheme)
+    if specification.has_shortcut and not keeps_classes(base, labels.scheme):
+        fit_linear_start(model, specification, data, ~split.validation)
     context.info(f"Model: {title_of(specification)}, {count_parameters(model):,} parameters.")
     if job.encoder_weights:
         _load_encoder(model, job, context)

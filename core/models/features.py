@@ -18,12 +18,14 @@ class FeatureMap:
         known: (B, 1, h, w) float32, 1 where any pixel beneath was measured, else 0.
         stride: reference pixels from one feature to the next.
         registers: (B, R, C) tokens of no place, such as a transformer's class token; None where there are none.
+        scores: (B, n_classes, H, W) what a stem's shortcut adds to the class scores; None where it has none.
     """
 
     values: Tensor
     known: Tensor
     stride: int
     registers: Tensor | None = None
+    scores: Tensor | None = None
 
     def masked(self, values: Tensor) -> FeatureMap:
         """Other values on the same grid, zero where nothing is known."""

@@ -34,6 +34,8 @@ class FusionModel(nn.Module):
         specification: of the model.
     """
 
+    intercept: Tensor
+
     def __init__(self, specification: ModelSpecification) -> None:
         super().__init__()
         self.specification = specification
@@ -46,6 +48,8 @@ class FusionModel(nn.Module):
         names = list(self.modalities) if specification.has_dates else []
         self.date_poolings = nn.ModuleDict({name: DatePooling(geometry.channels) for name in names})
         self.geography = GeographicEncoding(geometry.channels) if specification.has_geography else None
+        if specification.has_shortcut:
+            self.register_buffer("intercept", torch.zeros(specification.n_classes, 1, 1))
         self.head: DenseHead | SceneHead = self._make_head()
         coarser = [entry.coarser for entry in specification.modalities]
         self.step = math.lcm(*self.fusion.encoder_strides, geometry.stride, *coarser)
@@ -76,7 +80,8 @@ class FusionModel(nn.Module):
             return GeneratedStem(modality, geometry, self.generator, self.specification.resolution_m)
         if self.specification.stem == "per_sensor":
             return PerSensorStem(modality, geometry)
-        return StatisticsStem(modality, geometry, self.specification.statistics_dropout)
+        n_scores = self.specification.n_classes if self.specification.has_shortcut else 0
+        return StatisticsStem(modality, geometry, self.specification.statistics_dropout, n_scores)
 
     def _make_head(self) -> DenseHead | SceneHead:
         specification, fusion = self.specification, self.fusion
@@ -113,13 +118,17 @@ class FusionModel(nn.Module):
             ValueError: no modality, an unknown one, or shapes that do not belong together.
         """
         height, width = self._size(values)
-        features = self.features(values, dates=dates, geography=geography, present=present, bands=bands)
+        streams = self._streams(values, dates, geography, present, bands)
+        features: Features = self.fusion(streams)
         if self.specification.head == "change":
             if after is None:
                 raise ValueError("a model of change needs the values of the later date")
             later = self.features(after, dates=dates, geography=geography, present=present, bands=bands)
             features = difference(features, later)
         answer: Tensor = self.head(features)
+        if self.specification.has_shortcut:
+            scores = [stream.scores for stream in streams.values() if stream.scores is not None]
+            answer = answer + torch.stack(scores).sum(dim=0) + self.intercept
         return answer if answer.ndim == 2 else answer[:, :, :height, :width]
 
     def features(
@@ -132,6 +141,18 @@ class FusionModel(nn.Module):
         bands: Mapping[str, Sequence[str]] | None = None,
     ) -> Features:
         """What the fusion makes of the values; see ``forward``."""
+        features: Features = self.fusion(self._streams(values, dates, geography, present, bands))
+        return features
+
+    def _streams(
+        self,
+        values: Values,
+        dates: Values | None,
+        geography: Tensor | None,
+        present: Values | None,
+        bands: Mapping[str, Sequence[str]] | None,
+    ) -> Streams:
+        """What the stems make of the values, by modality."""
         size = self._size(values)
         streams: Streams = {}
         for name in self._seen(values, present):
@@ -145,8 +166,7 @@ class FusionModel(nn.Module):
             unknown = torch.full((len(some), 3), torch.nan, dtype=torch.float64, device=some.device)
             code = self.geography(unknown if geography is None else geography)[:, :, None, None]
             streams = {name: stream.masked(stream.values + code) for name, stream in streams.items()}
-        features: Features = self.fusion(streams)
-        return features
+        return streams
 
     def _stream(
         self,

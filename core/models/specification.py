@@ -114,6 +114,7 @@ class ModelSpecification(_Value):
             of the features each; of the stem ``statistics``.
         attention_direction: of ``asymmetric_attention``: whether auxiliary streams read the main one, too.
         has_transfer_gate: of ``asymmetric_attention``.
+        has_shortcut: class scores are the sum of a fitted linear model's over the stem's statistics and the network's.
         has_dates: inputs may have several dates.
         has_geography: place and resolution are inputs.
         window: side in reference pixels of the windows that a model with a global view is trained on and maps with.
@@ -135,6 +136,7 @@ class ModelSpecification(_Value):
     statistics_dropout: float = Field(0.3, ge=0, lt=1)
     attention_direction: Literal["auxiliary_to_main", "both"] = "auxiliary_to_main"
     has_transfer_gate: bool = True
+    has_shortcut: bool = False
     has_dates: bool = False
     has_geography: bool = False
     window: int = Field(64, ge=16, le=512)
@@ -150,6 +152,8 @@ class ModelSpecification(_Value):
             raise ValueError(f"encoder '{self.encoder}' has a finest stride of 1 or 2, not {self.finest}")
         if self.encoder == "unet" and self.finest not in (None, 1):
             raise ValueError(f"encoder 'unet' has a finest stride of 1, not {self.finest}")
+        if self.has_shortcut and (self.stem != "statistics" or self.head != "dense" or self.has_dates):
+            raise ValueError("a shortcut needs the stem 'statistics', the head 'dense', and one date")
         if self.head in ("dense", "change") and not 2 <= self.n_classes <= 255:
             raise ValueError(f"a map has 2 to 255 classes, not {self.n_classes}")
         return self

@@ -36,7 +36,7 @@ class BandChannels(nn.Module):
         on_reference_grid: bring finer modalities to the reference grid by mean and spread, coarser ones by
             interpolation; otherwise values stay on their own grid.
         has_statistics: add mean and standard deviation of neighbourhoods.
-        reduces_many: bring more than ``MANY_BANDS`` bands down to ``COMPONENTS`` learned mixtures of them first.
+        reduces_many: bring more than ``MANY_BANDS`` bands down to ``COMPONENTS`` mixtures of them first.
     """
 
     mean: Tensor
@@ -63,7 +63,8 @@ class BandChannels(nn.Module):
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("inverse_deviation", deviation.reciprocal().view(1, -1, 1, 1), persistent=False)
         many = reduces_many and len(self.bands) > MANY_BANDS and not self.is_relief
-        self.mixtures = nn.Parameter(_cosines(specification)) if many else None
+        self.mixtures: Tensor | None
+        self.register_buffer("mixtures", _cosines(specification) if many else None, persistent=False)
         self.count = COMPONENTS if many else len(self.bands)
         self.views = view_names(self.is_relief, on_reference_grid and self.scale.finer > 1, has_statistics)
 
@@ -118,8 +119,7 @@ class BandChannels(nn.Module):
 def _cosines(specification: ModalitySpecification) -> Tensor:
     """(COMPONENTS, C) smooth waves over the bands in the order of their wavelengths, for bands in alphabetical order.
 
-    Spectra are smooth, so that their first cosines hold most of what the principal components would; training goes on
-    from there.
+    Spectra are smooth, so that their first cosines hold most of what the principal components would.
     """
     names = [band.name for band in specification.bands]
     places = {name: number for number, name in enumerate(names)}

@@ -33,9 +33,12 @@ class StatisticsStem(nn.Module):
         specification: of the modality.
         geometry: that the encoder wants.
         dropout: probability that a statistic is withheld in training.
+        n_scores: class scores of the shortcut; none by default.
     """
 
-    def __init__(self, specification: ModalitySpecification, geometry: StemGeometry, dropout: float = 0.0) -> None:
+    def __init__(
+        self, specification: ModalitySpecification, geometry: StemGeometry, dropout: float = 0.0, n_scores: int = 0
+    ) -> None:
         super().__init__()
         self.geometry = geometry
         self.channels = BandChannels(specification, on_reference_grid=True, has_statistics=True, reduces_many=True)
@@ -44,6 +47,7 @@ class StatisticsStem(nn.Module):
         # Statistics differ in spread by their nature: the mean of many pixels varies less than one pixel.
         self.standardisation = nn.BatchNorm2d(views * bands, affine=False)
         self.kernels = BandKernels(geometry.channels, views, bands, geometry.kernel)
+        self.shortcut = LinearShortcut(views * bands, n_scores) if n_scores else None
 
     def forward(self, values: Tensor, bands: Sequence[str] | None = None) -> FeatureMap:
         """Features of a modality; see ``BandChannels.forward`` for the arguments."""
@@ -51,16 +55,20 @@ class StatisticsStem(nn.Module):
         mixed = range(self.channels.count)
         index = self.channels.index(bands) if self.channels.mixtures is None else list(mixed)
         channels, known = self.channels(values, bands)
+        scores = None if self.shortcut is None else self.shortcut(channels, self._rows(index)) * known
         channels = self.dropout(self._standardised(channels, index))
         features = apply_kernel(channels, self.kernels(index), self.geometry.stride, self.geometry.padding_mode)
         known = coarser_known(known, self.geometry.stride)
-        return FeatureMap(features * known, known, self.geometry.stride)
+        return FeatureMap(features * known, known, self.geometry.stride, scores=scores)
+
+    def _rows(self, index: list[int]) -> list[int]:
+        """The channels of some of the bands."""
+        return [view * self.channels.count + band for view in range(len(self.channels.views)) for band in index]
 
     def _standardised(self, channels: Tensor, index: list[int]) -> Tensor:
-        norm, bands = self.standardisation, self.channels.count
-        if len(index) == bands:
+        norm, rows = self.standardisation, self._rows(index)
+        if len(index) == self.channels.count:
             return torch.as_tensor(norm(channels))
-        rows = [view * bands + band for view in range(len(self.channels.views)) for band in index]
         if norm.running_mean is None or norm.running_var is None:
             raise RuntimeError("The standardisation keeps no running statistics.")
         # A part of the bands has to be standardised as it was with all of them.
@@ -149,6 +157,28 @@ class GeneratedStem(nn.Module):
         features = apply_kernel(channels, weight, self.geometry.stride, self.geometry.padding_mode)
         known = coarser_known(known, self.geometry.stride)
         return FeatureMap(features * known, known, self.geometry.stride)
+
+
+class LinearShortcut(nn.Module):
+    """Class scores straight from a modality's channels: a linear model that was fitted beforehand, and not trained.
+
+    Args:
+        channels: of the modality.
+        n_classes: scores put out.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, channels: int, n_classes: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(n_classes, channels))
+        self.register_buffer("bias", torch.zeros(n_classes))
+
+    def forward(self, channels: Tensor, rows: Sequence[int]) -> Tensor:
+        """(B, n_classes, H, W) from (B, C, H, W): those of the channels whose rows are given."""
+        weight = self.weight if len(rows) == self.weight.shape[1] else self.weight[:, list(rows)]
+        return functional.conv2d(channels, weight[:, :, None, None], self.bias)
 
 
 Stem = StatisticsStem | PerSensorStem | GeneratedStem
