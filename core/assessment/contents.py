@@ -74,7 +74,7 @@ class TrainingReport:
         scheme: the K classes.
         missing_inputs: the model delivered with all of its inputs, then with some of them; empty where it needs them all.
         curves: the epochs in order; empty where the model delivered has none.
-        best_epoch: the one whose weights were kept.
+        best_epoch: the one whose weights were kept; 0 for those that training started from.
         imagery: (H, W, 3) uint8, as shown beside the map.
         map_codes: (H, W) uint8 codes of the scheme, 0 = not mapped, of the same ground.
         label_lines: what was found in the labels.

@@ -36,7 +36,7 @@ class TrainingResult:
     Attributes:
         model: the averaged weights of the best epoch, in evaluation mode.
         records: an entry an epoch.
-        best_epoch: the epoch that the model is from.
+        best_epoch: the epoch that the model is from; 0 where none was better than the linear model it starts from.
         validation: scores of the held-out pixels; None without validation labels.
         temperature: by which scores are divided before the softmax.
         subsets: what the model says of the held-out pixels with some of its inputs missing, small sets first.

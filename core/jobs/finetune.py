@@ -26,7 +26,7 @@ from core.jobs.outputs import Staging, check_outputs, checkpoint_path
 from core.jobs.provenance import creation_time, input_names, run_identity, software
 from core.jobs.schemas import FinetuneJob
 from core.jobs.training_preparation import PreparedTraining, prepare_training
-from core.jobs.training_report import training_report
+from core.jobs.training_report import best_epoch_sentence, training_report
 from core.jobs.training_scores import HeldOutScores, TrainingOutcome, subset_scores, tell_scores, tell_subsets
 from core.models.model_file import ModelCard, class_cards, save_model, subset_key
 
@@ -63,6 +63,7 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
         if not context.is_resumable:
             checkpoint.unlink(missing_ok=True)
     context.progress(1.0, "Done")
+    context.info(best_epoch_sentence(outcome.result))
     tell_scores(context, outcome.scores)
     tell_subsets(context, outcome.subsets)
     delivered = outcome.scores[0].score

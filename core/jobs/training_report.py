@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from core.assessment.contents import SubsetScore, TrainingReport
 from core.assessment.quicklook import imagery_picture
+from core.finetuning.loop import TrainingResult
 from core.jobs.devices import describe_device
 from core.jobs.provenance import software
 from core.jobs.schemas import FinetuneJob
@@ -56,8 +57,7 @@ def training_report(
             f"{scores[0].row.name} over {', '.join(a.sensor.title for a in scene.acquisitions)}, "
             f"{len(prepared.labels.scheme)} classes, trained on {len(prepared.labels) - held_out} features.",
             f"Scored on {held_out} features that lie in other blocks of ground.",
-            f"Best of {len(result.records)} epochs: {result.best_epoch}. "
-            f"The whole job took {seconds:.0f} seconds on {describe_device(device)}.",
+            f"{best_epoch_sentence(outcome.result)} The whole job took {seconds:.0f} seconds on {describe_device(device)}.",
         ),
         rows=tuple(entry.row for entry in scores),
         accuracy=scores[0].score,
@@ -92,6 +92,16 @@ def _missing_lines(prepared: PreparedTraining) -> tuple[str, ...]:
     if prepared.data.allows_missing or len(prepared.specification.modalities) == 1:
         return ()
     return ("The model needs all of its inputs: where one of them has no data, its map is left empty.",)
+
+
+def best_epoch_sentence(result: TrainingResult) -> str:
+    """Which epoch the model is from."""
+    if result.best_epoch == 0:
+        return (
+            f"None of {len(result.records)} epochs was better on the held-out labels than the linear model that training "
+            "starts from; the model is that one."
+        )
+    return f"Best of {len(result.records)} epochs: {result.best_epoch}."
 
 
 def _preview(

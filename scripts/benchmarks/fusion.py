@@ -258,7 +258,8 @@ def table(rows: list[dict[str, Any]], epochs: int) -> str:
     lines = [
         "# Fusions on real scenes",
         "",
-        f"The U-Net of size {SIZE} with neighbourhood statistics and without the linear model that the product starts from, {epochs} epochs of {WINDOWS} windows of {WINDOW} pixels, "
+        f"The U-Net of size {SIZE} with neighbourhood statistics and without the linear model that the product starts from, "
+        f"{epochs} epochs of {WINDOWS} windows of {WINDOW} pixels, "
         f"{VALIDATION:.0%} of the labels held out in spatial blocks to choose the epoch; scored away from all labels "
         "(s1s2_282D against a weak yearly map, flood_India against a hand-drawn one) or on tiles and plots held out "
         "(enmap_Potsdam, neon_MLBS). Mean IoU in percent, mean and standard deviation over the seeds. Against early: mean and "

@@ -46,7 +46,7 @@ def prepare(folder: Path) -> Prepared:
     files = SimulatedScene.in_folder(folder)
     scene = build_scene(SceneRequest({"optical": [str(files.optical)], "sar": [str(files.sar)]}))
     labels = read_labels(str(files.labels), "class", scene.grid)
-    small = {"width": 8, "depth": 1, "dropout": 0.05}
+    small = {"width": 8, "depth": 1, "dropout": 0.05, "has_shortcut": False}
     specification = specify_model(scene, "unet_intermediate", len(labels.scheme)).model_copy(update=small)
     data = TrainingData(scene, labels, reach=64)
     return Prepared(data, labels, spatial_split(labels, scene.grid, 0.25, 0).validation, specification)

@@ -1,0 +1,161 @@
+"""The linear model that networks start from: it is scikit-learn's, pixel by pixel, and the network adds nothing yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from core.finetuning import linear_start
+from core.finetuning.evaluation import predict_labelled
+from core.finetuning.linear_start import INVERSE_REGULARISATION, fit_linear_start
+from core.finetuning.loop import train
+from core.finetuning.settings import TrainingSettings
+from core.finetuning.start import start_model
+from core.finetuning.training_data import TrainingData
+from core.labels.label_set import LabelSet
+from core.models.fusion_model import FusionModel
+from core.models.model_file import ModelCard, class_cards, load_model, save_model
+from core.models.specification import ModelSpecification
+from core.scenes.grid import Window, aligned
+from core.scenes.scene import Scene
+from tests.core.finetuning.scenes import labels_at, mixed_scene, specification_for
+
+BOXES = [(12 + 24 * (i % 5), 12 + 36 * (i // 5), 20 + 24 * (i % 5), 20 + 36 * (i // 5)) for i in range(15)]
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return mixed_scene(tmp_path_factory.mktemp("mixed"))
+
+
+def prepared(scene: Scene, classes: list[int], allows_missing: bool) -> tuple[LabelSet, TrainingData, ModelSpecification]:
+    labels = labels_at(scene.grid, BOXES, classes)
+    data = TrainingData(scene, labels, 60, allows_missing=allows_missing)
+    options = {"has_shortcut": True, "dropout": 0.0, "statistics_dropout": 0.0}
+    return labels, data, specification_for(scene, len(labels.scheme), "unet_intermediate", **options)
+
+
+def started(specification: ModelSpecification, labels: LabelSet) -> FusionModel:
+    return start_model(specification, 0, None, labels.scheme)
+
+
+def channels_of(model: FusionModel, data: TrainingData, pixels: np.ndarray) -> np.ndarray:
+    """(n, channels) of each pixel by itself, cut from a window of its own."""
+    rows = []
+    for column, row in pixels[:, :2].tolist():
+        corner = aligned(data.scene.grid, Window(column - 60, row - 60, 1, 1), 12)
+        seen = data.window(Window(corner.column, corner.row, 132, 132))
+        parts = []
+        for entry in model.specification.modalities:
+            values, known = model.stems[entry.name].channels(torch.from_numpy(seen.values[entry.name])[None])
+            place = (0, slice(None), row - corner.row, column - corner.column)
+            parts.append(torch.where(known > 0, values, torch.nan)[place].double().numpy())
+        rows.append(np.concatenate(parts))
+    return np.array(rows)
+
+
+def scores_of(model: FusionModel, data: TrainingData, pixels: np.ndarray) -> np.ndarray:
+    features = np.zeros(len(data.labels), bool)
+    features[np.unique(pixels[:, 3])] = True
+    return predict_labelled(model.eval(), model.specification, data, features, torch.device("cpu")).scores
+
+
+def test_the_start_is_a_logistic_regression_over_the_statistics(scene: Scene) -> None:
+    labels, data, wanted = prepared(scene, [i % 3 for i in range(15)], allows_missing=False)
+    model = started(wanted, labels)
+    fit_linear_start(model, wanted, data, np.ones(15, bool))
+    chosen = np.isin(data.pixels[:, 3], [0, 7, 13])
+    estimator = LogisticRegression(C=INVERSE_REGULARISATION, class_weight="balanced", max_iter=3000)
+    whole = make_pipeline(StandardScaler(), estimator)
+    whole.fit(channels_of(model, data, data.pixels), data.pixels[:, 2])
+    expected = whole.decision_function(channels_of(model, data, data.pixels[chosen]))
+    np.testing.assert_allclose(scores_of(model, data, data.pixels[chosen]), expected, atol=2e-2)
+
+
+def test_a_missing_input_counts_as_its_mean(scene: Scene) -> None:
+    labels, data, wanted = prepared(scene, [i % 3 for i in range(15)], allows_missing=True)
+    model = started(wanted, labels)
+    fit_linear_start(model, wanted, data, np.ones(15, bool))
+    name = wanted.modalities[0].name
+    side = 48
+    values = {
+        entry.name: torch.rand(1, len(entry.bands), side * entry.finer // entry.coarser, side * entry.finer // entry.coarser)
+        for entry in wanted.modalities
+    }
+    with torch.no_grad():
+        streams = {key: model.stems[key](value) for key, value in values.items()}
+        without = model.eval()({key: value for key, value in values.items() if key != name})
+        scores = [stream.scores for key, stream in streams.items() if key != name and stream.scores is not None]
+    torch.testing.assert_close(without, torch.stack(scores).sum(dim=0) + model.intercept, rtol=1e-4, atol=1e-4)
+    stem = model.stems[name]
+    own = channels_of(model, data, data.pixels)[:, : stem.shortcut.weight.shape[1]]
+    mean = torch.from_numpy(np.nanmean(own, axis=0)).float()
+    torch.testing.assert_close(stem.shortcut.weight @ mean + stem.shortcut.bias, torch.zeros(3), rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("classes", [[0, 2], [0, 1]])
+def test_two_classes_and_one_that_was_not_seen(scene: Scene, classes: list[int]) -> None:
+    labels, data, wanted = prepared(scene, [classes[i % 2] for i in range(14)] + [max(2, classes[1])], allows_missing=False)
+    model = started(wanted, labels)
+    learned = np.ones(15, bool)
+    learned[14] = False
+    fit_linear_start(model, wanted, data, learned)
+    scores = scores_of(model, data, data.pixels)
+    assert set(scores.argmax(axis=1)) <= set(classes)
+    known = data.pixels[:, 3] != 14
+    right = scores.argmax(axis=1)[known] == data.pixels[known, 2]
+    # Noise tells nothing apart, but what was learned by heart is better than chance.
+    assert right.mean() > 0.5
+
+
+def test_of_many_pixels_an_even_part_is_looked_at(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, data, _ = prepared(scene, [i % 3 for i in range(15)], allows_missing=False)
+    assert linear_start._thinned(data.pixels) is not data.pixels
+    np.testing.assert_array_equal(linear_start._thinned(data.pixels), data.pixels)
+    monkeypatch.setattr(linear_start, "MOST_PIXELS", 50)
+    thinned = linear_start._thinned(data.pixels)
+    assert np.bincount(thinned[:, 2]).tolist() == [50, 50, 50]
+    # Every feature of a class is still there.
+    assert len(np.unique(thinned[:, 3])) == 15
+
+
+def test_the_start_is_delivered_unless_training_beats_it_and_is_saved(scene: Scene, tmp_path: Path) -> None:
+    labels, data, wanted = prepared(scene, [i % 3 for i in range(15)], allows_missing=False)
+    validation = np.arange(15) >= 12
+    model = started(wanted, labels)
+    fit_linear_start(model, wanted, data, ~validation)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    # A rate at which nothing can be learned but much destroyed.
+    settings = TrainingSettings(epochs=2, windows_per_epoch=16, window_size=24, learning_rate=30.0, modality_dropout=0.0)
+    device = torch.device("cpu")
+    result = train(model, wanted, data, validation, settings, device, tmp_path / "checkpoint", "this", lambda part, phase: None)
+    assert result.best_epoch == 0
+    after = result.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    card = ModelCard(
+        software_version="0", specification=wanted, resolution_m=10, class_scheme="t", classes=class_cards(labels.scheme)
+    )
+    save_model(tmp_path / "model.safetensors", result.model, card)
+    loaded, _ = load_model(tmp_path / "model.safetensors")
+    assert all(torch.equal(value, after[name]) for name, value in loaded.state_dict().items())
+
+
+def test_a_base_model_hands_its_linear_model_on_to_the_same_classes_only(scene: Scene) -> None:
+    labels, data, wanted = prepared(scene, [i % 3 for i in range(15)], allows_missing=False)
+    model = started(wanted, labels)
+    fit_linear_start(model, wanted, data, np.ones(15, bool))
+    card = ModelCard(
+        software_version="0", specification=wanted, resolution_m=10, class_scheme="t", classes=class_cards(labels.scheme)
+    )
+    same = start_model(wanted, 1, (model, card), labels.scheme)
+    assert torch.equal(same.intercept, model.intercept)
+    fewer = labels_at(scene.grid, BOXES, [i % 2 for i in range(15)])
+    other = start_model(wanted.model_copy(update={"n_classes": 2}), 1, (model, card), fewer.scheme)
+    assert other.intercept.tolist() == [[[0.0]], [[0.0]]]
+    assert not any(value.any() for name, value in other.named_buffers() if ".shortcut." in name and name.startswith("stems"))
