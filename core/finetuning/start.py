@@ -11,8 +11,8 @@ from core.models.model_file import ModelCard
 from core.models.registry import build_model
 from core.models.specification import ModelSpecification
 
-CLASS_WEIGHTS = ("head.classifier.", ".shortcut.", "intercept")
-"""Parts of the names of weights that belong to the classes and not to the sensors."""
+HEAD = "head.classifier."
+"""Prefix of the weights that belong to the classes and not to the sensors."""
 
 
 def start_model(
@@ -28,7 +28,7 @@ def start_model(
     if base is not None:
         weights = base[0].state_dict()
         if not keeps_classes(base, scheme):
-            weights = {name: value for name, value in weights.items() if not any(part in name for part in CLASS_WEIGHTS)}
+            weights = {name: value for name, value in weights.items() if not _belongs_to_classes(name)}
         model.load_state_dict(weights, strict=False)
     return model
 
@@ -36,3 +36,9 @@ def start_model(
 def keeps_classes(base: tuple[nn.Module, ModelCard] | None, scheme: ClassScheme) -> bool:
     """Whether a base model's classes are those wanted, by name and order."""
     return base is not None and base[1].scheme.names == scheme.names
+
+
+def _belongs_to_classes(name: str) -> bool:
+    """Whether a weight means nothing for other classes: the last layer's, and the linear model's."""
+    is_linear = name == "intercept" or (name.startswith("stems.") and ".shortcut." in name)
+    return is_linear or name.startswith(HEAD)
