@@ -46,18 +46,20 @@ def started(specification: ModelSpecification, labels: LabelSet) -> FusionModel:
 
 
 def channels_of(model: FusionModel, data: TrainingData, pixels: np.ndarray) -> np.ndarray:
-    """(n, channels) of each pixel by itself, cut from a window of its own."""
-    rows = []
-    for column, row in pixels[:, :2].tolist():
+    """(n, channels) of pixels, each feature cut from a window of its own."""
+    rows: dict[int, np.ndarray] = {}
+    for feature in np.unique(pixels[:, 3]):
+        own = np.flatnonzero(pixels[:, 3] == feature)
+        column, row = pixels[own, :2].min(axis=0).tolist()
         corner = aligned(data.scene.grid, Window(column - 60, row - 60, 1, 1), 12)
-        seen = data.window(Window(corner.column, corner.row, 132, 132))
+        seen = data.window(Window(corner.column, corner.row, 144, 144))
         parts = []
         for entry in model.specification.modalities:
             values, known = model.stems[entry.name].channels(torch.from_numpy(seen.values[entry.name])[None])
-            place = (0, slice(None), row - corner.row, column - corner.column)
-            parts.append(torch.where(known > 0, values, torch.nan)[place].double().numpy())
-        rows.append(np.concatenate(parts))
-    return np.array(rows)
+            places = (0, slice(None), pixels[own, 1] - corner.row, pixels[own, 0] - corner.column)
+            parts.append(torch.where(known > 0, values, torch.nan)[places].double().numpy())
+        rows.update(zip(own.tolist(), np.concatenate(parts).T, strict=True))
+    return np.array([rows[number] for number in range(len(pixels))])
 
 
 def scores_of(model: FusionModel, data: TrainingData, pixels: np.ndarray) -> np.ndarray:
