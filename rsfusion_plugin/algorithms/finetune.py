@@ -214,7 +214,7 @@ class Finetune(WorkerAlgorithm):
             "architecture": self.parameterAsEnumString(parameters, "ARCHITECTURE", context),
             "encoder": self._part(parameters, "ENCODER", context),
             "encoder_weights": self.path_of(parameters, "ENCODER_WEIGHTS", context),
-            "encoder_keys": self.parameterAsString(parameters, "ENCODER_KEYS", context).strip() or AUTO,
+            "encoder_keys": self._encoder_keys(parameters, context),
             "fusion": self._part(parameters, "FUSION", context),
             "size": self._part(parameters, "SIZE", context),
             "missing_inputs": self.parameterAsEnumString(parameters, "MISSING_INPUTS", context),
@@ -227,6 +227,10 @@ class Finetune(WorkerAlgorithm):
             "report": self.destination(parameters, "REPORT", context),
         }
         return JobRequest(job, exports)
+
+    def _encoder_keys(self, parameters, context):
+        keys = self.parameterAsString(parameters, "ENCODER_KEYS", context).strip()
+        return keys if keys != AUTO and keys else None
 
     def _part(self, parameters, key, context):
         """A part of the model; None for the architecture's own."""

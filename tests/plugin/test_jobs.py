@@ -60,7 +60,6 @@ def test_defaults_make_a_whole_finetune_job(algorithm, context, feedback, raster
             "class_scheme": "auto",
         },
         "architecture": "unet_intermediate",
-        "encoder_keys": "auto",
         "missing_inputs": "allow",
         "epochs": 20,
         "seed": 0,
