@@ -269,7 +269,8 @@ def table(rows: list[dict[str, Any]], epochs: int) -> str:
         "| scene | model | seeds | mIoU | against early | macro F1 | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
-    for scene, name in dict.fromkeys((row["scene"], row["name"]) for row in rows):
+    pairs = dict.fromkeys((row["scene"], row["name"]) for row in rows)
+    for scene, name in sorted(pairs, key=lambda pair: list(TASKS).index(pair[0])):
         own = {row["seed"]: row for row in rows if (row["scene"], row["name"]) == (scene, name)}
         early = {row["seed"]: row for row in rows if (row["scene"], row["name"]) == (scene, "early")}
         gaps = [100 * (own[seed]["miou"] - early[seed]["miou"]) for seed in own if seed in early]
