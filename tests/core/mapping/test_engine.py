@@ -361,7 +361,9 @@ before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpage
 with raster_environment():
     for strip in engine.strips(scene.grid.window):
         pass
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, engine.memory_bytes(scene.grid.width) // 1024)
+# Not what getrusage tells: that begins with what the process was before it became this program, a copy of its parent.
+peak = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(peak - before, engine.memory_bytes(scene.grid.width) // 1024)
 """
 
 
