@@ -64,14 +64,13 @@ def predict_labelled(
         inputs: names of those that the model is shown; all by default. Pixels that none of them covers are left out.
     """
     chosen = data.pixels[features[data.pixels[:, 3]]]
-    step = math.lcm(SIDE_STEP, model_step(specification))
-    margin, lattice_step = receptive_radius(specification), model_step(specification)
+    margin = receptive_radius(specification)
     scores = np.empty((len(chosen), specification.n_classes), np.float32)
     usable = np.ones(len(chosen), bool)
     if margin is None:
-        pieces = _tiles(chosen, specification.window, data.scene.grid, lattice_step)
+        pieces = _tiles(chosen, specification.window, data.scene.grid, model_step(specification))
     else:
-        pieces = _pieces(chosen, margin, step, data.scene.grid, lattice_step)
+        pieces = windows_around(chosen, margin, specification, data.scene.grid)
     for piece, around in pieces:
         columns, rows = chosen[piece, 0], chosen[piece, 1]
         seen = {name: values for name, values in data.window(around).values.items() if inputs is None or name in inputs}
@@ -93,14 +92,22 @@ def context_reach(specification: ModelSpecification) -> int:
     return radius + math.lcm(SIDE_STEP, model_step(specification))
 
 
-def _pieces(
-    pixels: NDArray[np.int64], margin: int, step: int, grid: Grid, lattice_step: int
+def windows_around(
+    pixels: NDArray[np.int64], margin: int, specification: ModelSpecification, grid: Grid
 ) -> Iterator[tuple[NDArray[np.int64], Window]]:
-    """Rows of ``pixels`` that are shown together, and the window that shows them.
+    """Rows of ``pixels`` that are shown together, and a window that shows them with a margin; each pixel once.
 
     Features of one piece of ground share a window where that is smaller than a window each: small polygons close to
     each other would otherwise have the same surroundings computed again and again.
+
+    Args:
+        pixels: (n, 4) as ``TrainingData.pixels``.
+        margin: reference pixels.
+        specification: of the model whose lattice the windows lie on.
+        grid: of the scene.
     """
+    lattice_step = model_step(specification)
+    step = math.lcm(SIDE_STEP, lattice_step)
     ground = np.stack([pixels[:, 0] // PIECE, pixels[:, 1] // PIECE], axis=1)
     for together in _groups(ground):
         joint = _window_around(pixels[together, 0], pixels[together, 1], margin, step, grid, lattice_step)
@@ -112,23 +119,8 @@ def _pieces(
             yield from zip(apart, windows, strict=True)
 
 
-def windows_around(
-    pixels: NDArray[np.int64], margin: int, specification: ModelSpecification, grid: Grid
-) -> Iterator[tuple[NDArray[np.int64], Window]]:
-    """Rows of ``pixels``, and windows that show them with a margin around them; each pixel once.
-
-    Args:
-        pixels: (n, 4) as ``TrainingData.pixels``.
-        margin: reference pixels.
-        specification: of the model whose lattice the windows lie on.
-        grid: of the scene.
-    """
-    lattice_step = model_step(specification)
-    return _pieces(pixels, margin, math.lcm(SIDE_STEP, lattice_step), grid, lattice_step)
-
-
 def _tiles(pixels: NDArray[np.int64], side: int, grid: Grid, lattice_step: int) -> Iterator[tuple[NDArray[np.int64], Window]]:
-    """As ``_pieces`` for models with a global view: windows of the size of a map's tiles, the pixels in their middle."""
+    """As ``windows_around`` for models with a global view: windows of the size of a map's tiles, the pixels in their middle."""
     tile = -(-side // lattice_step) * lattice_step
     half = max(1, tile // 2)
     for together in _groups(np.stack([pixels[:, 0] // half, pixels[:, 1] // half], axis=1)):

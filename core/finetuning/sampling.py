@@ -16,7 +16,8 @@ from core.finetuning.training_data import TrainingData
 from core.models.registry import model_step, receptive_radius
 from core.models.specification import ModelSpecification
 from core.scenes.grid import Window, aligned
-from core.scenes.reading import shows_ground, usable_pixels
+from core.scenes.reading import usable_pixels
+from core.scenes.scene import shows_ground
 
 Inputs = dict[str, Tensor]
 

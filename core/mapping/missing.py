@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.models.model_file import ModelCard, subset_key
-from core.scenes.reading import shows_ground, valid_pixels
-from core.scenes.scene import Scene
+from core.scenes.reading import valid_pixels
+from core.scenes.scene import Scene, shows_ground
 
 
 class InputSubsets:

@@ -29,8 +29,7 @@ from core.scenes.resampling import (
     power_of_decibels,
     warp,
 )
-from core.scenes.scene import Acquisition, Scene, SourceFile
-from core.sensors import Role
+from core.scenes.scene import Acquisition, Scene, SourceFile, shows_ground
 
 _ALIGNED = 1e-3
 """A source whose pixel edges are off by less than this part of a pixel is copied instead of warped."""
@@ -219,11 +218,6 @@ def usable_pixels(
         return np.asarray(np.logical_and.reduce([valid[a.name] for a in acquisitions]))
     telling = [valid[a.name] for a in acquisitions if a.name in valid and shows_ground(a.role, [b.role for b in acquisitions])]
     return np.asarray(np.logical_or.reduce(telling) if telling else np.zeros_like(next(iter(valid.values()))))
-
-
-def shows_ground(role: Role, roles: Sequence[Role]) -> bool:
-    """Whether a map can rest on an input of that role alone: on heights only where there is nothing else."""
-    return role != "elevation" or all(other == "elevation" for other in roles)
 
 
 @dataclass(frozen=True)

@@ -290,6 +290,11 @@ def _text(bounds: Bounds) -> str:
     return f"x {bounds.left:.6g} to {bounds.right:.6g}, y {bounds.bottom:.6g} to {bounds.top:.6g}"
 
 
+def shows_ground(role: Role, roles: Sequence[Role]) -> bool:
+    """Whether a map can rest on an input of that role alone: on heights only where there is nothing else."""
+    return role != "elevation" or all(other == "elevation" for other in roles)
+
+
 def select(
     scene: Scene, needed: Sequence[tuple[str, Role, str, tuple[str, ...], Scale]], allows_missing: bool = False
 ) -> Scene:
@@ -315,8 +320,7 @@ def select(
             missing.append(f"band {', '.join(lacking)} of {sensor} in {', '.join(repr(path) for path in found.paths)}")
         chosen.append(replace(found, name=name, bands=bands, scale=scale))
     roles = [role for _, role, _, _, _ in needed]
-    has_ground = any(a.role != "elevation" for a in chosen) or (chosen and all(role == "elevation" for role in roles))
-    if not allows_missing or not has_ground:
+    if not allows_missing or not any(shows_ground(a.role, roles) for a in chosen):
         missing = [text for _, _, text in absent] + missing
     if missing:
         raise SensorError(

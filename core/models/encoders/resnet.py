@@ -74,7 +74,23 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels))
 
 
-class ResNetEncoder(Encoder):
+class ResidualEncoder(Encoder):
+    """A stem's normalisation, a 3 x 3 max-pool and stages of residual blocks; the first level is the stem's own."""
+
+    bn1: nn.BatchNorm2d
+    stages: nn.ModuleList
+
+    def enter(self, embedded: FeatureMap) -> FeatureMap:
+        return embedded.masked(functional.relu(self.bn1(embedded.values)))
+
+    def step(self, number: int, state: FeatureMap) -> FeatureMap:
+        if number == 0:
+            return state
+        values = functional.max_pool2d(state.values, 3, 2, 1) if number == 1 else state.values
+        return state.coarser(self.stages[number](values))
+
+
+class ResNetEncoder(ResidualEncoder):
     """Levels at the stem's stride and at 2, 4, 8 and 16 times it.
 
     Args:
@@ -103,12 +119,3 @@ class ResNetEncoder(Encoder):
         convolutions = [count * (1 if is_bottleneck else 2) for count in counts]
         inside = sum(count * stride for count, stride in zip(convolutions, self.strides[1:], strict=True))
         self.radius = 3 + finest + inside + sum(self.strides)
-
-    def enter(self, embedded: FeatureMap) -> FeatureMap:
-        return embedded.masked(functional.relu(self.bn1(embedded.values)))
-
-    def step(self, number: int, state: FeatureMap) -> FeatureMap:
-        if number == 0:
-            return state
-        values = functional.max_pool2d(state.values, 3, 2, 1) if number == 1 else state.values
-        return state.coarser(self.stages[number](values))

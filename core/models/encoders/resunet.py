@@ -8,11 +8,8 @@ for computers without a GPU.
 from __future__ import annotations
 
 from torch import nn
-from torch.nn import functional
 
-from core.models.encoders.encoder import Encoder
-from core.models.encoders.resnet import BasicBlock
-from core.models.features import FeatureMap
+from core.models.encoders.resnet import BasicBlock, ResidualEncoder
 from core.models.specification import SizeName
 from core.models.stems.kernels import StemGeometry
 
@@ -20,7 +17,7 @@ RESUNETS: dict[SizeName, int] = {"small": 16, "base": 32, "large": 64}
 """Channels of the stem: a quarter of the published width, a half, and the whole."""
 
 
-class ResUNetEncoder(Encoder):
+class ResUNetEncoder(ResidualEncoder):
     """Levels at the stem's stride and at 2, 4 and 8 times it.
 
     Args:
@@ -40,12 +37,3 @@ class ResUNetEncoder(Encoder):
             first = BasicBlock(before, after, 2 if number else 1, "replicate")
             self.stages.append(nn.Sequential(first, BasicBlock(after, after, 1, "replicate")))
         self.radius = 1 + finest + sum(4 * stride for stride in self.strides[1:]) + sum(self.strides)
-
-    def enter(self, embedded: FeatureMap) -> FeatureMap:
-        return embedded.masked(functional.relu(self.bn1(embedded.values)))
-
-    def step(self, number: int, state: FeatureMap) -> FeatureMap:
-        if number == 0:
-            return state
-        values = functional.max_pool2d(state.values, 3, 2, 1) if number == 1 else state.values
-        return state.coarser(self.stages[number](values))
