@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,12 @@ from sklearn.metrics import f1_score
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.finetuning.checkpoint import load_checkpoint, save_checkpoint
 from core.finetuning.evaluation import Predictions, balanced_log_loss, fit_temperature, predict_labelled
 from core.finetuning.records import EpochRecord
 from core.finetuning.sampling import WindowSampler, class_weights, proper_subsets
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.training_data import TrainingData
+from core.models.checkpoint import load_checkpoint, save_checkpoint
 from core.models.specification import ModelSpecification
 
 GRADIENT_LIMIT = 1.0
@@ -129,7 +129,8 @@ def train(
     weights = class_weights(data, ~validation, specification.n_classes).to(device)
     can_validate = bool(validation[data.pixels[:, 3]].any())
     restored = load_checkpoint(checkpoint, identity, run.modules, run.optimizer, run.schedule)
-    records, extra = restored if restored is not None else ([], {"best_epoch": 0, "best_loss": math.inf, "step": 0})
+    written, extra = restored if restored is not None else ([], {"best_epoch": 0, "best_loss": math.inf, "step": 0})
+    records = [EpochRecord(**record) for record in written]
     best_epoch, best_loss, step = int(extra["best_epoch"]), float(extra["best_loss"]), int(extra["step"])
     if restored is None and specification.has_shortcut and can_validate:
         # What training starts from is worth something already, and has to be beaten.
@@ -145,7 +146,7 @@ def train(
             best_epoch, best_loss = epoch, min(best_loss, validation_loss)
             run.best.load_state_dict(run.average.state_dict())
         extra = {"best_epoch": best_epoch, "best_loss": best_loss, "step": step}
-        save_checkpoint(checkpoint, identity, run.modules, run.optimizer, run.schedule, records, extra)
+        save_checkpoint(checkpoint, identity, run.modules, run.optimizer, run.schedule, [asdict(r) for r in records], extra)
     held_out = predict_labelled(run.best, specification, data, validation, device) if can_validate else None
     temperature = fit_temperature(held_out) if held_out is not None else 1.0
     subsets = _without_inputs(run.best, specification, data, validation, device, progress) if can_validate else ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from core.errors import SensorError
-from core.finetuning.specify import specify_for_other_sensors
 from core.jobs.events import JobContext
 from core.jobs.schemas import Inputs, Labels
 from core.labels.label_set import LabelSet
@@ -13,6 +12,7 @@ from core.labels.reading import read_labels
 from core.labels.scheme import ClassScheme
 from core.labels.style import entries_for
 from core.models.specification import ModelSpecification
+from core.models.specify import specify_for_other_sensors
 from core.scenes.grid import Grid
 from core.scenes.scene import Scene, SceneRequest, build_scene, select
 from core.sensors import Role

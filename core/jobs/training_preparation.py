@@ -11,7 +11,6 @@ from core.errors import LabelError, UsageError
 from core.finetuning.evaluation import context_reach
 from core.finetuning.linear_start import fit_linear_start
 from core.finetuning.settings import TrainingSettings
-from core.finetuning.specify import specify_model
 from core.finetuning.start import keeps_classes, start_model
 from core.finetuning.training_data import TrainingData
 from core.jobs.events import JobContext
@@ -27,6 +26,7 @@ from core.models.model_file import load_model
 from core.models.public_weights import load_public_encoder
 from core.models.registry import count_parameters
 from core.models.specification import ModelSpecification
+from core.models.specify import specify_model
 from core.scenes.grid import Grid
 from core.scenes.scene import Scene
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -44,24 +45,31 @@ class Features:
     Attributes:
         levels: feature maps, finest first.
         pooled: (B, C) mean over the known places of the last level.
+        by_modality: the last level of each modality before they were merged; empty of an encoder, and where a fusion
+            never holds them apart.
     """
 
     levels: tuple[FeatureMap, ...]
     pooled: Tensor
+    by_modality: Mapping[str, FeatureMap] = field(default_factory=dict)
 
     @property
     def tokens(self) -> Tensor:
         """(B, h * w, C) the last level as a sequence, row by row."""
         return self.levels[-1].values.flatten(2).transpose(1, 2)
 
+    def of_modality(self, name: str) -> FeatureMap:
+        """The last level of one modality, or what it was merged into."""
+        return self.by_modality.get(name, self.levels[-1])
+
     @property
     def strides(self) -> tuple[int, ...]:
         return tuple(level.stride for level in self.levels)
 
 
-def features_of(levels: list[FeatureMap]) -> Features:
+def features_of(levels: list[FeatureMap], by_modality: Mapping[str, FeatureMap] | None = None) -> Features:
     """Features with their pooled vector."""
-    return Features(tuple(levels), masked_mean(levels[-1]))
+    return Features(tuple(levels), masked_mean(levels[-1]), by_modality or {})
 
 
 def masked_mean(level: FeatureMap) -> Tensor:

@@ -144,6 +144,16 @@ class FusionModel(nn.Module):
         features: Features = self.fusion(self._streams(values, dates, geography, present, bands))
         return features
 
+    def dense(self, features: Features) -> FeatureMap:
+        """What the decoder makes of features: a map of the finest stride.
+
+        Raises:
+            TypeError: the head has none.
+        """
+        if isinstance(self.head, SceneHead):
+            raise TypeError("the head of scenes has no decoder")
+        return self.head.dense(features)
+
     def _streams(
         self,
         values: Values,

@@ -34,9 +34,13 @@ class DenseHead(nn.Module):
 
     def forward(self, features: Features) -> Tensor:
         """(B, n_classes, H, W) scores."""
-        level: FeatureMap = features.levels[0] if self.decoder is None else self.decoder(features.levels)
+        level = self.dense(features)
         scores: Tensor = self.classifier(level.values)
         return enlarged_to_pixels(scores, level.stride)
+
+    def dense(self, features: Features) -> FeatureMap:
+        """What the classifier sees."""
+        return features.levels[0] if self.decoder is None else self.decoder(features.levels)
 
 
 class EmbeddingHead(DenseHead):

@@ -32,7 +32,6 @@ from core.finetuning.baselines import BASELINES, labelled_features, neighbourhoo
 from core.finetuning.evaluation import context_reach, predict_labelled
 from core.finetuning.loop import train
 from core.finetuning.settings import TrainingSettings
-from core.finetuning.specify import specify_model
 from core.finetuning.start import start_model
 from core.finetuning.training_data import TrainingData
 from core.labels.blocks import spatial_split
@@ -42,6 +41,7 @@ from core.mapping.engine import MappingEngine
 from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard, class_cards
 from core.models.specification import FusionName, ModelSpecification, SizeName
+from core.models.specify import specify_model
 from core.scenes.reading import SceneReader
 from core.scenes.scene import Scene, build_scene
 

@@ -114,7 +114,8 @@ class AsymmetricAttentionFusion(Fusion):
                 main = self._encoder(main_name).export(number, replace(own, known=states[main_name].known))
                 fused = self.gates[number](fused, main)
             levels.append(fused)
-        return features_of(levels)
+        last = {name: self._encoder(name).export(number, state) for name, state in states.items() if name in streams}
+        return features_of(levels, last)
 
     def _exchange(self, number: int, states: Streams) -> tuple[Streams, FeatureMap]:
         """The streams after one stage's attention, and the main one as it was before."""

@@ -35,4 +35,4 @@ class IntermediateFusion(Fusion):
         levels = [
             joint({name: each.levels[number] for name, each in features.items()}) for number, joint in enumerate(self.joints)
         ]
-        return features_of(levels)
+        return features_of(levels, {name: each.levels[-1] for name, each in features.items()})

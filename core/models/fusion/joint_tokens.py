@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,8 @@ class JointTokensFusion(Fusion):
         """All tokens of all modalities as one sequence through the encoder's stages."""
         states = {name: self.encoder.enter(stream) for name, stream in streams.items()}
         joined = _stacked(list(states.values()))
-        levels = []
+        levels: list[FeatureMap] = []
+        parts: Streams = {}
         for number in range(len(self.strides)):
             joined = self.encoder.step(number, joined)
             parts = dict(zip(states, _unstacked(joined, len(states)), strict=True))
@@ -81,19 +83,21 @@ class JointTokensFusion(Fusion):
                 parts = self.cross_modality[str(number)](parts)
             merged = mean_of_modalities(list(parts.values()))
             levels.append(self.encoder.export(number, merged))
-        return features_of(levels)
+        last = {name: self.encoder.export(len(levels) - 1, replace(part, registers=None)) for name, part in parts.items()}
+        return features_of(levels, last)
 
     def _maps(self, streams: Streams) -> Features:
         """Each modality through the same encoder; they meet place by place at every level."""
         by_level = self._shared(streams) if self.training else self._one_by_one(streams)
-        levels = []
+        levels: list[FeatureMap] = []
+        parts: Streams = {}
         for number, parts in enumerate(by_level):
             if self.cross_modality:
                 parts = self.cross_modality[str(number)](parts)
             elif self.meetings:
                 parts = _met(self.meetings[number], parts)
             levels.append(mean_of_modalities(list(parts.values())))
-        return features_of(levels)
+        return features_of(levels, parts)
 
     def _one_by_one(self, streams: Streams) -> list[Streams]:
         """The levels of each modality, which take the least memory one after the other."""

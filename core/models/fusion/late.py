@@ -42,7 +42,9 @@ class LateFusion(Fusion):
 
     def forward(self, streams: Streams) -> Features:
         dense: Streams = {}
+        last: Streams = {}
         for name, stream in self.ordered(streams):
             features: Features = self.encoders[name](stream)
+            last[name] = features.levels[-1]
             dense[name] = self.decoders[name](features.levels)
-        return features_of([self.joint(dense)])
+        return features_of([self.joint(dense)], last)

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from core.errors import RasterError, UsageError
-from core.finetuning.specify import specify_model
 from core.finetuning.start import start_model
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.models.architectures import ARCHITECTURES, ArchitectureName
 from core.models.model_file import ModelCard, class_cards
+from core.models.specify import specify_model
 from core.scenes.scene import SceneRequest, build_scene
 from tests.core.finetuning.scenes import LEFT, TOP, write_raster
 from tests.core.finetuning.training import Prepared

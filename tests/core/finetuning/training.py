@@ -16,7 +16,6 @@ import torch
 
 from core.finetuning.loop import TrainingResult, train
 from core.finetuning.settings import TrainingSettings
-from core.finetuning.specify import specify_model
 from core.finetuning.start import start_model
 from core.finetuning.training_data import TrainingData
 from core.labels.blocks import spatial_split
@@ -24,6 +23,7 @@ from core.labels.label_set import LabelSet
 from core.labels.reading import read_labels
 from core.models.model_file import ModelCard, class_cards, save_model
 from core.models.specification import ModelSpecification
+from core.models.specify import specify_model
 from core.scenes.scene import SceneRequest, build_scene
 from core.scenes.simulate import SimulatedScene
 

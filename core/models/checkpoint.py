@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import ModelFileError
-from core.finetuning.records import EpochRecord
 from core.models.model_file import read_tensors, write_tensors
 
 
@@ -21,7 +19,7 @@ def save_checkpoint(
     modules: dict[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-    records: list[EpochRecord],
+    records: list[dict[str, Any]],
     extra: dict[str, Any],
 ) -> None:
     """Writes everything that the next epoch depends on; randomness is drawn anew from seed and epoch and needs no state.
@@ -31,7 +29,7 @@ def save_checkpoint(
         identity: of data, labels and settings; a checkpoint with another one is not used.
         modules: by name: the model, its average, the best so far.
         optimizer, schedule: of the run.
-        records: of the epochs done.
+        records: of the epochs done, as plain values.
         extra: plain values of the loop.
     """
     tensors = {f"{name}/{key}": value for name, module in modules.items() for key, value in module.state_dict().items()}
@@ -42,7 +40,7 @@ def save_checkpoint(
         "identity": identity,
         "groups": state["param_groups"],
         "schedule": {key: value for key, value in schedule.state_dict().items() if not key.startswith("_")},
-        "records": [asdict(record) for record in records],
+        "records": records,
         "extra": extra,
     }
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
@@ -55,7 +53,7 @@ def load_checkpoint(
     modules: dict[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     schedule: torch.optim.lr_scheduler.LRScheduler,
-) -> tuple[list[EpochRecord], dict[str, Any]] | None:
+) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
     """Restores what ``save_checkpoint`` wrote; None where there is no checkpoint of this very run."""
     if not path.is_file():
         return None
@@ -74,7 +72,7 @@ def load_checkpoint(
         entries.setdefault(int(number), {})[field] = tensor
     optimizer.load_state_dict({"state": entries, "param_groups": header["groups"]})
     schedule.load_state_dict(header["schedule"])
-    return [EpochRecord(**record) for record in header["records"]], header["extra"]
+    return header["records"], header["extra"]
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
