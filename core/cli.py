@@ -18,10 +18,12 @@ from core.errors import RsfusionError
 from core.jobs.events import Event, JobContext, Sink, json_lines
 from core.jobs.schemas import (
     AccuracyJob,
+    FeaturesJob,
     FinetuneJob,
     Inputs,
     Labels,
     MapJob,
+    PretrainJob,
     SampleSceneJob,
     parse_job,
     read_job,
@@ -97,6 +99,7 @@ def finetune(
     fusion: Annotated[str | None, typer.Option(help=_help(FinetuneJob, "fusion"))] = None,
     size: Annotated[str | None, typer.Option(help=_help(FinetuneJob, "size"))] = None,
     missing_inputs: Annotated[str, typer.Option(help=_help(FinetuneJob, "missing_inputs"))] = "allow",
+    trained_part: Annotated[str, typer.Option(help=_help(FinetuneJob, "trained_part"))] = "all",
     epochs: Annotated[int, typer.Option(help=_help(FinetuneJob, "epochs"))] = 20,
     seed: Annotated[int, typer.Option(help=_help(FinetuneJob, "seed"))] = 0,
     device: Annotated[str, typer.Option(help=_help(FinetuneJob, "device"))] = "auto",
@@ -120,6 +123,7 @@ def finetune(
             "fusion": fusion,
             "size": size,
             "missing_inputs": missing_inputs,
+            "trained_part": trained_part,
             "epochs": epochs,
             "seed": seed,
             "device": device,
@@ -127,6 +131,112 @@ def finetune(
             "block_size": block_size,
             "output_model": output_model,
             "report": report,
+        },
+        json,
+    )
+
+
+@app.command()
+def pretrain(
+    output_model: Annotated[str, typer.Option(help=_help(PretrainJob, "output_model"))],
+    optical: Optical = None,
+    sar: Sar = None,
+    elevation: Elevation = None,
+    other: Other = None,
+    optical_sensor: OpticalSensor = "auto",
+    sar_sensor: SarSensor = "auto",
+    elevation_sensor: ElevationSensor = "auto",
+    other_sensor: OtherSensor = "auto",
+    resolution: Resolution = None,
+    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    scenes: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of further scenes: a folder each, whose rasters have the same file names as those given; a scene may "
+            "lack some of them."
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option(help=_help(PretrainJob, "method"))] = "latent_targets",
+    setting: Annotated[str, typer.Option(help=_help(PretrainJob, "setting"))] = "small",
+    switch: Annotated[
+        list[str] | None,
+        typer.Option(help="A part of the method to switch, written name=value; may be given several times."),
+    ] = None,
+    architecture: Annotated[str | None, typer.Option(help=_help(PretrainJob, "architecture"))] = None,
+    encoder: Annotated[str | None, typer.Option(help=_help(PretrainJob, "encoder"))] = None,
+    size: Annotated[str | None, typer.Option(help=_help(PretrainJob, "size"))] = None,
+    initial_model: Annotated[str | None, typer.Option(help=_help(PretrainJob, "initial_model"))] = None,
+    epochs: Annotated[int | None, typer.Option(help=_help(PretrainJob, "epochs"))] = None,
+    minutes: Annotated[float | None, typer.Option(help=_help(PretrainJob, "minutes"))] = None,
+    batch_size: Annotated[int | None, typer.Option(help=_help(PretrainJob, "batch_size"))] = None,
+    seed: Annotated[int, typer.Option(help=_help(PretrainJob, "seed"))] = 0,
+    device: Annotated[str, typer.Option(help=_help(PretrainJob, "device"))] = "auto",
+    report: Annotated[str | None, typer.Option(help=_help(PretrainJob, "report"))] = None,
+    json: Json = False,
+) -> None:
+    """Train a model on unlabelled scenes."""
+    _execute(
+        {
+            "kind": "pretrain",
+            "scenes": [_inputs(locals())],
+            "scenes_folder": scenes,
+            "method": method,
+            "setting": setting,
+            "switches": dict(_switch(text) for text in switch or []),
+            "architecture": architecture,
+            "encoder": encoder,
+            "size": size,
+            "initial_model": initial_model,
+            "epochs": epochs,
+            "minutes": minutes,
+            "batch_size": batch_size,
+            "seed": seed,
+            "device": device,
+            "output_model": output_model,
+            "report": report,
+        },
+        json,
+    )
+
+
+@app.command()
+def features(
+    model: Annotated[str, typer.Option(help=_help(FeaturesJob, "model"))],
+    output: Annotated[str, typer.Option(help=_help(FeaturesJob, "output"))],
+    optical: Optical = None,
+    sar: Sar = None,
+    elevation: Elevation = None,
+    other: Other = None,
+    optical_sensor: OpticalSensor = "auto",
+    sar_sensor: SarSensor = "auto",
+    elevation_sensor: ElevationSensor = "auto",
+    other_sensor: OtherSensor = "auto",
+    resolution: Resolution = None,
+    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    components: Annotated[int, typer.Option(help=_help(FeaturesJob, "components"))] = 0,
+    picture: Annotated[bool, typer.Option("--picture", help=_help(FeaturesJob, "picture"))] = False,
+    extent: Annotated[
+        str | None, typer.Option(help=_help(FeaturesJob, "extent") + " Written left,right,bottom,top [EPSG:code].")
+    ] = None,
+    overlap: Annotated[float, typer.Option(help=_help(FeaturesJob, "overlap"))] = 0.25,
+    device: Annotated[str, typer.Option(help=_help(FeaturesJob, "device"))] = "auto",
+    format: Annotated[str, typer.Option(help=_help(FeaturesJob, "format"))] = "gtiff",
+    json: Json = False,
+) -> None:
+    """Write what a model knows of each pixel, before it says a class."""
+    inputs = _inputs(locals())
+    _execute(
+        {
+            "kind": "features",
+            "inputs": inputs,
+            "model": model,
+            "components": components,
+            "picture": picture,
+            "extent": _extent(extent),
+            "overlap": overlap,
+            "device": device,
+            "format": format,
+            "output": output,
         },
         json,
     )
@@ -247,6 +357,14 @@ def _inputs(options: dict[str, Any]) -> dict[str, Any]:
     """The inputs among a command's options; lists that were not given are empty."""
     roles = ("optical", "sar", "elevation", "other")
     return {name: options[name] or [] if name in roles else options[name] for name in Inputs.model_fields}
+
+
+def _switch(text: str) -> tuple[str, str]:
+    """A switch as it is written: ``name=value``."""
+    name, is_given, value = text.partition("=")
+    if not is_given:
+        raise typer.BadParameter(f"'{text}' is not name=value.")
+    return name.strip(), value.strip()
 
 
 def _labels(path: str, layer: str | None, class_field: str, class_scheme: str) -> dict[str, Any]:

@@ -50,6 +50,10 @@ class ModelFileError(RsfusionError):
     """A model file that cannot be read, or a model that does not fit the rasters given."""
 
 
+class TrainingError(RsfusionError):
+    """A training that came to nothing: features that collapsed, losses that are no numbers."""
+
+
 class OutputError(RsfusionError):
     """An output that cannot be written: a missing or read-only folder, a full disk, a path that is also an input."""
 

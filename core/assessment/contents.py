@@ -13,6 +13,7 @@ from core.assessment.area_adjusted import AreaAdjusted
 from core.assessment.confusion import Accuracy, AccuracyInterval, checked_counts
 from core.finetuning.records import EpochRecord
 from core.labels.scheme import ClassScheme
+from core.pretraining.records import PretrainingRecord
 
 ByteArray = NDArray[np.uint8]
 
@@ -165,6 +166,30 @@ class AccuracyReport:
             raise ValueError(f"{len(self.scheme)} classes need as many areas; got {len(self.mapped_areas_ha)}.")
         if self.area_adjusted is not None and self.area_adjusted.names != self.scheme.names:
             raise ValueError(f"The estimates are of {self.area_adjusted.names}, the scheme has {self.scheme.names}.")
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainingReport:
+    """The contents of a report of pre-training.
+
+    Attributes:
+        title: of the page.
+        created: date and time, ISO 8601.
+        records: an entry an epoch, at least one.
+        seconds: that the training took.
+        lines: what was trained on what, in sentences.
+        warnings: what may be wrong.
+        settings, provenance: name to value, shown as text.
+    """
+
+    title: str
+    created: str
+    records: tuple[PretrainingRecord, ...]
+    seconds: float
+    lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _check_scores(accuracy: Accuracy, confusion: NDArray[np.integer], scheme: ClassScheme) -> None:

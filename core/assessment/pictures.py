@@ -27,6 +27,7 @@ from core.assessment.confusion import checked_counts
 from core.assessment.contents import ByteArray, ModelScore
 from core.finetuning.records import EpochRecord
 from core.labels.scheme import NODATA_CODE, ClassScheme
+from core.pretraining.records import PretrainingRecord
 
 INK = "#1d2733"
 MUTED = "#66727f"
@@ -192,6 +193,40 @@ def curves_picture(curves: Sequence[EpochRecord], best_epoch: int | None) -> Fig
     best = next((record for record in curves if record.epoch == best_epoch), None)
     if best is not None and math.isfinite(best.validation_macro_f1):
         _mark_best(score, best, epochs)
+    return figure
+
+
+@_styled
+def pretraining_picture(records: Sequence[PretrainingRecord]) -> Figure:
+    """Losses by term, the features' effective rank, and what each input counts for, over the epochs.
+
+    Args:
+        records: at least one epoch.
+    """
+    epochs = [record.epoch for record in records]
+    figure = Figure(figsize=(WIDTH, 2.6))
+    losses, rank, dependence = figure.subplots(1, 3)
+    figure.subplots_adjust(left=0.07, right=0.985, bottom=0.17, top=0.88, wspace=0.28)
+    marker = "o" if len(epochs) == 1 else None
+    for axes, title, by_name in (
+        (losses, "Loss by term", [record.losses for record in records]),
+        (rank, "Effective rank of the features", [{"": record.effective_rank} for record in records]),
+        (dependence, "What each input counts for", [record.dependence for record in records]),
+    ):
+        names = list(dict.fromkeys(name for entry in by_name for name in entry))
+        for number, name in enumerate(names):
+            values = [entry.get(name, math.nan) for entry in by_name]
+            colour = (ACCENT, SECOND, MUTED, INK)[number % 4]
+            axes.plot(epochs, values, color=colour, label=name, marker=marker, linestyle=("-", "--")[number // 4 % 2])
+        if names and names != [""]:
+            axes.legend(loc="best", fontsize=7)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+        axes.grid(axis="y", color=RULE, linewidth=0.5)
+        axes.set_axisbelow(True)
+    rank.set_ylim(bottom=0)
+    dependence.set_ylim(bottom=0)
     return figure
 
 

@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.assessment.confusion import Accuracy
-from core.assessment.contents import AccuracyReport, ModelScore, TrainingReport
+from core.assessment.contents import AccuracyReport, ModelScore, PretrainingReport, TrainingReport
 from core.errors import OutputError
 from core.labels.scheme import ClassScheme
 
@@ -71,6 +71,20 @@ def write_accuracy_report(path: Path, report: AccuracyReport) -> None:
     _write(path, html)
 
 
+def write_pretraining_report(path: Path, report: PretrainingReport) -> None:
+    """Writes the report of a pre-training as one HTML file.
+
+    Raises:
+        OutputError: the folder is missing or cannot be written to.
+    """
+    from core.assessment import pictures
+
+    images = {"curves": _embedded(pictures.pretraining_picture(report.records))}
+    data = {"kind": "pretraining", **asdict(report)}
+    html = _environment().get_template("pretraining.html").render(report=report, images=images, data=_script_json(data))
+    _write(path, html)
+
+
 def better_lines(report: TrainingReport) -> tuple[str, ...]:
     """A sentence for every model that did better than the one delivered, in mean IoU or in macro-F1."""
     own = report.delivered
@@ -107,13 +121,18 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(score=_score, count=_count, hectares=_hectares, duration=_duration)
+    environment.filters.update(score=_score, count=_count, hectares=_hectares, duration=_duration, number=_number)
     return environment
 
 
 def _score(value: float) -> str:
     """A number between 0 and 1."""
     return f"{value:.3f}" if math.isfinite(value) else "–"
+
+
+def _number(value: float | None) -> str:
+    """A number of any size, to three figures."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3g}"
 
 
 def _count(value: int) -> str:

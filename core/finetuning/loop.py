@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.finetuning.evaluation import Predictions, balanced_log_loss, fit_temperature, predict_labelled
+from core.finetuning.freezing import freeze
 from core.finetuning.records import EpochRecord
 from core.finetuning.sampling import WindowSampler, class_weights, proper_subsets
 from core.finetuning.settings import TrainingSettings
@@ -73,11 +74,12 @@ class _Run:
     ) -> None:
         self.specification = specification
         self.model = model.to(device)
+        self.frozen = freeze(model, settings.trained_part)
         self.average = copy.deepcopy(self.model).eval()
         self.best = copy.deepcopy(self.average)
         # Biases and normalisation weights are not decayed: they set levels and do not overfit.
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        others = [p for p in self.model.parameters() if p.ndim <= 1]
+        self.trained = [p for p in self.model.parameters() if p.requires_grad]
+        decayed, others = [p for p in self.trained if p.ndim > 1], [p for p in self.trained if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=settings.learning_rate,
@@ -150,6 +152,7 @@ def train(
     held_out = predict_labelled(run.best, specification, data, validation, device) if can_validate else None
     temperature = fit_temperature(held_out) if held_out is not None else 1.0
     subsets = _without_inputs(run.best, specification, data, validation, device, progress) if can_validate else ()
+    run.best.requires_grad_(True)
     return TrainingResult(run.best, tuple(records), best_epoch, held_out, temperature, subsets)
 
 
@@ -193,6 +196,8 @@ def _train_epoch(
     generator = np.random.default_rng((settings.seed, epoch))
     total = 0.0
     run.model.train()
+    for module in run.frozen:
+        module.eval()
     with torch.random.fork_rng():
         torch.manual_seed(int(generator.integers(2**62)))
         for number in range(settings.steps_per_epoch):
@@ -207,7 +212,7 @@ def _train_epoch(
             )
             run.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(run.model.parameters(), GRADIENT_LIMIT)
+            nn.utils.clip_grad_norm_(run.trained, GRADIENT_LIMIT)
             run.optimizer.step()
             run.schedule.step()
             step += 1

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+TrainedPart = Literal["all", "last", "head"]
+"""What is trained: everything; the encoders' last stage and all that follows; what follows stems, encoders and fusion."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class TrainingSettings:
         radiometric_strength: see ``augmentation.vary_radiometry``.
         averaging: part of the averaged weights kept at each step; validation and the final model use the average.
         patience: epochs without a better validation loss after which training stops.
+        trained_part: see ``core.finetuning.freezing``.
         seed: of initialisation, sampling, augmentation and dropout.
     """
 
@@ -36,6 +41,7 @@ class TrainingSettings:
     radiometric_strength: float = 0.1
     averaging: float = 0.98
     patience: int = 12
+    trained_part: TrainedPart = "all"
     seed: int = 0
 
     @property

@@ -44,7 +44,7 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     prepared = prepare_training(job, context)
     model_path = Path(job.output_model)
     checkpoint = checkpoint_path(model_path)
-    _check_space(model_path, prepared.model)
+    check_space(model_path, prepared.model)
     try:
         outcome = _train_and_score(job, prepared, device, checkpoint, inputs, context)
         card = _card(job, prepared, outcome)
@@ -76,7 +76,7 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     }
 
 
-def _check_space(path: Path, model: torch.nn.Module) -> None:
+def check_space(path: Path, model: torch.nn.Module) -> None:
     """Raises an error while nothing is lost yet: a disk that is full in the last epoch has cost the training."""
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     free = shutil.disk_usage(path.absolute().parent).free

@@ -12,7 +12,7 @@ import numpy as np
 from pyproj.exceptions import CRSError
 
 import core
-from core.errors import RasterError, UsageError
+from core.errors import ModelFileError, RasterError, UsageError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths, scene_for_model
@@ -43,12 +43,17 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     context.info(f"Device: {describe_device(device)}.")
     context.progress(0.0, "Reading the model and the rasters")
     model, card = load_model(Path(job.model))
+    if not card.classes:
+        raise ModelFileError(
+            f"The model '{job.model}' knows no classes yet: it was trained without labels.",
+            "Fine-tune it on labels first, with this model as the base model.",
+        )
     allows_missing = card.allows_missing and job.missing_inputs == "allow"
     scene, specification = scene_for_model(job.inputs, card.specification, context, allows_missing)
     if specification != card.specification:
         model, card = for_inputs(model, specification), card.model_copy(update={"specification": specification})
     _check_resolution(scene, card, context)
-    window = scene.grid.window if job.extent is None else _window_of(job.extent, scene.grid)
+    window = scene.grid.window if job.extent is None else window_of(job.extent, scene.grid)
     allowed = PolygonMask(Path(job.mask), scene.grid) if job.mask else None
     engine = MappingEngine(model.to(device), card, scene, device, job.overlap, allows_missing)
     grid = scene.grid.crop(window)
@@ -87,7 +92,12 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     }
 
 
-def _window_of(extent: Extent, grid: Grid) -> Window:
+def window_of(extent: Extent, grid: Grid) -> Window:
+    """The part of a grid that an extent asks for.
+
+    Raises:
+        UsageError: its coordinate reference system is none.
+    """
     try:
         parsed_crs(extent.crs)
     except CRSError:

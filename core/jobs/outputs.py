@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import OutputError
-from core.jobs.schemas import AccuracyJob, AnyJob, FinetuneJob, MapJob, SampleSceneJob
+from core.jobs.schemas import AccuracyJob, AnyJob, FeaturesJob, FinetuneJob, MapJob, PretrainJob, SampleSceneJob
 
 MODEL_SUFFIXES = (".safetensors",)
 RASTER_SUFFIXES = (".tif", ".tiff")
@@ -63,10 +63,12 @@ class Output:
 def outputs_of(job: AnyJob) -> list[Output]:
     """The files that a job writes, sidecars apart; none for a job that writes a folder."""
     match job:
-        case FinetuneJob():
+        case FinetuneJob() | PretrainJob():
             found = [("output_model", job.output_model, MODEL_SUFFIXES), ("report", job.report, REPORT_SUFFIXES)]
         case MapJob():
             found = [(key, getattr(job, key), RASTER_SUFFIXES) for key in ("output", "confidence", "probabilities")]
+        case FeaturesJob():
+            found = [("output", job.output, RASTER_SUFFIXES)]
         case AccuracyJob():
             found = [("report", job.report, REPORT_SUFFIXES)]
         case SampleSceneJob():

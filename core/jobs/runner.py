@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import Cancelled, OutputError, RsfusionError
 from core.jobs.events import Event, JobContext
-from core.jobs.schemas import AccuracyJob, AnyJob, FinetuneJob, MapJob, SampleSceneJob
+from core.jobs.schemas import AccuracyJob, AnyJob, FeaturesJob, FinetuneJob, MapJob, PretrainJob, SampleSceneJob
 
 
 def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
@@ -33,6 +33,14 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.sample_scene import run_sample_scene
 
                 return run_sample_scene(job, context)
+            case PretrainJob():
+                from core.jobs.pretrain import run_pretrain
+
+                return run_pretrain(job, context)
+            case FeaturesJob():
+                from core.jobs.feature_raster import run_features
+
+                return run_features(job, context)
             case FinetuneJob():
                 from core.jobs.finetune import run_finetune
 

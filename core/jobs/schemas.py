@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from core.errors import UsageError
 from core.models.architectures import ArchitectureName, choose_parts
 from core.models.specification import EncoderName, FusionName, SizeName
+from core.pretraining.methods import MethodName, SettingName
 
 MissingInputs = Literal["allow", "require"]
+TrainedPart = Literal["all", "last", "head"]
 Sentinel2Offset = Literal["auto", "yes", "no"]
 
 
@@ -120,6 +122,11 @@ class FinetuneJob(_Schema):
         "allow",
         description="'allow': learn to map where some inputs have no data, too; 'require': only where all have.",
     )
+    trained_part: TrainedPart = Field(
+        "all",
+        description="What of a base model is trained: 'all'; 'last': the last stage of its encoders and what follows; "
+        "'head': only what follows the encoders.",
+    )
     epochs: int = Field(20, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
@@ -139,6 +146,59 @@ class FinetuneJob(_Schema):
         elif self.encoder_weights is not None:
             raise ValueError("training starts from a base model or from a public encoder's weights: give one of them")
         return self
+
+
+class PretrainJob(_Schema):
+    """Train a model on unlabelled scenes."""
+
+    kind: Literal["pretrain"] = "pretrain"
+    scenes: list[Inputs] = Field(min_length=1, description="The rasters of one or more scenes.")
+    scenes_folder: str | None = Field(
+        None,
+        description="Folder of further scenes: a folder each, whose rasters have the same file names as those of the first "
+        "scene; a scene may lack some of them.",
+    )
+    method: MethodName = Field("latent_targets", description="How the model learns without labels.")
+    setting: SettingName = Field(
+        "small", description="'small': settings for a few scenes and one computer; 'paper': as published."
+    )
+    switches: dict[str, bool | float | str] = Field(
+        {}, description="Parts of the method to switch, such as a term of its loss; 'rsfusion models --methods' lists them."
+    )
+    architecture: ArchitectureName | None = Field(None, description="Architecture in place of the method's own.")
+    encoder: EncoderName | None = Field(None, description="Encoder in place of the architecture's own.")
+    size: SizeName | None = Field(None, description="Size of the encoder in place of the architecture's own.")
+    initial_model: str | None = Field(None, description="Model file to go on from; from scratch by default.")
+    epochs: int | None = Field(None, ge=1, le=100000, description="Rounds over the scenes; the method's own by default.")
+    minutes: float | None = Field(None, gt=0, description="Time to train, in place of the rounds.")
+    batch_size: int | None = Field(None, ge=1, le=4096, description="Windows a step; the method's own by default.")
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    output_model: str = Field(description="Model file to write (.safetensors).")
+    report: str | None = Field(None, description="HTML report to write.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> PretrainJob:
+        if self.epochs is not None and self.minutes is not None:
+            raise ValueError("the training ends after epochs or after minutes: give one of them")
+        return self
+
+
+class FeaturesJob(_Schema):
+    """Write what a model knows of each pixel, before it says a class."""
+
+    kind: Literal["features"] = "features"
+    inputs: Inputs
+    model: str = Field(description="Model file (.safetensors).")
+    components: int = Field(
+        0, ge=0, le=1024, description="Number of principal components to write in place of the features; 0 = all features."
+    )
+    picture: bool = Field(False, description="Write the first three principal components as a picture of 8 bits.")
+    extent: Extent | None = Field(None, description="Part of the scene.")
+    overlap: float = Field(0.25, ge=0, le=0.75, description="Part of a tile that it shares with its neighbour.")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    format: Literal["gtiff", "cog"] = Field("gtiff", description="Tiled GeoTIFF, or cloud-optimised GeoTIFF.")
+    output: str = Field(description="Raster to write.")
 
 
 class MapJob(_Schema):
@@ -170,8 +230,8 @@ class AccuracyJob(_Schema):
     report: str | None = Field(None, description="HTML report to write.")
 
 
-Job = Annotated[SampleSceneJob | FinetuneJob | MapJob | AccuracyJob, Field(discriminator="kind")]
-AnyJob = SampleSceneJob | FinetuneJob | MapJob | AccuracyJob
+Job = Annotated[SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob, Field(discriminator="kind")]
+AnyJob = SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 
 

@@ -84,7 +84,7 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         n_classes = len(labels.scheme)
         specification = specify_model(scene, job.architecture, n_classes, encoder=job.encoder, fusion=job.fusion, size=job.size)
     else:
-        specification = base[1].specification.model_copy(update={"n_classes": len(labels.scheme)})
+        specification = base[1].specification.model_copy(update={"n_classes": len(labels.scheme), "head": "dense"})
     settings = _settings(job, len(labels))
     data = TrainingData(
         scene,
@@ -171,7 +171,7 @@ def _settings(job: FinetuneJob, n_features: int) -> TrainingSettings:
     defaults = TrainingSettings()
     # A window a feature and epoch, so that many labels are all seen, up to ten times the usual number.
     windows = int(np.clip(n_features, defaults.windows_per_epoch, 10 * defaults.windows_per_epoch))
-    return replace(defaults, epochs=job.epochs, seed=job.seed, windows_per_epoch=windows)
+    return replace(defaults, epochs=job.epochs, seed=job.seed, windows_per_epoch=windows, trained_part=job.trained_part)
 
 
 def _only_with_data(data: TrainingData, labels: LabelSet, counts: PixelCounts) -> tuple[PixelCounts, list[str]]:

@@ -37,7 +37,7 @@ class MapStrip:
 
     Attributes:
         window: where, in the scene's grid.
-        probabilities: (n_classes, rows, columns) float32 that sum to one; zero where nothing was mapped.
+        probabilities: (n_classes, rows, columns) float32 that sum to one, or features; zero where nothing was mapped.
         mapped: (rows, columns) bool, False = nodata.
         subset: (rows, columns) uint8 number of the set of inputs that were there; see ``InputSubsets``.
     """
@@ -58,6 +58,8 @@ class MappingEngine:
         device: to compute on.
         overlap: part of a tile that it shares with its neighbour.
         allows_missing: map where only some of the inputs have data, if the model has learned to.
+        n_features: of a model that puts out so many features of a pixel, which are blended as they are; by default it puts
+            out class scores, and their probabilities are blended.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class MappingEngine:
         device: torch.device,
         overlap: float = 0.25,
         allows_missing: bool = True,
+        n_features: int | None = None,
     ) -> None:
         self._model = model
         self._card = card
@@ -82,6 +85,8 @@ class MappingEngine:
         else:
             self.tiling = choose_tiling(step, radius, overlap, finest)
         self._allows_missing = allows_missing and card.allows_missing
+        self._is_classified = n_features is None
+        self._n_outputs = specification.n_classes if n_features is None else n_features
         self.inputs = InputSubsets(card, scene)
         weights = blending_weights(self.tiling, radius or 0)
         self._weights = np.outer(weights, weights)
@@ -93,7 +98,7 @@ class MappingEngine:
         cells = [modality.finer**2 / modality.coarser**2 for modality in specification.modalities]
         values = sum(len(modality.bands) * cell for modality, cell in zip(specification.modalities, cells, strict=True))
         # Rasters twice while a strip moves on; sums and weights, and the finished rows.
-        strip = pixels * 4 * (2 * values + 2 * (specification.n_classes + 1))
+        strip = pixels * 4 * (2 * values + 2 * (self._n_outputs + 1))
         reading = min(pixels * max(cells), VALUES_AT_ONCE) * _READING_BYTES
         return int(strip + reading + forward_bytes(specification, tile, tile) + BLOCK_CACHE_BYTES)
 
@@ -111,7 +116,7 @@ class MappingEngine:
         first, last = rows[0][0], rows[0][-1]
         columns = last.stop_column - first.column
         strip = Window(first.column, first.row, columns, self.tiling.tile)
-        sums = np.zeros((self._card.specification.n_classes, self.tiling.tile, columns), np.float32)
+        sums = np.zeros((self._n_outputs, self.tiling.tile, columns), np.float32)
         totals = np.zeros((self.tiling.tile, columns), np.float32)
         with SceneReader(self._scene) as reader:
             source = _StripReader(reader, strip, self.tiling)
@@ -158,6 +163,8 @@ class MappingEngine:
     def _predict(self, inputs: dict[str, torch.Tensor], temperatures: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
             scores = self._model({name: values.to(self._device) for name, values in inputs.items()})
+            if not self._is_classified:
+                return np.asarray(scores[0].float().cpu().numpy(), dtype=np.float32)
             divisors = torch.from_numpy(temperatures).to(self._device)
             probabilities = torch.softmax(scores[0].float() / divisors, dim=0)
         return np.asarray(probabilities.cpu().numpy(), dtype=np.float32)

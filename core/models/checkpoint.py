@@ -18,7 +18,7 @@ def save_checkpoint(
     identity: str,
     modules: dict[str, nn.Module],
     optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None,
     records: list[dict[str, Any]],
     extra: dict[str, Any],
 ) -> None:
@@ -28,7 +28,7 @@ def save_checkpoint(
         path: of the checkpoint.
         identity: of data, labels and settings; a checkpoint with another one is not used.
         modules: by name: the model, its average, the best so far.
-        optimizer, schedule: of the run.
+        optimizer, schedule: of the run; a rate that follows from the step alone needs no schedule.
         records: of the epochs done, as plain values.
         extra: plain values of the loop.
     """
@@ -39,7 +39,7 @@ def save_checkpoint(
     header = {
         "identity": identity,
         "groups": state["param_groups"],
-        "schedule": {key: value for key, value in schedule.state_dict().items() if not key.startswith("_")},
+        "schedule": {} if schedule is None else {k: v for k, v in schedule.state_dict().items() if not k.startswith("_")},
         "records": records,
         "extra": extra,
     }
@@ -52,7 +52,7 @@ def load_checkpoint(
     identity: str,
     modules: dict[str, nn.Module],
     optimizer: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
+    schedule: torch.optim.lr_scheduler.LRScheduler | None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
     """Restores what ``save_checkpoint`` wrote; None where there is no checkpoint of this very run."""
     if not path.is_file():
@@ -71,7 +71,8 @@ def load_checkpoint(
         number, _, field = key.partition("/")
         entries.setdefault(int(number), {})[field] = tensor
     optimizer.load_state_dict({"state": entries, "param_groups": header["groups"]})
-    schedule.load_state_dict(header["schedule"])
+    if schedule is not None:
+        schedule.load_state_dict(header["schedule"])
     return header["records"], header["extra"]
 
 

@@ -117,7 +117,7 @@ class FusionModel(nn.Module):
         Raises:
             ValueError: no modality, an unknown one, or shapes that do not belong together.
         """
-        height, width = self._size(values)
+        height, width = self.size_of(values)
         streams = self._streams(values, dates, geography, present, bands)
         features: Features = self.fusion(streams)
         if self.specification.head == "change":
@@ -163,7 +163,7 @@ class FusionModel(nn.Module):
         bands: Mapping[str, Sequence[str]] | None,
     ) -> Streams:
         """What the stems make of the values, by modality."""
-        size = self._size(values)
+        size = self.size_of(values)
         streams: Streams = {}
         for name in self._seen(values, present):
             given = values[name]
@@ -200,7 +200,7 @@ class FusionModel(nn.Module):
             raise TypeError(f"'{name}' has no pooling of dates.")
         return pool_dates(pooling, stream, max(count, 1), None if dates is None else dates.get(name))
 
-    def _size(self, values: Values) -> tuple[int, int]:
+    def size_of(self, values: Values) -> tuple[int, int]:
         """Rows and columns of the window in reference pixels.
 
         Raises:

@@ -44,12 +44,14 @@ class ModelCard(BaseModel):
         software_version: of this package when the file was written.
         specification: enough to build the modules again.
         resolution_m: pixel size of the reference grid it was trained on, in metres.
-        class_scheme, classes: what its output channels mean.
+        class_scheme, classes: what its output channels mean; without classes the model knows none yet.
         training: data, split, settings and seed, as text and numbers.
         scores: how it was measured, and the numbers.
         temperature: by which class scores are divided before the softmax, where every input has data.
         temperatures: the same where only some inputs have; keys as ``subset_key`` makes them.
         allows_missing: inputs were left out in training, so that the model maps with any that are there.
+        has_trained_decoder: whether what the decoder makes of the features means something; not so after some ways of
+            pre-training.
         created: date and time, ISO 8601.
         licence: of the weights.
     """
@@ -66,11 +68,14 @@ class ModelCard(BaseModel):
     temperature: float = Field(1.0, gt=0)
     temperatures: dict[str, float] = {}
     allows_missing: bool = False
+    has_trained_decoder: bool = True
     created: str = ""
     licence: str = "as the training data's owner decides"
 
     @model_validator(mode="after")
     def _classes_fit(self) -> Self:
+        if self.specification.head == "embedding" and not self.classes:
+            return self
         if len(self.scheme) != self.specification.n_classes:
             raise ValueError(f"{len(self.classes)} classes for {self.specification.n_classes} outputs")
         return self

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from core.errors import RasterError
@@ -14,6 +17,7 @@ from core.models.specification import (
     ModelSpecification,
     SizeName,
 )
+from core.scenes.grid import Scale
 from core.scenes.scene import Acquisition, Scene
 from core.sensors import robust_statistics
 
@@ -56,6 +60,54 @@ def specify_model(
         n_classes=n_classes,
         resolution_m=round(scene.grid.resolution_m(), 6),
     )
+
+
+def specify_for_scenes(
+    scenes: Sequence[Scene],
+    architecture: ArchitectureName,
+    *,
+    encoder: EncoderName | None = None,
+    fusion: FusionName | None = None,
+    size: SizeName | None = None,
+) -> tuple[ModelSpecification, tuple[Scene, ...]]:
+    """A model without classes over all that several scenes have, and the scenes with its names for their acquisitions.
+
+    Rasters of two scenes are one input where role, sensor, bands and scale are the same. An input is normalised by the
+    statistics of the first scene that has it, where the registry has none.
+
+    Args:
+        scenes: one or more.
+        architecture, encoder, fusion, size: see ``specify_model``.
+
+    Raises:
+        UsageError: the encoder does not come in that size.
+    """
+    modalities: dict[tuple[str, str, tuple[str, ...], Scale], ModalitySpecification] = {}
+    renamed = []
+    for scene in scenes:
+        own = []
+        for acquisition in scene.acquisitions:
+            key = (acquisition.role, acquisition.sensor.name, acquisition.bands, acquisition.scale)
+            if key not in modalities:
+                taken = {entry.name for entry in modalities.values()}
+                names = [acquisition.name, *(f"{acquisition.name}_{number}" for number in range(2, len(taken) + 3))]
+                name = next(name for name in names if name not in taken)
+                modalities[key] = _specify_modality(acquisition).model_copy(update={"name": name})
+            own.append(replace(acquisition, name=modalities[key].name))
+        renamed.append(replace(scene, acquisitions=tuple(own)))
+    parts = choose_parts(architecture, encoder, fusion, size)
+    specification = ModelSpecification(
+        architecture=architecture,
+        stem=parts.stem,
+        encoder=parts.encoder,
+        size=parts.size,
+        fusion=parts.fusion,
+        head="embedding",
+        modalities=tuple(modalities.values()),
+        n_classes=1,
+        resolution_m=round(scenes[0].grid.resolution_m(), 6),
+    )
+    return specification, tuple(renamed)
 
 
 def _specify_modality(acquisition: Acquisition) -> ModalitySpecification:

@@ -53,19 +53,24 @@ def info_nce(
     Returns:
         A scalar; exactly zero, with a gradient of zero, where there is no negative.
     """
-    positive = (first * second).sum(dim=1) / settings.temperature
-    if queue is not None:
-        negatives = first @ queue.T / settings.temperature
-        return _loss(positive, negatives, settings)
-    rows = len(first)
-    if rows < 2:
-        return 0.0 * positive.sum()
-    both = torch.cat([first, second])
-    similar = both @ both.T / settings.temperature
-    # Of 2 B columns, a row's own and its partner's are no negatives.
+    # In half precision, similarities divided by a small temperature would be off by more than the losses differ.
+    with torch.autocast(first.device.type, enabled=False):
+        if queue is not None:
+            positive = (first * second.detach()).sum(dim=1) / settings.temperature
+            # Without a row the mean would be no number.
+            return _loss(positive, first @ queue.T / settings.temperature, settings) if len(first) else first.sum()
+        positive = (first * second).sum(dim=1) / settings.temperature
+        if len(first) < 2:
+            return 0.0 * positive.sum()
+        return _loss(positive.repeat(2), _negatives(first, second) / settings.temperature, settings)
+
+
+def _negatives(first: Tensor, second: Tensor) -> Tensor:
+    """(2 B, 2 B - 2) similarities of every row of both views to all rows but itself and its partner."""
+    rows, both = len(first), torch.cat([first, second])
     numbers = torch.arange(2 * rows, device=both.device) % rows
     is_negative = numbers[:, None] != numbers[None]
-    return _loss(positive.repeat(2), similar[is_negative].view(2 * rows, 2 * rows - 2), settings)
+    return (both @ both.T)[is_negative].view(2 * rows, 2 * rows - 2)
 
 
 def _loss(positive: Tensor, negatives: Tensor, settings: ContrastSettings) -> Tensor:
@@ -80,17 +85,23 @@ def _loss(positive: Tensor, negatives: Tensor, settings: ContrastSettings) -> Te
         # Scaled by the larger of the two, so that the difference is of numbers near one.
         scale = torch.maximum(total, positive).detach()
         left = ((total - scale).exp() - share * count * (positive - scale).exp()) / (1 - share)
-        least = (math.log(count) - 1 / settings.temperature - scale).exp()
-        total = torch.maximum(left, least).log() + scale
+        least = torch.full_like(total, math.log(count) - 1 / settings.temperature)
+        # The logarithm of nothing has no gradient; below the least, none is wanted.
+        total = torch.maximum(left.clamp_min(torch.finfo(left.dtype).tiny).log() + scale, least)
     return functional.softplus(total - positive).mean()
 
 
-def soft_contrast(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of (B, B) logits against soft targets whose rows sum to one, both ways; the mean.
+def soft_contrast(logits: Tensor, targets: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Cross-entropy of logits against soft targets whose rows sum to one, both ways; the mean over rows.
 
     Args:
-        logits: similarities of the rows of one view to those of the other, divided by a temperature.
-        targets: (B, B), symmetric but for rounding.
+        logits: (..., B, B) similarities of the rows of one view to those of the other, divided by a temperature.
+        targets: (..., B, B), of similarities that are symmetric.
+        rows: (..., B) weight of each row; all alike by default.
     """
-    one = functional.cross_entropy(logits, targets)
-    return 0.5 * (one + functional.cross_entropy(logits.T, targets))
+    one = -(targets * logits.log_softmax(dim=-1)).sum(dim=-1)
+    other = -(targets * logits.mT.log_softmax(dim=-1)).sum(dim=-1)
+    both = 0.5 * (one + other)
+    if rows is None:
+        return both.mean()
+    return (both * rows).sum() / rows.sum().clamp_min(1.0)

@@ -65,13 +65,21 @@ _COSINES = torch.tensor([1.0, 0.0, -1.0, 0.0], dtype=torch.float64)
 """Of the quarters of a turn, exactly."""
 
 
-def view_of(windows: Windows, maps: Tensor) -> Windows:
-    """The windows seen through maps; nearest pixels where nothing is resized, so that values stay what was measured."""
+def view_of(windows: Windows, maps: Tensor, shrink: int = 1) -> Windows:
+    """The windows seen through maps; nearest pixels where nothing is resized, so that values stay what was measured.
+
+    Args:
+        windows: to look at.
+        maps: (B, 2, 3).
+        shrink: by which the sides of the views are divided; every modality's are multiples of it.
+    """
     scales = maps[:, :, :2].abs().sum(dim=2)
-    is_resized = bool(((scales - 1).abs() > 1e-9).any())
-    return Windows(
-        {name: warp(values, maps, is_smooth=is_resized) for name, values in windows.values.items()}, windows.geography
-    )
+    is_resized = shrink > 1 or bool(((scales - 1).abs() > 1e-9).any())
+    seen = {
+        name: warp(values, maps, is_smooth=is_resized, size=(values.shape[-2] // shrink, values.shape[-1] // shrink))
+        for name, values in windows.values.items()
+    }
+    return Windows(seen, windows.geography)
 
 
 def vary(values: Tensor, kind: str, deviation: Tensor, settings: ViewSettings, generator: torch.Generator) -> Tensor:
@@ -96,13 +104,17 @@ def vary(values: Tensor, kind: str, deviation: Tensor, settings: ViewSettings, g
     return values + settings.noise * spread * drawn
 
 
-def warp(values: Tensor, maps: Tensor, *, is_smooth: bool = True) -> Tensor:
-    """(B, C, h, w) seen through maps on a grid of the same size; NaN outside, and where NaN weighs half or more."""
-    grid = functional.affine_grid(maps, list(values.shape), align_corners=False).to(values)
+def warp(values: Tensor, maps: Tensor, *, is_smooth: bool = True, size: tuple[int, int] | None = None) -> Tensor:
+    """(B, C, h, w) seen through maps on a grid of the same size or another; NaN outside, and where NaN weighs half or
+    more."""
+    shape = [*values.shape[:2], *(size or values.shape[-2:])]
+    grid = functional.affine_grid(maps, shape, align_corners=False).to(values)
     mode = "bilinear" if is_smooth else "nearest"
-    known = torch.isfinite(values).to(values.dtype)
-    share = functional.grid_sample(known, grid, mode=mode, padding_mode="zeros", align_corners=False)
-    total = functional.grid_sample(torch.nan_to_num(values), grid, mode=mode, padding_mode="zeros", align_corners=False)
+    known = torch.isfinite(values)
+    # An infinite value would outweigh everything beside it.
+    filled = torch.where(known, values, 0.0)
+    share = functional.grid_sample(known.to(values.dtype), grid, mode=mode, padding_mode="zeros", align_corners=False)
+    total = functional.grid_sample(filled, grid, mode=mode, padding_mode="zeros", align_corners=False)
     return torch.where(share >= 0.5, total / share.clamp_min(1e-6), torch.nan)
 
 
@@ -120,7 +132,7 @@ def aligned_features(features: FeatureMap, own: Tensor, wanted: Tensor, *, is_sm
     """
     maps = composed(inverse(own), wanted)
     missing = torch.where(features.known > 0, features.values, torch.nan)
-    warped = warp(missing, maps.to(features.values.device), is_smooth=is_smooth)
+    warped = warp(missing, maps, is_smooth=is_smooth)
     known = torch.isfinite(warped[:, :1]).to(features.values.dtype)
     return FeatureMap(torch.nan_to_num(warped), known, features.stride)
 

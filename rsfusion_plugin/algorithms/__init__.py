@@ -1,9 +1,11 @@
 """The Processing algorithms: parameters to a job, results to outputs, nothing else."""
 
 from .accuracy import Accuracy
+from .features import Features
 from .finetune import Finetune
 from .land_cover_map import LandCoverMap
+from .pretrain import Pretrain
 from .sample_scene import SampleScene
 from .setup_environment import SetupEnvironment
 
-ALGORITHMS = (SetupEnvironment, SampleScene, Finetune, LandCoverMap, Accuracy)
+ALGORITHMS = (SetupEnvironment, SampleScene, Pretrain, Finetune, LandCoverMap, Features, Accuracy)

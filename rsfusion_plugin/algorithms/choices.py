@@ -45,6 +45,20 @@ ARCHITECTURES = {
 }
 """Names with when to use which; the first is the default."""
 
+METHODS = {
+    "latent_targets": "The default: any sensors, any of them missing, minutes on a laptop.",
+    "sar_optical_contrast_early": "Sensors on one grid that are stacked into one image.",
+    "sar_optical_contrast_intermediate": "Radar beside optical images, both always there.",
+    "sar_optical_contrast_late": "Radar beside optical images, of which one is often missing; needs two sensors.",
+    "asymmetric_attention": "An optical image that leads, beside heights or radar.",
+    "cross_scale_mae": "Many scenes of the same sensors, which read each other in a transformer.",
+    "cross_sensor_alignment": "Several sensors of the same ground whose features should say the same.",
+    "anchor_aware_mae": "Sets of images of one place, of different dates, bands and resolutions.",
+}
+"""Ways of pre-training with when to use which; the first is the default."""
+
+SETTINGS = ("small", "paper")
+TRAINED_PARTS = ("all", "last", "head")
 ENCODERS = (AUTO, "unet", "resnet", "resunet", "vit")
 FUSIONS = (
     AUTO,

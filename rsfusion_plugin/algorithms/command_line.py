@@ -4,7 +4,14 @@ import os
 import shlex
 import subprocess  # nosec B404 # only for the quoting rules of Windows; nothing is run here
 
-_COMMANDS = {"sample-scene": "sample-scene", "finetune": "finetune", "map": "map", "accuracy": "assess"}
+_COMMANDS = {
+    "sample-scene": "sample-scene",
+    "pretrain": "pretrain",
+    "finetune": "finetune",
+    "map": "map",
+    "features": "features",
+    "accuracy": "assess",
+}
 
 
 def command_line(job):
@@ -22,17 +29,29 @@ def command_line(job):
     if job["kind"] == "sample-scene":
         words.append(job["output"])
     for key, value in _options(job):
-        words += ["--" + key.replace("_", "-"), value]
+        words.append("--" + key.replace("_", "-"))
+        if value is not None:
+            words.append(value)
     return subprocess.list2cmdline(words) if os.name == "nt" else " ".join(map(shlex.quote, words))
 
 
 def _options(job):
-    """Option and value, in the order of the job; a list gives its option once a value."""
+    """Option and value, in the order of the job; a list gives its option once a value, a switch that is on has none."""
     for key, value in job.items():
         if key == "kind" or (key == "output" and job["kind"] == "sample-scene"):
             continue
         if key == "inputs":
             yield from _options(dict(value, kind=""))
+        elif key == "scenes":
+            yield from _options(dict(value[0], kind=""))
+        elif key == "scenes_folder":
+            yield "scenes", value
+        elif key == "switches":
+            for name, chosen in value.items():
+                yield "switch", "{}={}".format(name, chosen)
+        elif isinstance(value, bool):
+            if value:
+                yield key, None
         elif key in ("labels", "reference"):
             yield key, value["path"]
             for part in ("layer", "class_field", "class_scheme"):

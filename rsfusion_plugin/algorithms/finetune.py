@@ -11,7 +11,7 @@ from qgis.core import (
 
 from ..texts import tr
 from .base import JobRequest, WorkerAlgorithm
-from .choices import ARCHITECTURES, AUTO, ENCODERS, FUSIONS, SIZES
+from .choices import ARCHITECTURES, AUTO, ENCODERS, FUSIONS, SIZES, TRAINED_PARTS
 from .inputs import (
     add_choice,
     add_device,
@@ -90,6 +90,16 @@ class Finetune(WorkerAlgorithm):
             tr(
                 "A model file (.safetensors) to train further; it keeps its own architecture. Without one, training starts"
                 " afresh."
+            ),
+        )
+        add_choice(
+            self,
+            "TRAINED_PART",
+            tr("What is trained of that model"),
+            TRAINED_PARTS,
+            tr(
+                "'all'; 'last': the last stage of its encoders and what follows; 'head': only what follows the encoders. With"
+                " few labels less may be more."
             ),
         )
         self._add_architecture()
@@ -218,6 +228,7 @@ class Finetune(WorkerAlgorithm):
             "fusion": self._part(parameters, "FUSION", context),
             "size": self._part(parameters, "SIZE", context),
             "missing_inputs": self.parameterAsEnumString(parameters, "MISSING_INPUTS", context),
+            "trained_part": self.parameterAsEnumString(parameters, "TRAINED_PART", context),
             "epochs": self.parameterAsInt(parameters, "EPOCHS", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),

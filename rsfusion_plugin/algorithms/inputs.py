@@ -13,7 +13,7 @@ from qgis.core import (
     QgsRasterLayer,
 )
 
-from ..compat import RASTER, VECTOR_POINT, VECTOR_POLYGON, is_given
+from ..compat import RASTER, VECTOR_POINT, VECTOR_POLYGON, crs_text, is_given
 from ..layers.rasters import crs_warning, raster_path
 from ..layers.vectors import EXPORT_LAYER, VectorExport, plain_file, style_classes
 from ..texts import tr
@@ -166,6 +166,41 @@ def unreadable_raster(key, entry):
     if isinstance(entry, str) and os.path.isabs(entry) and not os.path.exists(entry):
         return tr("{}: the file '{}' does not exist.").format(key, entry)
     return tr("{}: '{}' cannot be opened as a raster. Is the file complete, and is it a raster?").format(key, entry)
+
+
+def extent_from_parameters(algorithm, parameters, key, context):
+    """The rectangle that is asked for, with its coordinate reference system; None for none.
+
+    Raises:
+        QgsProcessingException: it has no area.
+    """
+    if not is_given(parameters.get(key)):
+        return None
+    extent = algorithm.parameterAsExtent(parameters, key, context)
+    if extent.isNull() or extent.isEmpty():
+        raise QgsProcessingException(
+            tr("{}: '{}' is no rectangle with an area. Write it as xmin,xmax,ymin,ymax [EPSG:code].").format(
+                key, parameters[key]
+            )
+        )
+    crs = algorithm.parameterAsExtentCrs(parameters, key, context)
+    if not crs.isValid():
+        crs = _main_raster_crs(algorithm, parameters, key, context)
+    return {
+        "left": extent.xMinimum(),
+        "bottom": extent.yMinimum(),
+        "right": extent.xMaximum(),
+        "top": extent.yMaximum(),
+        "crs": crs_text(crs),
+    }
+
+
+def _main_raster_crs(algorithm, parameters, key, context):
+    """What the coordinates of an extent without a coordinate reference system are taken for."""
+    for role in ROLES:
+        for layer in raster_layers(algorithm, parameters, role, context):
+            return layer.crs()
+    raise QgsProcessingException(tr("{}: give its coordinate reference system, as in '... [EPSG:32633]'.").format(key))
 
 
 def _entries(value):

@@ -1,7 +1,6 @@
 """Map a scene with a model."""
 
 from qgis.core import (
-    QgsProcessingException,
     QgsProcessingOutputString,
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
@@ -10,20 +9,19 @@ from qgis.core import (
     QgsProcessingParameterRasterDestination,
 )
 
-from ..compat import VECTOR_POLYGON, crs_text, is_given
+from ..compat import VECTOR_POLYGON
 from ..texts import tr
 from .base import JobRequest, WorkerAlgorithm
 from .choices import FORMATS
 from .inputs import (
-    ROLES,
     add_choice,
     add_device,
     add_inputs,
     add_missing_inputs,
+    extent_from_parameters,
     inputs_from_parameters,
     mask_from_parameters,
     problem_with_inputs,
-    raster_layers,
 )
 
 
@@ -116,7 +114,7 @@ class LandCoverMap(WorkerAlgorithm):
             "kind": "map",
             "inputs": inputs,
             "model": self.path_of(parameters, "MODEL", context),
-            "extent": self._extent(parameters, context),
+            "extent": extent_from_parameters(self, parameters, "EXTENT", context),
             "mask": mask,
             "overlap": self.parameterAsDouble(parameters, "OVERLAP", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),
@@ -127,36 +125,3 @@ class LandCoverMap(WorkerAlgorithm):
             "probabilities": self.destination_layer(parameters, "PROBABILITIES", context),
         }
         return JobRequest(job, exports)
-
-    def _extent(self, parameters, context):
-        """The rectangle that is asked for, with its coordinate reference system; None for none.
-
-        Raises:
-            QgsProcessingException: it has no area.
-        """
-        if not is_given(parameters.get("EXTENT")):
-            return None
-        extent = self.parameterAsExtent(parameters, "EXTENT", context)
-        if extent.isNull() or extent.isEmpty():
-            raise QgsProcessingException(
-                tr("EXTENT: '{}' is no rectangle with an area. Write it as xmin,xmax,ymin,ymax [EPSG:code].").format(
-                    parameters["EXTENT"]
-                )
-            )
-        crs = self.parameterAsExtentCrs(parameters, "EXTENT", context)
-        if not crs.isValid():
-            crs = self._main_raster_crs(parameters, context)
-        return {
-            "left": extent.xMinimum(),
-            "bottom": extent.yMinimum(),
-            "right": extent.xMaximum(),
-            "top": extent.yMaximum(),
-            "crs": crs_text(crs),
-        }
-
-    def _main_raster_crs(self, parameters, context):
-        """What the coordinates of an extent without a coordinate reference system are taken for."""
-        for role in ROLES:
-            for layer in raster_layers(self, parameters, role, context):
-                return layer.crs()
-        raise QgsProcessingException(tr("EXTENT: give its coordinate reference system, as in '... [EPSG:32633]'."))

@@ -66,6 +66,15 @@ def test_architectures_are_those_of_the_registry():
     assert list(choices.ARCHITECTURES.items()) == [(entry.name, entry.use) for entry in ARCHITECTURES.values()]
 
 
+def test_methods_are_those_of_the_registry():
+    from core.pretraining.methods import METHODS
+
+    assert list(choices.METHODS.items()) == [(entry.name, entry.use) for entry in METHODS.values()]
+    assert tuple(choices.METHODS) == get_args(schemas.PretrainJob.model_fields["method"].annotation)
+    assert get_args(schemas.PretrainJob.model_fields["setting"].annotation) == choices.SETTINGS
+    assert get_args(schemas.FinetuneJob.model_fields["trained_part"].annotation) == choices.TRAINED_PARTS
+
+
 def test_protocol_and_version_are_the_same():
     assert plugin_module("worker.process").PROTOCOL == events.PROTOCOL
     metadata = configparser.ConfigParser(interpolation=None)
@@ -118,7 +127,9 @@ LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "C
     [
         ("samplescene", schemas.SampleSceneJob),
         ("finetune", schemas.FinetuneJob),
+        ("pretrain", schemas.PretrainJob),
         ("landcovermap", schemas.MapJob),
+        ("features", schemas.FeaturesJob),
         ("accuracy", schemas.AccuracyJob),
     ],
 )
@@ -126,12 +137,16 @@ def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
     """A key of the plugin is the schema's field in capitals; labels and inputs are groups of fields."""
     expected = {}
     for name, field in job.model_fields.items():
-        if name == "inputs":
+        if name in ("inputs", "scenes"):
             expected.update({key.upper(): value.default for key, value in schemas.Inputs.model_fields.items()})
         elif name == "labels":
             expected.update({LABEL_KEYS[key]: schemas.Labels.model_fields[key].default for key in LABEL_KEYS})
         elif name == "reference":
             expected.update({"REFERENCE": None, "CLASS_FIELD": None})
+        elif name == "scenes_folder":
+            expected["SCENES"] = None
+        elif name == "switches":
+            expected["SWITCHES"] = ""
         elif name != "kind":
             expected[name.upper()] = field.default
     assert set(declared[algorithm]) == set(expected)
@@ -159,6 +174,7 @@ JOBS = [
         "fusion": "joint_tokens",
         "size": "tiny",
         "missing_inputs": "require",
+        "trained_part": "head",
         "epochs": 2,
         "seed": 1,
         "device": "cpu",
@@ -180,6 +196,36 @@ JOBS = [
         "output": "/o.tif",
         "confidence": "/c.tif",
         "probabilities": "/p.tif",
+    },
+    {
+        "kind": "pretrain",
+        "scenes": [{"optical": ["/a.tif", "/b c.tif"], "optical_sensor": "auto", "sar": ["/d.tif"], "sar_sensor": "sentinel1"}],
+        "scenes_folder": "/further scenes",
+        "method": "cross_scale_mae",
+        "setting": "paper",
+        "switches": {"contrast": "false", "mask_ratio": "0.5"},
+        "architecture": "vit_cross_scale",
+        "encoder": "vit",
+        "size": "small",
+        "initial_model": "/base.safetensors",
+        "minutes": 2.5,
+        "batch_size": 8,
+        "seed": 4,
+        "device": "cpu",
+        "output_model": "/m.safetensors",
+        "report": "/r.html",
+    },
+    {
+        "kind": "features",
+        "inputs": {"optical": ["/e.tif"], "optical_sensor": "auto", "sentinel2_offset": "auto"},
+        "model": "/m.safetensors",
+        "components": 3,
+        "picture": True,
+        "extent": {"left": 1.5, "bottom": -2.0, "right": 3.0, "top": 4.25, "crs": "EPSG:32633"},
+        "overlap": 0.5,
+        "device": "cpu",
+        "format": "cog",
+        "output": "/o.tif",
     },
     {
         "kind": "accuracy",

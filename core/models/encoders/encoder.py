@@ -37,6 +37,12 @@ class Encoder(nn.Module):
         """The level that a state stands for; states are exported as they are by default."""
         return state.masked(state.values)
 
+    def early_parts(self) -> list[nn.Module]:
+        """What comes before the last stage: what a fine-tuning of the last stage alone leaves as it is."""
+        children = dict(self.named_children())
+        stages = children.pop("stages")
+        return [*children.values(), *list(stages.children())[:-1]]
+
     def forward(self, embedded: FeatureMap) -> Features:
         """Features of a stem's output."""
         state, levels = self.enter(embedded), []

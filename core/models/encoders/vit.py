@@ -7,6 +7,8 @@ distance; wavelengths spaced from decimetres to kilometres are our form of it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -55,23 +57,20 @@ class ViTEncoder(Encoder):
     def positions(self, values: Tensor) -> Tensor:
         """(1, C, h, w) codes of the metres from the window's north-west corner."""
         channels, rows, columns = values.shape[1:]
-        count = -(-channels // 4)
-        spacing = self.geometry.stride * self.resolution_m
-        parts = []
-        for size in (rows, columns):
-            metres = (torch.arange(size, dtype=torch.float64, device=values.device) + 0.5) * spacing
-            parts.append(fourier_features(metres, count, *POSITION_WAVELENGTHS_M))
-        south = parts[0][:, None].expand(rows, columns, -1)
-        east = parts[1][None].expand(rows, columns, -1)
-        code = torch.cat([south, east], dim=-1)[..., :channels]
-        return code.permute(2, 0, 1)[None].to(values.dtype)
+        code = position_codes(channels, rows, columns, self.geometry.stride * self.resolution_m, values.device)
+        return code.to(values.dtype)
 
     def step(self, number: int, state: FeatureMap) -> FeatureMap:
         tokens, known = tokens_of(state)
         each = len(self.blocks) // LEVELS
+        packing = None if known is None else packing_of(known)
+        packed, among = (tokens, known) if packing is None else packing.taken(tokens)
         for block in self.blocks[number * each : (number + 1) * each]:
-            tokens = block(tokens, known)
-        return map_of(tokens, state)
+            packed = block(packed, among)
+        return map_of(packed if packing is None else packing.put_back(packed, tokens), state)
+
+    def early_parts(self) -> list[nn.Module]:
+        return list(self.blocks)[: -len(self.blocks) // LEVELS]
 
     def export(self, number: int, state: FeatureMap) -> FeatureMap:
         normed = self.norms[number](state.values.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -96,3 +95,52 @@ def map_of(tokens: Tensor, state: FeatureMap) -> FeatureMap:
     values = tokens[:, count:].transpose(1, 2).reshape(state.values.shape)
     registers = tokens[:, :count] if count else None
     return FeatureMap(values * state.known, state.known, state.stride, registers)
+
+
+def position_codes(channels: int, rows: int, columns: int, spacing_m: float, device: torch.device) -> Tensor:
+    """(1, C, h, w) float64 codes of the metres from the north-west corner to the places of a grid of that spacing."""
+    count = -(-channels // 4)
+    parts = []
+    for size in (rows, columns):
+        metres = (torch.arange(size, dtype=torch.float64, device=device) + 0.5) * spacing_m
+        parts.append(fourier_features(metres, count, *POSITION_WAVELENGTHS_M))
+    south = parts[0][:, None].expand(rows, columns, -1)
+    east = parts[1][None].expand(rows, columns, -1)
+    return torch.cat([south, east], dim=-1)[..., :channels].permute(2, 0, 1)[None]
+
+
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """Which tokens of each sequence are computed at all, as a masked autoencoder leaves out what is masked (He et al.
+    2022, arXiv:2111.06377, section 3); that sequences may differ in how many is ours.
+
+    Attributes:
+        places: (B, L) long, of the tokens taken from each sequence, those that exist first.
+        known: (B, L) bool, which of them exist; None where all do.
+    """
+
+    places: Tensor
+    known: Tensor | None
+
+    def taken(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, L, C) of (B, N, C) tokens, and which exist."""
+        return tokens.gather(1, self._index(tokens)), self.known
+
+    def put_back(self, packed: Tensor, tokens: Tensor) -> Tensor:
+        """(B, N, C) tokens with the packed ones in their places; those that were left out stay as they are."""
+        return tokens.scatter(1, self._index(tokens), packed)
+
+    def _index(self, tokens: Tensor) -> Tensor:
+        return self.places[:, :, None].expand(-1, -1, tokens.shape[2])
+
+
+def packing_of(known: Tensor) -> Packing | None:
+    """How to leave out unknown tokens (B, N) bool; None where the fullest sequence lacks less than an eighth: taking
+    tokens out and putting them back would cost what it saves."""
+    counts = known.sum(dim=1)
+    longest = int(counts.max())
+    if 8 * longest > 7 * known.shape[1]:
+        return None
+    places = known.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :longest]
+    among = torch.arange(longest, device=known.device) < counts[:, None]
+    return Packing(places, None if bool(among.all()) else among)

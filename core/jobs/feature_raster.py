@@ -1,0 +1,144 @@
+"""The job that writes what a model knows of each pixel: all of its features, or their principal components."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import core
+from core.errors import ModelFileError, RasterError, UsageError
+from core.jobs.devices import choose_device, describe_device
+from core.jobs.events import JobContext
+from core.jobs.inputs import raster_paths, scene_for_model
+from core.jobs.land_cover_map import window_of
+from core.jobs.outputs import Staging, check_outputs
+from core.jobs.provenance import creation_time, input_names
+from core.jobs.schemas import FeaturesJob
+from core.mapping.engine import MappingEngine
+from core.mapping.rasters import StripWriter, check_space
+from core.models.feature_model import FeatureModel
+from core.models.fusion_model import FusionModel
+from core.models.heads import SceneHead
+from core.models.model_file import file_digest, load_model
+from core.models.registry import for_inputs
+from core.scenes.grid import Window
+
+SAMPLE_WINDOWS = 64
+"""Squares, spread over the scene, whose pixels the principal components are of."""
+
+SAMPLE_SIDE = 64
+
+PICTURE_DEVIATIONS = 2.0
+"""A picture's components are stretched over so many standard deviations to each side."""
+
+
+def run_features(job: FeaturesJob, context: JobContext) -> dict[str, Any]:
+    """Runs the job; see ``core.jobs.runner``."""
+    check_outputs(job, [*raster_paths(job.inputs), job.model])
+    device = choose_device(job.device)
+    context.info(f"Device: {describe_device(device)}.")
+    context.progress(0.0, "Reading the model and the rasters")
+    loaded, card = load_model(Path(job.model))
+    scene, specification = scene_for_model(job.inputs, card.specification, context, card.allows_missing)
+    if specification != card.specification:
+        loaded, card = for_inputs(loaded, specification), card.model_copy(update={"specification": specification})
+    if not isinstance(loaded, FusionModel) or isinstance(loaded.head, SceneHead):
+        raise ModelFileError(f"The model '{job.model}' is one of whole scenes.", "Give a model of pixels.")
+    model = FeatureModel(loaded, card.has_trained_decoder).to(device).eval()
+    count = 3 if job.picture else job.components or model.n_features
+    if count > model.n_features:
+        raise UsageError(f"components: the model has {model.n_features} features, not {count}.", "Ask for fewer components.")
+    window = scene.grid.window if job.extent is None else window_of(job.extent, scene.grid)
+    engine = MappingEngine(model, card, scene, device, job.overlap, n_features=model.n_features)
+    context.info(
+        f"{model.n_features} features of {'the decoder' if model.uses_decoder else 'all levels'}; needs about "
+        f"{engine.memory_bytes(window.width) / 2**20:.0f} MiB above the model."
+    )
+    components = None
+    if job.components or job.picture:
+        context.progress(0.02, "Looking for the principal components")
+        components = _components(engine, window, count)
+        context.info(f"The components hold {components.share:.0%} of the features' variance.")
+    kind, nodata = ("uint8", 0.0) if job.picture else ("float32", float("nan"))
+    grid = scene.grid.crop(window)
+    check_space(Path(job.output), grid.width * grid.height * count * np.dtype(kind).itemsize // 2)
+    names = tuple(f"{'component' if components else 'feature'} {number + 1}" for number in range(count))
+    tags = {
+        "RSFUSION_VERSION": core.__version__,
+        "RSFUSION_CREATED": creation_time(),
+        "RSFUSION_MODEL": Path(job.model).name,
+        "RSFUSION_MODEL_SHA256": file_digest(Path(job.model)),
+        "RSFUSION_INPUTS": json.dumps(input_names(scene)),
+    }
+    started = time.perf_counter()
+    mapped = 0
+    with Staging() as staging:
+        with StripWriter(
+            Path(job.output), grid, count, kind, nodata, tags=tags, file_format=job.format, descriptions=names
+        ) as writer:
+            for strip in engine.strips(window):
+                values = strip.probabilities if components is None else components.of(strip.probabilities)
+                filled = _picture(values, strip.mapped) if job.picture else np.where(strip.mapped, values, np.nan)
+                writer.write(filled.astype(kind), strip.window.row - window.row)
+                mapped += int(strip.mapped.sum())
+                rows = strip.window.stop_row - window.row
+                rate = rows * window.width / (time.perf_counter() - started)
+                context.progress(0.05 + 0.9 * rows / window.height, f"Writing {rate:,.0f} pixels a second")
+            if not mapped:
+                raise RasterError("Nothing was written: no pixel asked for has data.", "Check nodata values and the extent.")
+            writer.finish()
+            context.commit()
+        staging.put_in_place()
+    context.progress(1.0, "Done")
+    return {"OUTPUT": job.output, "N_FEATURES": model.n_features, "DEVICE_USED": describe_device(device)}
+
+
+class _Components:
+    """Principal components of a sample of pixels, standardised by their own spread."""
+
+    def __init__(self, sample: NDArray[np.float32], count: int) -> None:
+        self.mean = sample.mean(axis=0)
+        # Features of small spread tell as much as those of large: each counts alike.
+        self.scale = np.maximum(sample.std(axis=0), 1e-6)
+        _, values, vectors = np.linalg.svd((sample - self.mean) / self.scale, full_matrices=False)
+        # The sign of a component is free: the largest weight is positive, on every machine.
+        rows = vectors[:count]
+        signs = np.sign(rows[np.arange(len(rows)), np.abs(rows).argmax(axis=1)])
+        spread = np.maximum(values[:count] / np.sqrt(max(1, len(sample) - 1)), 1e-6)
+        self.matrix = (rows * signs[:, None]) / spread[:, None]
+        self.share = float((values[:count] ** 2).sum() / max(1e-12, (values**2).sum()))
+
+    def of(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(count, rows, columns) from (features, rows, columns)."""
+        flat = features.reshape(len(features), -1).T
+        result = ((flat - self.mean) / self.scale) @ self.matrix.T
+        return np.asarray(result.T.reshape(-1, *features.shape[1:]), np.float32)
+
+
+def _components(engine: MappingEngine, window: Window, count: int) -> _Components:
+    """Of pixels on squares that lie evenly over the window."""
+    per_side = int(np.sqrt(SAMPLE_WINDOWS))
+    sample = []
+    columns = np.linspace(0, max(0, window.width - SAMPLE_SIDE), per_side).astype(int)
+    rows = np.linspace(0, max(0, window.height - SAMPLE_SIDE), per_side).astype(int)
+    side = (min(SAMPLE_SIDE, window.width), min(SAMPLE_SIDE, window.height))
+    for row in np.unique(rows):
+        for column in np.unique(columns):
+            part = Window(window.column + int(column), window.row + int(row), *side)
+            for strip in engine.strips(part):
+                sample.append(strip.probabilities[:, strip.mapped][:, ::16].T)
+    pixels = np.concatenate(sample)
+    if len(pixels) < 2:
+        raise RasterError("Too few pixels have data for principal components.", "Check nodata values and the extent.")
+    return _Components(pixels, count)
+
+
+def _picture(values: NDArray[np.float32], mapped: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """1 to 255 over some standard deviations; 0 = nodata."""
+    stretched = np.clip(values / (2 * PICTURE_DEVIATIONS) + 0.5, 0, 1) * 254 + 1
+    return np.where(mapped, np.rint(stretched), 0)

@@ -1,0 +1,255 @@
+"""The job that trains a model on unlabelled scenes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import core
+from core.assessment.contents import PretrainingReport
+from core.assessment.report import write_pretraining_report
+from core.errors import UsageError
+from core.jobs.devices import choose_device, describe_device
+from core.jobs.events import JobContext
+from core.jobs.finetune import check_space
+from core.jobs.inputs import raster_paths, scene_for_model, scene_of
+from core.jobs.outputs import Staging, check_outputs, checkpoint_path
+from core.jobs.provenance import creation_time, input_names, run_identity, software
+from core.jobs.schemas import Inputs, PretrainJob
+from core.models.architectures import title_of
+from core.models.fusion_model import FusionModel
+from core.models.model_file import ModelCard, load_model, save_model
+from core.models.registry import build_model, count_parameters, model_step, receptive_radius
+from core.models.specification import ModelSpecification
+from core.models.specify import specify_for_scenes
+from core.pretraining.loop import PretrainingResult, pretrain
+from core.pretraining.methods import METHODS
+from core.pretraining.recipes.build import make_recipe
+from core.pretraining.recipes.recipe import Recipe
+from core.pretraining.scene_windows import SceneWindows
+from core.pretraining.settings import PretrainingSettings
+from core.scenes.scene import Scene
+
+WEAK_DEPENDENCE = 0.02
+"""Below it an input hardly moves the features, and the user is told."""
+
+
+def run_pretrain(job: PretrainJob, context: JobContext) -> dict[str, Any]:
+    """Runs the job; see ``core.jobs.runner``."""
+    started = time.perf_counter()
+    job = job.model_copy(update={"scenes": [*job.scenes, *_scenes_in_folder(job, context)]})
+    inputs = [path for scene in job.scenes for path in raster_paths(scene)]
+    inputs += [job.initial_model] if job.initial_model else []
+    check_outputs(job, inputs)
+    device = choose_device(job.device)
+    context.info(f"Device: {describe_device(device)}.")
+    context.progress(0.0, "Reading the rasters")
+    recipe = make_recipe(job.method, job.setting, job.switches)
+    model, specification, scenes = _prepare(job, recipe, context)
+    settings = _settings(job, recipe, specification)
+    windows = SceneWindows(scenes, specification, settings.window_size, settings.batch_size)
+    with torch.random.fork_rng():
+        torch.manual_seed(job.seed)
+        objective = recipe.objective(model)
+    heads = sum(p.numel() for p in objective.parameters() if p.requires_grad)
+    context.info(f"Model: {title_of(specification)}, {count_parameters(model):,} parameters, and {heads:,} for training only.")
+    context.info(
+        f"{METHODS[job.method].title}: windows of {settings.window_size} pixels, {settings.batch_size} a batch, from "
+        f"{len(scenes)} scene{'s' if len(scenes) > 1 else ''}."
+    )
+    path, checkpoint = Path(job.output_model), checkpoint_path(Path(job.output_model))
+    check_space(path, model)
+    identity = run_identity([job.model_dump(), asdict(settings), specification.model_dump(), torch.get_num_threads()], inputs)
+    if checkpoint.is_file():
+        context.info("A training of this model was interrupted; it goes on from there, if nothing has changed since.")
+    try:
+        result = pretrain(model, objective, windows, settings, device, checkpoint, identity, context.part(0.03, 0.95))
+        seconds = time.perf_counter() - started
+        card = _card(job, recipe, specification, scenes, settings, result)
+        with Staging() as staging:
+            if job.report:
+                with staging.writing(Path(job.report)) as temporary:
+                    write_pretraining_report(temporary, _report(card, result, seconds))
+            context.commit()
+            save_model(path, result.model, card)
+            staging.put_in_place()
+    finally:
+        if not context.is_resumable:
+            checkpoint.unlink(missing_ok=True)
+    context.progress(1.0, "Done")
+    _tell(result, context)
+    return {
+        "OUTPUT_MODEL": str(path),
+        "REPORT": job.report or "",
+        "EFFECTIVE_RANK": round(result.records[-1].effective_rank, 2),
+        "DEVICE_USED": describe_device(device),
+    }
+
+
+def _scenes_in_folder(job: PretrainJob, context: JobContext) -> list[Inputs]:
+    """The scenes of a folder, by the file names of the first scene.
+
+    Raises:
+        UsageError: no such folder, or none of its folders holds such a file.
+    """
+    if job.scenes_folder is None:
+        return []
+    folder, first = Path(job.scenes_folder), job.scenes[0]
+    if not folder.is_dir():
+        raise UsageError(f"scenes_folder: '{folder}' is no folder.", "Give a folder that holds a folder for each scene.")
+    known = {Path(path).resolve() for path in raster_paths(first)}
+    found = []
+    for each in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
+        own = {
+            role: [str(each / Path(path).name) for path in getattr(first, role) if (each / Path(path).name).is_file()]
+            for role in ("optical", "sar", "elevation", "other")
+        }
+        paths = [Path(path).resolve() for files in own.values() for path in files]
+        if not paths:
+            context.info(f"'{each.name}' has no raster with such a name; it is not used.")
+        elif not known.issuperset(paths):
+            found.append(first.model_copy(update=own))
+    if not found:
+        names = ", ".join(Path(path).name for path in raster_paths(first))
+        raise UsageError(
+            f"scenes_folder: no folder in '{folder}' holds any of {names}.",
+            "Name the rasters of all scenes alike: the file names of the first scene are looked for.",
+        )
+    return found
+
+
+def _prepare(
+    job: PretrainJob, recipe: Recipe, context: JobContext
+) -> tuple[FusionModel, ModelSpecification, tuple[Scene, ...]]:
+    """The model, and the scenes with its names."""
+    if job.initial_model is None:
+        scenes = tuple(scene_of(inputs, context) for inputs in job.scenes)
+        architecture = job.architecture or METHODS[job.method].architecture
+        specification, scenes = specify_for_scenes(scenes, architecture, encoder=job.encoder, size=job.size)
+        specification = recipe.specification(specification)
+        recipe.check(specification)
+        with torch.random.fork_rng():
+            torch.manual_seed(job.seed)
+            return build_model(specification), specification, scenes
+    if job.architecture or job.encoder or job.size:
+        raise UsageError("The model to go on from brings its own architecture.", "Leave out architecture, encoder and size.")
+    loaded, card = load_model(Path(job.initial_model))
+    found = [scene_for_model(inputs, card.specification, context, allows_missing=True) for inputs in job.scenes]
+    specification = card.specification.model_copy(
+        update={"head": "embedding", "n_classes": 1, "has_shortcut": False, "architecture": card.specification.architecture}
+    )
+    wanted = recipe.specification(specification)
+    if wanted != specification:
+        raise UsageError(
+            f"The model '{job.initial_model}' has other parts than the method's switches ask for.",
+            "Train from scratch, or leave the switches as they are.",
+        )
+    recipe.check(specification)
+    with torch.random.fork_rng():
+        torch.manual_seed(job.seed)
+        model = build_model(specification)
+    own = {name: value for name, value in loaded.state_dict().items() if name in model.state_dict()}
+    fitting = {name: value for name, value in own.items() if value.shape == model.state_dict()[name].shape}
+    model.load_state_dict(fitting, strict=False)
+    return model, specification, tuple(scene for scene, _ in found)
+
+
+def _settings(job: PretrainJob, recipe: Recipe, specification: ModelSpecification) -> PretrainingSettings:
+    settings = recipe.settings(job.setting)
+    step = model_step(specification)
+    # A model that sees its whole window is used with windows of the size that it was trained on.
+    wanted = settings.window_size if receptive_radius(specification) is not None else specification.window
+    return replace(
+        settings,
+        window_size=-(-wanted // step) * step,
+        epochs=job.epochs or settings.epochs,
+        batch_size=job.batch_size or settings.batch_size,
+        minutes=job.minutes,
+        seed=job.seed,
+    )
+
+
+def _card(
+    job: PretrainJob,
+    recipe: Recipe,
+    specification: ModelSpecification,
+    scenes: tuple[Scene, ...],
+    settings: PretrainingSettings,
+    result: PretrainingResult,
+) -> ModelCard:
+    # Seconds differ between two runs, and the same run is to give the same bytes: they go to the report alone.
+    return ModelCard(
+        software_version=core.__version__,
+        specification=specification,
+        resolution_m=specification.resolution_m,
+        class_scheme="",
+        classes=(),
+        training={
+            "method": job.method,
+            "setting": job.setting,
+            "switches": asdict(recipe),
+            "source": METHODS[job.method].source,
+            "scenes": [input_names(scene) for scene in scenes],
+            "settings": asdict(settings),
+            "steps": result.steps,
+            "initial_model": Path(job.initial_model).name if job.initial_model else None,
+            "software": software(),
+        },
+        scores={
+            "measured": "health of the features on windows of the training scenes; no labels were seen",
+            "epochs": [_rounded(asdict(record)) for record in result.records],
+        },
+        allows_missing=len(specification.modalities) > 1,
+        has_trained_decoder=result.trains_decoder,
+        created=creation_time(),
+    )
+
+
+def _report(card: ModelCard, result: PretrainingResult, seconds: float) -> PretrainingReport:
+    training = card.training
+    names = [sorted({name for files in scene.values() for name in files}) for scene in training["scenes"]]
+    return PretrainingReport(
+        title=f"Pre-training: {METHODS[training['method']].title}",
+        created=card.created,
+        records=result.records,
+        seconds=seconds,
+        lines=(
+            f"{title_of(card.specification)}, {result.steps} steps on {len(names)} scene{'s' if len(names) > 1 else ''} "
+            "without labels.",
+            *(f"Scene {number}: {', '.join(files)}." for number, files in enumerate(names, 1)),
+        ),
+        warnings=tuple(_weak_inputs(result)),
+        settings={**training["settings"], **training["switches"]},
+        provenance={"method": training["source"], **training["software"]},
+    )
+
+
+def _weak_inputs(result: PretrainingResult) -> list[str]:
+    last = result.records[-1].dependence
+    return [
+        f"{name} hardly counts: the features are nearly the same whatever it shows."
+        for name, value in last.items()
+        if value < WEAK_DEPENDENCE and len(last) > 1
+    ]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(entry) for key, entry in value.items()}
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def _tell(result: PretrainingResult, context: JobContext) -> None:
+    last = result.records[-1]
+    context.info(
+        f"{result.steps} steps; features with effective rank {last.effective_rank:.1f} and spread {last.spread:.2f} "
+        "(0 = all places alike, 1 = as different as can be)."
+    )
+    for name, value in last.dependence.items():
+        context.info(f"{name}: exchanging it moves the features by {value:.0%} of their distance between windows.")
+    for line in _weak_inputs(result):
+        context.warning(line)

@@ -1,0 +1,220 @@
+"""Pre-training: a thin loop around a model, an objective and windows of scenes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.errors import TrainingError
+from core.models.checkpoint import load_checkpoint, save_checkpoint
+from core.models.fusion_model import FusionModel
+from core.models.heads import DenseHead
+from core.pretraining.monitors import LEAST_RANK, LEAST_SPREAD, look_at
+from core.pretraining.objectives.objective import Objective, Step, Windows
+from core.pretraining.records import PretrainingRecord
+from core.pretraining.scene_windows import SceneWindows
+from core.pretraining.settings import PretrainingSettings
+
+CHECKPOINT_SECONDS = 60.0
+"""Between two checkpoints within an epoch."""
+
+PATIENCE = 2
+"""Epochs in a row with collapsed features after which a run stops."""
+
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class PretrainingResult:
+    """A model after pre-training, in evaluation mode.
+
+    Attributes:
+        model: of the last epoch.
+        records: an entry an epoch.
+        steps: of the optimiser.
+        trains_decoder: whether the decoder took part, so that what it makes of features means something.
+    """
+
+    model: FusionModel
+    records: tuple[PretrainingRecord, ...]
+    steps: int
+    trains_decoder: bool
+
+
+class _Run:
+    """The moving parts of one run."""
+
+    def __init__(self, model: FusionModel, objective: Objective, settings: PretrainingSettings, device: torch.device) -> None:
+        self.model, self.objective = model.to(device), objective.to(device)
+        self.device = device
+        self.settings = settings
+        # The classes' own layer is made anew by whoever fine-tunes.
+        for parameter in model.head.classifier.parameters():
+            parameter.requires_grad_(False)
+        trained = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
+        decayed, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+        )
+        self.trained = trained
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "objective": self.objective}
+
+    def set_rate(self, done: float) -> None:
+        """Warm-up and cosine, from the part of the run that is done."""
+        rate = rate_at(done, self.settings.warm_up) * self.settings.learning_rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+
+def rate_at(done: float, warm_up: float) -> float:
+    """Part of the highest learning rate after a part of the run."""
+    if done < warm_up:
+        return max(done / warm_up, 0.01)
+    return 0.5 * (1 + math.cos(math.pi * (done - warm_up) / max(1e-9, 1 - warm_up)))
+
+
+def pretrain(
+    model: FusionModel,
+    objective: Objective,
+    windows: SceneWindows,
+    settings: PretrainingSettings,
+    device: torch.device,
+    checkpoint: Path,
+    identity: str,
+    progress: Progress,
+) -> PretrainingResult:
+    """Trains without labels.
+
+    A run that was killed goes on from its last checkpoint and ends with the same weights to the bit, on the same
+    machine with the same number of threads; unless its length is given in minutes.
+
+    Args:
+        model: initialised; changed in place.
+        objective: with its heads.
+        windows: of the scenes.
+        settings: of the loop.
+        device: to train on.
+        checkpoint: where the state is kept; removed by the caller when the model is safe.
+        identity: of data, recipe and settings.
+        progress: told the part done, and in which phase; raises to stop.
+
+    Raises:
+        TrainingError: the features collapsed, or a loss is no number.
+    """
+    run = _Run(model, objective, settings, device)
+    per_epoch = settings.windows_per_epoch or windows.n_windows
+    steps = max(1, round(per_epoch / (settings.batch_size * settings.accumulation)))
+    restored = load_checkpoint(checkpoint, identity, run.modules, run.optimizer, None)
+    written, extra = restored if restored is not None else ([], {"step": 0, "seconds": 0.0, "sums": {}})
+    records = [PretrainingRecord(**record) for record in written]
+    step, sums = int(extra["step"]), dict(extra["sums"])
+    started = time.monotonic() - float(extra["seconds"])
+
+    def save() -> None:
+        state = {"step": step, "seconds": time.monotonic() - started, "sums": sums}
+        save_checkpoint(checkpoint, identity, run.modules, run.optimizer, None, [asdict(r) for r in records], state)
+
+    def done() -> float:
+        if settings.minutes is not None:
+            return min(1.0, (time.monotonic() - started) / (60 * settings.minutes))
+        return min(1.0, step / (steps * settings.epochs))
+
+    saved = time.monotonic()
+    while done() < 1:
+        epoch = step // steps + 1
+        if step % steps == 0 or restored is not None:
+            windows.open_epoch(settings.seed, epoch)
+            restored = None
+        losses = _step(run, windows, step, done())
+        for name, value in losses.items():
+            total, count = sums.get(name, (0.0, 0))
+            sums[name] = (total + value, count + 1)
+        step += 1
+        objective.after_step(model, done())
+        progress(done(), _phase(epoch, records, settings))
+        if step % steps == 0 or done() >= 1:
+            records.append(_record(run, windows, epoch, sums))
+            sums = {}
+            _stop_if_collapsed(records)
+            save()
+            saved = time.monotonic()
+        elif time.monotonic() - saved > CHECKPOINT_SECONDS:
+            save()
+            saved = time.monotonic()
+    decoder = model.head.decoder if isinstance(model.head, DenseHead) else None
+    trains_decoder = decoder is not None and any(p in run.optimizer.state for p in decoder.parameters())
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return PretrainingResult(model.eval(), tuple(records), step, trains_decoder)
+
+
+def _step(run: _Run, windows: SceneWindows, step: int, done: float) -> dict[str, float]:
+    """One step of the optimiser; everything random in it follows from the seed and the step, so that it can be resumed."""
+    settings, device = run.settings, run.device
+    draws = np.random.default_rng((settings.seed, step, 11))
+    generator = torch.Generator().manual_seed(int(draws.integers(2**62)))
+    run.model.train()
+    run.objective.train()
+    run.set_rate(done)
+    run.optimizer.zero_grad(set_to_none=True)
+    collected: dict[str, float] = {}
+    with torch.random.fork_rng(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        torch.manual_seed(int(draws.integers(2**62)))
+        for _ in range(settings.accumulation):
+            batch = windows.batch(draws)
+            seen = Windows({name: values.to(device) for name, values in batch.values.items()}, batch.geography.to(device))
+            terms = run.objective(Step(run.model, seen, generator, done))
+            if not terms:
+                continue
+            total = torch.stack(list(terms.values())).sum() / settings.accumulation
+            if not torch.isfinite(total):
+                raise TrainingError(
+                    f"The loss is no number in step {step + 1}.",
+                    "Lower the learning rate, or look for extreme values in the rasters.",
+                )
+            if total.requires_grad:
+                total.backward()  # type: ignore[no-untyped-call]
+            for name, term in terms.items():
+                collected[name] = collected.get(name, 0.0) + float(term.detach()) / settings.accumulation
+    nn.utils.clip_grad_norm_(run.trained, settings.gradient_limit)
+    run.optimizer.step()
+    return collected
+
+
+def _record(run: _Run, windows: SceneWindows, epoch: int, sums: dict[str, Any]) -> PretrainingRecord:
+    """What the epoch showed, on windows that are the same for all epochs as long as all of the scenes is in memory."""
+    batch = windows.batch(np.random.default_rng((run.settings.seed, 13)))
+    seen = Windows({name: values.to(run.device) for name, values in batch.values.items()}, batch.geography.to(run.device))
+    health = look_at(run.model, seen)
+    losses = {name: total / count for name, (total, count) in sums.items()}
+    return PretrainingRecord(epoch, losses, health.spread, health.effective_rank, health.dependence, run.objective.monitors())
+
+
+def _stop_if_collapsed(records: list[PretrainingRecord]) -> None:
+    last = records[-PATIENCE:]
+    if len(last) < PATIENCE or any(r.spread >= LEAST_SPREAD and r.effective_rank >= LEAST_RANK for r in last):
+        return
+    raise TrainingError(
+        f"The features have collapsed: for {PATIENCE} epochs nearly all places look alike (spread {last[-1].spread:.3f}, "
+        f"effective rank {last[-1].effective_rank:.1f}).",
+        "Lower the learning rate, enlarge the batch, or choose another method: 'latent_targets' cannot collapse this way.",
+    )
+
+
+def _phase(epoch: int, records: list[PretrainingRecord], settings: PretrainingSettings) -> str:
+    text = f"Pre-training: epoch {epoch}" + ("" if settings.minutes else f" of {settings.epochs}")
+    if not records:
+        return text
+    return f"{text}, loss {sum(records[-1].losses.values()):.3f}, effective rank {records[-1].effective_rank:.0f}"

@@ -1,0 +1,93 @@
+"""What shows whether pre-training goes well: spread and rank of the features, and what each modality counts for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from core.models.features import FeatureMap
+from core.models.fusion_model import FusionModel
+from core.pretraining.objectives.objective import Windows
+
+MOST_PLACES = 2048
+"""Of which the features are looked at: enough for the rank of some hundred dimensions."""
+
+LEAST_SPREAD = 0.05
+"""Of unit features, times the root of their dimensions: one for features in every direction, zero for one point."""
+
+LEAST_RANK = 1.5
+
+
+@dataclass(frozen=True)
+class FeatureHealth:
+    """How varied the features of some windows are.
+
+    Attributes:
+        spread: standard deviation of unit features over places, times the root of their dimensions: 1 where they point
+            anywhere, 0 where all are the same.
+        effective_rank: exponential of the entropy of the singular values (Roy and Vetterli 2007), 1 to the dimensions.
+        dependence: by modality, how far the features move when its windows are exchanged, against how far those of two
+            windows lie apart; 0 = it is ignored.
+    """
+
+    spread: float
+    effective_rank: float
+    dependence: dict[str, float]
+
+    @property
+    def is_collapsed(self) -> bool:
+        """All places look alike: whatever the loss says, nothing was learned."""
+        return self.spread < LEAST_SPREAD or self.effective_rank < LEAST_RANK
+
+
+@torch.no_grad()
+def look_at(model: FusionModel, windows: Windows) -> FeatureHealth:
+    """Features of windows, in evaluation mode; the model is left in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        level = model.features(windows.values, geography=windows.geography).levels[-1]
+        features = places(level)
+        dependence = {name: _dependence(model, windows, name, level) for name in windows.names}
+    finally:
+        model.train(was_training)
+    return FeatureHealth(spread_of(features), effective_rank(features), dependence)
+
+
+def places(level: FeatureMap) -> Tensor:
+    """(n, C) features of the known places, at most ``MOST_PLACES``, evenly chosen."""
+    features = level.values.movedim(1, -1)[level.known[:, 0] > 0]
+    if len(features) > MOST_PLACES:
+        features = features[torch.linspace(0, len(features) - 1, MOST_PLACES, device=features.device).long()]
+    return features
+
+
+def spread_of(features: Tensor) -> float:
+    """See ``FeatureHealth.spread``."""
+    if len(features) < 2:
+        return 0.0
+    unit = functional.normalize(features, dim=1)
+    return float(unit.std(dim=0).mean() * features.shape[1] ** 0.5)
+
+
+def effective_rank(features: Tensor) -> float:
+    """See ``FeatureHealth.effective_rank``."""
+    if len(features) < 2:
+        return 1.0
+    values = torch.linalg.svdvals((features - features.mean(dim=0)).double())
+    part = values / values.sum().clamp_min(1e-12)
+    return float(torch.exp(-(part * part.clamp_min(1e-12).log()).sum()))
+
+
+def _dependence(model: FusionModel, windows: Windows, name: str, level: FeatureMap) -> float:
+    """How far features move when one modality is that of the next window."""
+    if len(windows) < 2:
+        return 0.0
+    exchanged = {n: values.roll(1, 0) if n == name else values for n, values in windows.values.items()}
+    other = model.features(exchanged, geography=windows.geography).levels[-1]
+    moved = (other.values - level.values).square().mean().sqrt()
+    apart = (level.values.roll(1, 0) - level.values).square().mean().sqrt()
+    return float(moved / apart.clamp_min(1e-12))

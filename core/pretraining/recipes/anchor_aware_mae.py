@@ -1,0 +1,42 @@
+"""System 5: a masked autoencoder over sets of images of one place, whose masks follow an anchor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.models.fusion_model import FusionModel
+from core.models.specification import ModelSpecification
+from core.pretraining.masking import MaskSettings
+from core.pretraining.objectives.masked_reconstruction import MaskedReconstruction
+from core.pretraining.objectives.objective import Objective
+from core.pretraining.recipes.recipe import Recipe
+from core.pretraining.settings import PretrainingSettings
+
+
+@dataclass(frozen=True)
+class AnchorAwareMaeRecipe(Recipe):
+    """After Zhang et al. (2024, arXiv:2406.08079): anchor-aware masks and the geographic encoding are theirs; their
+    mathematics, the ratio and the recipe are inferred.
+
+    Attributes:
+        anchor: whether masks follow an anchor; otherwise they are drawn for each modality alone.
+        geography: whether latitude, longitude and resolution are inputs.
+        mask_ratio: part of the patches that is hidden.
+    """
+
+    anchor: bool = True
+    geography: bool = True
+    mask_ratio: float = 0.75
+
+    @classmethod
+    def settings(cls, setting: str) -> PretrainingSettings:
+        if setting == "paper":
+            return PretrainingSettings(epochs=400, batch_size=256, window_size=224, learning_rate=1.5e-4)
+        return PretrainingSettings(epochs=100, batch_size=32, window_size=64, learning_rate=5e-4)
+
+    def specification(self, specification: ModelSpecification) -> ModelSpecification:
+        return specification.model_copy(update={"has_geography": self.geography})
+
+    def objective(self, model: FusionModel) -> Objective:
+        masks = MaskSettings("anchor" if self.anchor else "independent", self.mask_ratio)
+        return MaskedReconstruction(model, masks)

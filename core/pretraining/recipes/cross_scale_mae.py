@@ -1,0 +1,76 @@
+"""System 2: a masked autoencoder with cross-attention and cross-modality, and contrast between two scales."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from core.models.fusion_model import FusionModel
+from core.models.specification import FusionName, ModelSpecification
+from core.pretraining.masking import MaskSettings
+from core.pretraining.objectives.cross_scale_contrast import CrossScaleContrast, CrossScaleMae, CrossScaleSettings
+from core.pretraining.objectives.masked_reconstruction import MaskedReconstruction
+from core.pretraining.objectives.objective import Objective
+from core.pretraining.recipes.recipe import Recipe
+from core.pretraining.settings import PretrainingSettings
+
+_FUSIONS: dict[tuple[bool, bool], FusionName] = {
+    (True, True): "cross_attention_and_modality",
+    (True, False): "cross_attention",
+    (False, True): "cross_modality",
+    (False, False): "joint_tokens",
+}
+
+
+@dataclass(frozen=True)
+class CrossScaleMaeRecipe(Recipe):
+    """After "Multimodal RSI fusion based on self-supervised pre-training and cross-scale contrastive learning" (Fudan
+    University, Journal of Infrared and Millimeter Waves, 2024221): the modules' roles, the weight of the contrast and
+    the ratio of the crop are theirs; the ratio of the mask, and that it is the same for all modalities, are inferred.
+
+    Attributes:
+        cross_attention: whether modalities ask each other before the encoder (CAF).
+        cross_modality: whether they do behind it (CMF).
+        contrast: whether two scales are told to agree.
+        weight: of the contrast.
+        least_ratio, most_ratio: of the crop.
+        crop_ratio_of: ``side`` or ``area``.
+        mask_ratio: part of the patches that is hidden.
+        queue: earlier vectors as negatives; for small batches.
+    """
+
+    cross_attention: bool = True
+    cross_modality: bool = True
+    contrast: bool = True
+    weight: float = 0.5
+    least_ratio: float = 0.4
+    most_ratio: float = 0.6
+    crop_ratio_of: Literal["side", "area"] = "side"
+    mask_ratio: float = 0.75
+    queue: int = 1024
+
+    @classmethod
+    def as_published(cls) -> Self:
+        return cls(queue=0)
+
+    @classmethod
+    def settings(cls, setting: str) -> PretrainingSettings:
+        if setting == "paper":
+            return PretrainingSettings(epochs=100, batch_size=256, window_size=128, learning_rate=1.5e-4)
+        return PretrainingSettings(epochs=100, batch_size=32, window_size=64, learning_rate=5e-4)
+
+    def specification(self, specification: ModelSpecification) -> ModelSpecification:
+        # With another encoder's own fusion asked for, the switches of this method have nothing to switch.
+        if specification.fusion not in _FUSIONS.values():
+            return specification
+        return specification.model_copy(update={"fusion": _FUSIONS[self.cross_attention, self.cross_modality]})
+
+    def objective(self, model: FusionModel) -> Objective:
+        masks = MaskSettings("consistent", self.mask_ratio)
+        reconstruction = MaskedReconstruction(model, masks)
+        if not self.contrast:
+            return reconstruction
+        settings = CrossScaleSettings(
+            self.least_ratio, self.most_ratio, self.crop_ratio_of, weight=self.weight, queue=self.queue
+        )
+        return CrossScaleMae(reconstruction, CrossScaleContrast(model, settings, masks))

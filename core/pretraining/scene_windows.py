@@ -1,0 +1,199 @@
+"""Random windows of scenes of any size, with or without the same sensors, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from core.errors import RasterError
+from core.models.specification import ModelSpecification
+from core.pretraining.objectives.objective import Windows
+from core.scenes.grid import Window, aligned
+from core.scenes.reading import SceneReader, usable_pixels
+from core.scenes.scene import Scene
+
+MEMORY_BYTES = 512 * 2**20
+"""For all parts of scenes that are held at a time."""
+
+LEAST_VALID = 0.5
+"""Part of a window in which something has to be known for it to be shown."""
+
+TRIES = 20
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of a scene in memory."""
+
+    scene: int
+    window: Window
+    values: Arrays
+    valid: NDArray[np.bool_]
+
+
+class SceneWindows:
+    """Draws windows. All windows of a batch are from one scene, since all have to have the same modalities.
+
+    Scenes that fit into memory together are read once. Of larger ones an epoch sees some parts, drawn anew for each
+    epoch, so that reading costs little beside training, and memory does not depend on the size of the rasters.
+
+    Args:
+        scenes: whose acquisitions are named after the model's modalities.
+        specification: of the model.
+        size: side of a window in reference pixels.
+        batch_size: windows a batch.
+        memory_bytes: see ``MEMORY_BYTES``.
+
+    Raises:
+        RasterError: no scene has a window with data.
+    """
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        specification: ModelSpecification,
+        size: int,
+        batch_size: int,
+        memory_bytes: int = MEMORY_BYTES,
+    ) -> None:
+        self._scenes = tuple(scenes)
+        self._specification = specification
+        self.size, self.batch_size = size, batch_size
+        self._memory_bytes = memory_bytes
+        self._parts: list[list[_Part]] = [[] for _ in scenes]
+        self._is_whole = sum(_bytes_of(scene, scene.grid.window) for scene in scenes) <= memory_bytes
+        if self._is_whole:
+            self._read_all()
+
+    @property
+    def n_windows(self) -> int:
+        """How many windows lie beside each other on all scenes: what one epoch is to see."""
+        return sum(-(-s.grid.width // self.size) * -(-s.grid.height // self.size) for s in self._scenes)
+
+    def open_epoch(self, seed: int, epoch: int) -> None:
+        """Chooses the parts that the epoch's windows are drawn from.
+
+        Raises:
+            RasterError: a file cannot be read, or nothing of it has data.
+        """
+        if self._is_whole:
+            return
+        generator = np.random.default_rng((seed, epoch, 7))
+        budget = self._memory_bytes // len(self._scenes)
+        for number, scene in enumerate(self._scenes):
+            self._parts[number] = []
+            with SceneReader(scene) as reader:
+                wanted = _parts_of(scene, self.size, budget, generator)
+                self._parts[number] = [part for w in wanted if (part := _read(reader, number, w, self.size)) is not None]
+        self._check()
+
+    def batch(self, generator: np.random.Generator) -> Windows:
+        """Draws windows; see ``Windows``. The same generator gives the same windows in the same epoch."""
+        counts = np.array([sum(part.valid.size for part in parts) for parts in self._parts], float)
+        # By the root of its size: large scenes are seen more often, and small ones not forgotten.
+        number = int(generator.choice(len(counts), p=np.sqrt(counts) / np.sqrt(counts).sum()))
+        parts = self._parts[number]
+        sizes = np.array([part.valid.size for part in parts], float)
+        drawn = [
+            self._draw(parts[int(generator.choice(len(parts), p=sizes / sizes.sum()))], generator)
+            for _ in range(self.batch_size)
+        ]
+        names = [a.name for a in self._scenes[number].acquisitions]
+        values = {name: torch.from_numpy(np.stack([each[name] for each, _ in drawn])) for name in names}
+        return Windows(values, self._geography(number, [window for _, window in drawn]))
+
+    def _draw(self, part: _Part, generator: np.random.Generator) -> tuple[Arrays, Window]:
+        """A window that lies within the part, and has data where the part has enough of it."""
+        scene = self._scenes[part.scene]
+        step = scene.step
+        best: tuple[float, Window] | None = None
+        for _ in range(TRIES):
+            left, up = (
+                step * int(generator.integers((side - self.size) // step + 1))
+                for side in (part.window.width, part.window.height)
+            )
+            window = Window(part.window.column + left, part.window.row + up, self.size, self.size)
+            share = float(part.valid[window.slices_within(part.window)].mean())
+            if best is None or share > best[0]:
+                best = share, window
+            if share >= LEAST_VALID:
+                break
+        assert best is not None
+        rows, columns = best[1].slices_within(part.window)
+        cut: Arrays = {}
+        for acquisition in scene.acquisitions:
+            finer, coarser = acquisition.scale.finer, acquisition.scale.coarser
+            own = [slice(s.start * finer // coarser, s.stop * finer // coarser) for s in (rows, columns)]
+            cut[acquisition.name] = part.values[acquisition.name][:, own[0], own[1]]
+        return cut, best[1]
+
+    def _geography(self, number: int, windows: Sequence[Window]) -> Tensor:
+        grid = self._scenes[number].grid
+        if not self._specification.has_geography:
+            return torch.full((len(windows), 3), torch.nan, dtype=torch.float64)
+        rows = []
+        for window in windows:
+            longitude, latitude = grid.crop(window).center()
+            rows.append([latitude, longitude, grid.resolution_m()])
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def _read_all(self) -> None:
+        for number, scene in enumerate(self._scenes):
+            # A scene smaller than a window, or of a side that the step does not divide, is filled up with nothing.
+            whole = aligned(scene.grid, scene.grid.window, scene.step)
+            side = -(-self.size // scene.step) * scene.step
+            window = Window(whole.column, whole.row, max(whole.width, side), max(whole.height, side))
+            with SceneReader(scene) as reader:
+                part = _read(reader, number, window, self.size)
+            if part is not None:
+                self._parts[number] = [part]
+        self._check()
+
+    def _check(self) -> None:
+        for scene, parts in zip(self._scenes, self._parts, strict=True):
+            if not parts:
+                raise RasterError(
+                    f"Nothing of '{scene.paths[0]}' that was looked at has data.",
+                    "Leave this scene out, or check its nodata value.",
+                )
+
+
+def _read(reader: SceneReader, number: int, window: Window, size: int) -> _Part | None:
+    """A part of a scene; None where it has no data."""
+    values = reader.read(window)
+    valid = usable_pixels(values, reader.scene.acquisitions, allows_missing=True)
+    return _Part(number, window, values, valid) if valid.any() and min(window.shape) >= size else None
+
+
+def _parts_of(scene: Scene, size: int, budget: int, generator: np.random.Generator) -> list[Window]:
+    """Squares drawn anywhere in a scene, as many as the budget takes, of eight windows' side or less."""
+    grid, step = scene.grid, scene.step
+    whole = aligned(grid, grid.window, step)
+    side = 8 * size
+    while side > size and _bytes_of(scene, Window(0, 0, side, side)) > budget:
+        side //= 2
+    side = -(-max(side, size) // step) * step
+    width, height = max(min(side, whole.width), size), max(min(side, whole.height), size)
+    count = max(1, budget // max(1, _bytes_of(scene, Window(0, 0, width, height))))
+    count = min(count, max(1, -(-whole.width // width) * -(-whole.height // height)))
+    windows = []
+    for _ in range(count):
+        left, up = (
+            step * int(generator.integers(max(0, of - own) // step + 1))
+            for of, own in ((whole.width, width), (whole.height, height))
+        )
+        windows.append(Window(whole.column + left, whole.row + up, width, height))
+    return windows
+
+
+def _bytes_of(scene: Scene, window: Window) -> int:
+    """What a window of all acquisitions takes in memory."""
+    pixels = window.width * window.height
+    return sum(4 * len(a.bands) * pixels * a.scale.finer**2 // a.scale.coarser**2 for a in scene.acquisitions) + pixels

@@ -1,0 +1,54 @@
+"""What is said of features: collapsed ones are known as such, and an ignored input, too."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from core.models.registry import build_model
+from core.pretraining.monitors import effective_rank, look_at, spread_of
+from tests.core.pretraining.models import small_model, small_specification, small_windows
+
+
+def test_rank_and_spread_of_known_features():
+    assert effective_rank(torch.ones(50, 8)) == pytest.approx(1.0)
+    assert spread_of(torch.ones(50, 8)) == pytest.approx(0.0, abs=1e-6)
+    drawn = torch.randn(4000, 8, generator=torch.Generator().manual_seed(0))
+    assert effective_rank(drawn) == pytest.approx(8, rel=0.01)
+    assert spread_of(drawn) == pytest.approx(1, rel=0.02)
+    # Two directions of equal strength: the entropy of two halves is ln 2.
+    two = torch.zeros(100, 8)
+    two[::2, 0], two[1::2, 0] = 1, -1
+    two[::4, 1], two[1::4, 1], two[2::4, 1], two[3::4, 1] = 1, 1, -1, -1
+    assert effective_rank(two) == pytest.approx(math.exp(math.log(2)), rel=1e-6)
+    assert effective_rank(torch.zeros(1, 8)) == 1.0
+
+
+def test_a_constant_model_is_collapsed_and_a_fresh_one_is_not():
+    wanted = small_specification("unet", "early")
+    windows = small_windows(wanted, batch=4)
+    model = small_model(wanted)
+    health = look_at(model, windows)
+    assert model.training
+    assert not health.is_collapsed
+    for parameter in model.fusion.parameters():
+        torch.nn.init.zeros_(parameter)
+    for name, parameter in model.fusion.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.ones_(parameter)
+    assert look_at(model, windows).is_collapsed
+
+
+def test_an_input_that_is_not_looked_at_counts_for_nothing():
+    wanted = small_specification("unet", "intermediate")
+    torch.manual_seed(0)
+    model = build_model(wanted)
+    name = wanted.modalities[1].name
+    for parameter in model.stems[name].parameters():
+        torch.nn.init.zeros_(parameter)
+    windows = small_windows(wanted, batch=4)
+    dependence = look_at(model, windows).dependence
+    assert dependence[name] == pytest.approx(0, abs=1e-6)
+    assert all(value > 1e-3 for other, value in dependence.items() if other != name)
