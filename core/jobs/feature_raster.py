@@ -16,7 +16,7 @@ from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths, scene_for_model
 from core.jobs.land_cover_map import window_of
-from core.jobs.outputs import Staging, check_outputs
+from core.jobs.outputs import check_outputs
 from core.jobs.provenance import creation_time, input_names
 from core.jobs.schemas import FeaturesJob
 from core.mapping.engine import MappingEngine
@@ -27,6 +27,7 @@ from core.models.heads import SceneHead
 from core.models.model_file import file_digest, load_model
 from core.models.registry import for_inputs
 from core.scenes.grid import Window
+from core.scenes.scene import Scene
 
 SAMPLE_WINDOWS = 64
 """Squares, spread over the scene, whose pixels the principal components are of."""
@@ -64,38 +65,51 @@ def run_features(job: FeaturesJob, context: JobContext) -> dict[str, Any]:
         context.progress(0.02, "Looking for the principal components")
         components = _components(engine, window, count)
         context.info(f"The components hold {components.share:.0%} of the features' variance.")
+    _write(job, engine, window, components, count, scene, context)
+    context.progress(1.0, "Done")
+    return {"OUTPUT": job.output, "N_FEATURES": model.n_features, "DEVICE_USED": describe_device(device)}
+
+
+def _write(
+    job: FeaturesJob,
+    engine: MappingEngine,
+    window: Window,
+    components: _Components | None,
+    count: int,
+    scene: Scene,
+    context: JobContext,
+) -> None:
+    """Writes the raster strip by strip."""
     kind, nodata = ("uint8", 0.0) if job.picture else ("float32", float("nan"))
     grid = scene.grid.crop(window)
     check_space(Path(job.output), grid.width * grid.height * count * np.dtype(kind).itemsize // 2)
+    started, mapped = time.perf_counter(), 0
     names = tuple(f"{'component' if components else 'feature'} {number + 1}" for number in range(count))
-    tags = {
+    keywords: dict[str, Any] = {"tags": _tags(job, scene), "file_format": job.format, "descriptions": names}
+    with StripWriter(Path(job.output), grid, count, kind, nodata, **keywords) as writer:
+        for strip in engine.strips(window):
+            values = strip.probabilities if components is None else components.of(strip.probabilities)
+            filled = _picture(values, strip.mapped) if job.picture else np.where(strip.mapped, values, np.nan)
+            writer.write(filled.astype(kind), strip.window.row - window.row)
+            mapped += int(strip.mapped.sum())
+            rows = strip.window.stop_row - window.row
+            rate = rows * window.width / (time.perf_counter() - started)
+            context.progress(0.05 + 0.9 * rows / window.height, f"Writing {rate:,.0f} pixels a second")
+        if not mapped:
+            raise RasterError("Nothing was written: no pixel asked for has data.", "Check nodata values and the extent.")
+        writer.finish()
+        context.commit()
+
+
+def _tags(job: FeaturesJob, scene: Scene) -> dict[str, str]:
+    return {
         "RSFUSION_VERSION": core.__version__,
         "RSFUSION_CREATED": creation_time(),
         "RSFUSION_MODEL": Path(job.model).name,
         "RSFUSION_MODEL_SHA256": file_digest(Path(job.model)),
         "RSFUSION_INPUTS": json.dumps(input_names(scene)),
+        "RSFUSION_SETTINGS": json.dumps(job.model_dump(include={"components", "picture", "extent", "overlap", "format"})),
     }
-    started = time.perf_counter()
-    mapped = 0
-    with Staging() as staging:
-        with StripWriter(
-            Path(job.output), grid, count, kind, nodata, tags=tags, file_format=job.format, descriptions=names
-        ) as writer:
-            for strip in engine.strips(window):
-                values = strip.probabilities if components is None else components.of(strip.probabilities)
-                filled = _picture(values, strip.mapped) if job.picture else np.where(strip.mapped, values, np.nan)
-                writer.write(filled.astype(kind), strip.window.row - window.row)
-                mapped += int(strip.mapped.sum())
-                rows = strip.window.stop_row - window.row
-                rate = rows * window.width / (time.perf_counter() - started)
-                context.progress(0.05 + 0.9 * rows / window.height, f"Writing {rate:,.0f} pixels a second")
-            if not mapped:
-                raise RasterError("Nothing was written: no pixel asked for has data.", "Check nodata values and the extent.")
-            writer.finish()
-            context.commit()
-        staging.put_in_place()
-    context.progress(1.0, "Done")
-    return {"OUTPUT": job.output, "N_FEATURES": model.n_features, "DEVICE_USED": describe_device(device)}
 
 
 class _Components:

@@ -26,7 +26,11 @@ class DenseAlignmentSettings:
         channels: of the heads; 1024 as published.
         temperature, target_temperature: of the similarities of unit vectors, and of those that make the soft targets
             (inferred; the published 1 is of vectors of length 32).
-        label_smoothing, dropout, weight: as published.
+        own_share: part of each target that is its own place, whatever is similar (inferred). With none, and unit vectors,
+            all vectors being the same is a way to say what is wanted, and small models fell into it within ten steps.
+        label_smoothing: part of each target that is spread evenly; 0.3 as published, where batches are large and targets
+            nearly certain. Beside ``own_share`` it left little to learn.
+        dropout, weight: as published.
         radius_m: None = the same place in the other windows of the batch is what a place is told from, as published.
             Otherwise all drawn places of all windows but those of its own window within this distance on the ground are
             (inferred); so a batch of one window can be learned from.
@@ -37,7 +41,8 @@ class DenseAlignmentSettings:
     channels: int = 256
     temperature: float = 0.1
     target_temperature: float = 0.1
-    label_smoothing: float = 0.3
+    own_share: float = 0.5
+    label_smoothing: float = 0.0
     dropout: float = 0.2
     radius_m: float | None = None
     most: int = 2048
@@ -52,9 +57,9 @@ class DenseAlignment(Objective):
 
         Z = V U^T / t,  T = softmax((U U^T + V V^T) / (2 t_t)),  L = (CE(Z, T) + CE(Z^T, T)) / 2,
 
-    targets smoothed, mean over places, sum over pairs of modalities. With ``old``, that modality is encoded by a copy of
-    the model as it was at the start, so that the new ones are drawn to what is known and it is not forgotten (their
-    continual mode).
+    T mixed with the identity (inferred) and smoothed, mean over places, sum over pairs of modalities. With ``old``, that
+    modality is encoded by a copy of the model as it was at the start, so that the new ones are drawn to what is known and
+    it is not forgotten (their continual mode).
 
     Other than in the released code, by intention: the loss has a gradient; the heads are parameters to be trained; unit
     vectors and temperatures take the place of products of some thousand, which leave no target soft; features are
@@ -173,6 +178,8 @@ def soft_alignment(
         logits = (second @ first.mT / settings.temperature).masked_fill(~candidates, lowest)
         own = (first @ first.mT + second @ second.mT).detach() / 2
         targets = (own / settings.target_temperature).masked_fill(~candidates, lowest).softmax(dim=-1)
+        itself = torch.eye(known.shape[1], dtype=targets.dtype, device=known.device)
+        targets = (1 - settings.own_share) * targets + settings.own_share * itself
         even = candidates.to(logits.dtype)
         even = even / even.sum(dim=-1, keepdim=True)
         targets = (1 - settings.label_smoothing) * targets + settings.label_smoothing * even

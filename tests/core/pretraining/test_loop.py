@@ -24,7 +24,7 @@ SETTINGS = PretrainingSettings(
 METHOD = "latent_targets"
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """In place of a kill."""
 
 
@@ -46,7 +46,7 @@ def run(scene, checkpoint: Path, *, stop_after=None, identity="this run", memory
     def progress(part: float, phase: str) -> None:
         steps.append(part)
         if stop_after is not None and len(steps) == stop_after:
-            raise Stopped
+            raise StoppedError
 
     return pretrain(model, made, windows, settings, torch.device("cpu"), checkpoint, identity, progress)
 
@@ -88,7 +88,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(scene, tmp_path, monkeypatch, sto
     """At the end of an epoch, where its record is kept, and within one, from the last checkpoint."""
     monkeypatch.setattr("core.pretraining.loop.CHECKPOINT_SECONDS", 0.0)
     straight = run(scene, tmp_path / "straight", memory=memory)
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run(scene, tmp_path / "broken", stop_after=stop_after, memory=memory)
     assert (tmp_path / "broken").is_file()
     resumed = run(scene, tmp_path / "broken", memory=memory)
@@ -97,7 +97,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(scene, tmp_path, monkeypatch, sto
 
 
 def test_another_runs_checkpoint_is_not_taken(whole, scene, tmp_path):
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         run(scene, tmp_path / "checkpoint", stop_after=3, identity="another")
     assert equal(whole, run(scene, tmp_path / "checkpoint"))
 

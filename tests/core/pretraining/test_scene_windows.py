@@ -121,9 +121,13 @@ def test_a_scene_without_data_is_named(tmp_path):
     path = write_raster(tmp_path / "empty.tif", values, 10)
     scene = build_scene(SceneRequest({"other": [path]}, {"other": "generic"}))
     windows = windows_of([scene], size=16, memory_bytes=2000)
-    with pytest.raises(RasterError, match=r"empty\.tif"):
+
+    def look_everywhere() -> None:
         for epoch in range(20):
             windows.open_epoch(0, epoch)
+
+    with pytest.raises(RasterError, match=r"empty\.tif"):
+        look_everywhere()
 
 
 def test_geography_is_that_of_the_windows(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from core.models.features import FeatureMap, Features, features_of
 from core.models.fusion_model import FusionModel
@@ -77,6 +78,19 @@ def fields(wanted: ModelSpecification, side: int = 32, batch: int = 4, seed: int
         values[entry.name] = torch.from_numpy(image.astype(np.float32))
     geography = torch.tensor([[52.0, 13.0, 10.0]], dtype=torch.float64).repeat(batch, 1)
     return Windows(values, geography)
+
+
+def shared_ground(wanted: ModelSpecification, side: int, batch: int, seed: int) -> Windows:
+    """Windows of smooth ground that every modality sees as its own mixture, every place unlike any other."""
+    source, looks = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(9)
+    ground = torch.randn(batch, 3, side // 4, side // 4, generator=source)
+    values = {}
+    for entry in wanted.modalities:
+        own = side * entry.finer // entry.coarser
+        mixture = torch.randn(len(entry.bands), 3, generator=looks)
+        seen = torch.einsum("kc,bchw->bkhw", mixture, functional.interpolate(ground, size=(own, own), mode="bilinear"))
+        values[entry.name] = seen + 0.05 * torch.randn(seen.shape, generator=source)
+    return Windows(values, torch.tensor([[52.0, 13.0, 10.0]], dtype=torch.float64).repeat(batch, 1))
 
 
 def vectors(rows: list[list[float]], own: dict[str, list[list[float]]] | None = None) -> Features:

@@ -175,3 +175,23 @@ def test_a_resumed_objective_goes_on_to_the_bit(name: str) -> None:
     other.load_state_dict(model_state)
     resumed.load_state_dict(state)
     assert step(resumed, other, 2) == expected
+
+
+@EVERY_OBJECTIVE
+def test_half_precision_changes_losses_little(name: str) -> None:
+    """As the loop trains on a GPU: networks in bfloat16, similarities in single precision."""
+    wanted = small_specification("unet", "intermediate", dropout=0.0, statistics_dropout=0.0)
+    losses = []
+    for is_half in (False, True):
+        model = small_model(wanted)
+        objective = OBJECTIVES[name](model).train()
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+            terms = objective(step_of(model, fields(wanted, 32, 4)))
+        assert_sound(objective, model, terms)
+        objective.after_step(model, 0.5)
+        assert all(term.dtype == torch.float32 for term in terms.values())
+        losses.append({term: float(value.detach()) for term, value in terms.items()})
+    assert losses[0].keys() == losses[1].keys()
+    for term, loss in losses[0].items():
+        assert losses[1][term] == pytest.approx(loss, rel=0.15, abs=0.03)

@@ -12,12 +12,11 @@ from core.models.features import Features
 from core.models.fusion_model import FusionModel
 from core.models.specification import FusionName
 from core.pretraining.info_nce import ContrastSettings
-from core.pretraining.objectives.dense_alignment import retrieval_accuracy
-from core.pretraining.objectives.image_contrast import ImageContrast, ImageContrastSettings
+from core.pretraining.objectives.image_contrast import ImageContrast, ImageContrastKind, ImageContrastSettings
 from core.pretraining.objectives.objective import Step
 from core.pretraining.view_pairs import FeaturePair, PairSettings, ViewPair, draw_pair, encode_pair
 from tests.core.pretraining.models import small_model, small_specification, step_of
-from tests.core.pretraining.objectives.learning import assert_unchanged, backward, fields, state_of, vectors
+from tests.core.pretraining.objectives.learning import assert_unchanged, backward, fields, shared_ground, state_of, vectors
 
 PLAIN = ContrastSettings(1.0)
 
@@ -186,23 +185,22 @@ def test_a_window_without_one_of_the_modalities_is_no_sample_of_the_pair() -> No
     assert torch.equal(losses[0], losses[1])
 
 
-@pytest.mark.parametrize("kind", ["nt_xent", "moco", "simsiam"])
-def test_it_learns_to_tell_windows_by_another_view(kind: str) -> None:
-    model, objective = made(kind=kind, contrast=ContrastSettings(0.2), momentum=0.9)
+@pytest.mark.parametrize("kind", ["nt_xent", "simsiam"])
+def test_it_learns_to_know_windows_again_and_does_not_collapse(kind: ImageContrastKind) -> None:
+    """On windows that it never saw before."""
+    wanted = small_specification("unet", "intermediate", width=8, dropout=0.0, statistics_dropout=0.0)
+    model = small_model(wanted)
+    objective = ImageContrast(model, ImageContrastSettings(kind, ContrastSettings(0.2), channels=16)).train()
     trained = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=0.01)
-    for seed in range(20):
-        torch.manual_seed(seed)
-        terms = objective(stepped(model, 8, seed))
+    losses = []
+    for seed in range(25):
+        terms = objective(step_of(model, shared_ground(wanted, 16, 12, seed), seed))
         optimizer.zero_grad()
         backward(terms)
         optimizer.step()
-        objective.after_step(model, seed / 20)
+        losses.append(float(terms["image"].detach()))
+    assert sum(losses[-5:]) < 0.85 * sum(losses[:5])
     monitors = objective.monitors()
-    assert monitors["image_spread"] > 0.1
-    assert monitors["image_rank"] > 1.5
-    with torch.no_grad():
-        unseen = stepped(model, 16, 99)
-        pair = encode_pair(model, draw_pair(unseen, objective.pair))
-        found = retrieval_accuracy(objective.head(pair.first.pooled), objective.head(pair.second.pooled))
-    assert found > 0.5
+    assert monitors["image_spread"] > 0.5
+    assert monitors["image_rank"] > 4

@@ -1,0 +1,166 @@
+"""The jobs without labels: a model is trained, goes into a fine-tuning, and its features become a raster."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from core.models.model_file import load_model
+from tests.core.jobs.running import check_refused, run_command, run_here
+
+
+@pytest.fixture(scope="module")
+def job(sample, tmp_path_factory):
+    """The smallest pre-training, to a folder of its own."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    return {
+        "kind": "pretrain",
+        "scenes": [{"optical": [str(sample.optical)], "sar": [str(sample.sar)]}],
+        "size": "tiny",
+        "epochs": 2,
+        "batch_size": 4,
+        "output_model": str(folder / "base.safetensors"),
+        "report": str(folder / "report.html"),
+    }
+
+
+@pytest.fixture(scope="module")
+def pretrained(job):
+    told = run_here(job)
+    assert told.code == 0, told.last
+    return told
+
+
+def test_the_model_the_report_and_the_log_say_what_was_done(job, pretrained):
+    _, card = load_model(Path(job["output_model"]))
+    assert card.classes == ()
+    assert card.specification.head == "embedding"
+    assert card.has_trained_decoder
+    assert card.training["method"] == "latent_targets"
+    assert card.training["scenes"] == [{"sentinel2_l2a": ["sentinel2_l2a.tif"], "sentinel1": ["sentinel1_vv_vh.tif"]}]
+    assert len(card.scores["epochs"]) == 2
+    assert str(Path(job["output_model"]).parent) not in card.model_dump_json()
+    page = Path(job["report"]).read_text(encoding="utf-8")
+    data = json.loads(page.split('id="rsfusion-data">')[1].split("</script>")[0])
+    assert data["kind"] == "pretraining"
+    assert [record["epoch"] for record in data["records"]] == [1, 2]
+    assert pretrained.outputs["EFFECTIVE_RANK"] == round(data["records"][-1]["effective_rank"], 2)
+    assert "sentinel1: exchanging it moves the features" in pretrained.texts("info")
+    assert sorted(path.name for path in Path(job["report"]).parent.iterdir()) == ["base.safetensors", "report.html"]
+
+
+def test_the_same_job_gives_the_same_bytes(job, pretrained, tmp_path):
+    again = run_here(job | {"output_model": str(tmp_path / "base.safetensors"), "report": None})
+    assert again.code == 0
+    assert (tmp_path / "base.safetensors").read_bytes() == Path(job["output_model"]).read_bytes()
+
+
+@pytest.mark.parametrize("part", ["head", "last", "all"])
+def test_a_base_model_is_fine_tuned_in_part_or_whole(job, pretrained, finetune_job, sample, part):
+    finetune = finetune_job | {"base_model": job["output_model"], "trained_part": part}
+    finetune["inputs"] = {"optical": [str(sample.optical)], "sar": [str(sample.sar)]}
+    told = run_here(finetune)
+    assert told.code == 0, told.last
+    base, _ = load_model(Path(job["output_model"]))
+    model, card = load_model(Path(finetune["output_model"]))
+    assert card.specification.head == "dense"
+    assert card.training["base_model"] == "base.safetensors"
+    own, old = model.state_dict(), base.state_dict()
+    same = {name for name in old if name in own and np.array_equal(own[name], old[name])}
+    stems = {name for name in old if name.startswith("stems.") and ".shortcut" not in name}
+    assert (stems <= same) == (part != "all")
+
+
+def test_features_and_their_picture(job, pretrained, sample, tmp_path):
+    inputs = {"optical": [str(sample.optical)], "sar": [str(sample.sar)]}
+    request = {"kind": "features", "inputs": inputs, "model": job["output_model"], "output": str(tmp_path / "all.tif")}
+    told = run_here(request)
+    assert told.code == 0, told.last
+    count = told.outputs["N_FEATURES"]
+    with rasterio.open(tmp_path / "all.tif") as dataset, rasterio.open(sample.optical) as optical:
+        assert (dataset.count, dataset.shape, dataset.crs) == (count, optical.shape, optical.crs)
+        values = dataset.read()
+        assert dataset.tags()["RSFUSION_MODEL"] == "base.safetensors"
+    known = np.isfinite(values[0])
+    assert known.mean() > 0.8
+    assert values[:, known].std(axis=1).max() > 0.01
+    told = run_here(request | {"picture": True, "output": str(tmp_path / "picture.tif")})
+    assert told.code == 0, told.last
+    with rasterio.open(tmp_path / "picture.tif") as dataset:
+        assert dataset.dtypes == ("uint8",) * 3
+        picture = dataset.read()
+    assert (picture[:, ~known] == 0).all()
+    assert (picture[:, known] > 0).all()
+    assert picture[0, known].std() > 20
+    told = run_here(request | {"components": 2, "output": str(tmp_path / "two.tif")})
+    with rasterio.open(tmp_path / "two.tif") as dataset:
+        two = dataset.read()[:, known]
+    assert np.abs(two.mean(axis=1)).max() < 0.5
+    assert two.std(axis=1) == pytest.approx(1, abs=0.35)
+    assert abs(np.corrcoef(two)[0, 1]) < 0.3
+
+
+def test_a_model_without_classes_maps_nothing(job, pretrained, sample, tmp_path):
+    request = {
+        "kind": "map",
+        "inputs": {"optical": [str(sample.optical)], "sar": [str(sample.sar)]},
+        "model": job["output_model"],
+        "output": str(tmp_path / "map.tif"),
+    }
+    check_refused(request, tmp_path, "knows no classes yet", "Fine-tune it")
+
+
+def test_further_scenes_are_found_by_their_names(job, sample, tmp_path):
+    scenes = tmp_path / "scenes"
+    for name in ("a", "b", "empty"):
+        (scenes / name).mkdir(parents=True)
+    shutil.copy(sample.optical, scenes / "a")
+    shutil.copy(sample.sar, scenes / "a")
+    shutil.copy(sample.sar, scenes / "b")
+    told = run_command(
+        "pretrain",
+        *("--optical", str(sample.optical), "--sar", str(sample.sar), "--scenes", str(scenes), "--size", "tiny"),
+        *("--epochs", "1", "--batch-size", "4", "--output-model", str(tmp_path / "base.safetensors")),
+    )
+    assert told.code == 0, told.stderr
+    _, card = load_model(tmp_path / "base.safetensors")
+    assert [list(scene) for scene in card.training["scenes"]] == [
+        ["sentinel2_l2a", "sentinel1"],
+        ["sentinel2_l2a", "sentinel1"],
+        ["sentinel1"],
+    ]
+    assert "'empty' has no raster with such a name" in told.texts("info")
+
+
+def test_it_goes_on_from_a_model(job, pretrained, tmp_path):
+    told = run_here(
+        job
+        | {"initial_model": job["output_model"], "size": None, "epochs": 1, "output_model": str(tmp_path / "more.safetensors")}
+        | {"report": None}
+    )
+    assert told.code == 0, told.last
+    _, card = load_model(tmp_path / "more.safetensors")
+    assert card.training["initial_model"] == "base.safetensors"
+    assert card.specification == load_model(Path(job["output_model"]))[1].specification
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"switches": {"depth": "3"}}, ["no switch 'depth'", "ratio (0.5)"]),
+        ({"minutes": 1.0}, ["give one of them"]),
+        ({"scenes_folder": "nowhere"}, ["is no folder"]),
+        ({"method": "cross_sensor_alignment", "scenes": "one"}, ["needs two sensors"]),
+        ({"method": "byol"}, ["method"]),
+    ],
+)
+def test_wrong_wishes_are_named(job, sample, tmp_path, changed, words):
+    if changed.get("scenes") == "one":
+        changed = changed | {"scenes": [{"optical": [str(sample.optical)]}], "size": None}
+    request = job | {"output_model": str(tmp_path / "base.safetensors"), "report": None} | changed
+    check_refused(request, tmp_path, *words, code=2)
