@@ -113,7 +113,7 @@ class SceneWindows:
         """A window that lies within the part, and has data where the part has enough of it."""
         scene = self._scenes[part.scene]
         step = scene.step
-        best: tuple[float, Window] | None = None
+        best = (-1.0, part.window)
         for _ in range(TRIES):
             left, up = (
                 step * int(generator.integers((side - self.size) // step + 1))
@@ -121,11 +121,10 @@ class SceneWindows:
             )
             window = Window(part.window.column + left, part.window.row + up, self.size, self.size)
             share = float(part.valid[window.slices_within(part.window)].mean())
-            if best is None or share > best[0]:
+            if share > best[0]:
                 best = share, window
             if share >= LEAST_VALID:
                 break
-        assert best is not None
         rows, columns = best[1].slices_within(part.window)
         cut: Arrays = {}
         for acquisition in scene.acquisitions:
