@@ -168,6 +168,7 @@ def pretrain(
     initial_model: Annotated[str | None, typer.Option(help=_help(PretrainJob, "initial_model"))] = None,
     epochs: Annotated[int | None, typer.Option(help=_help(PretrainJob, "epochs"))] = None,
     minutes: Annotated[float | None, typer.Option(help=_help(PretrainJob, "minutes"))] = None,
+    windows: Annotated[int | None, typer.Option(help=_help(PretrainJob, "windows"))] = None,
     batch_size: Annotated[int | None, typer.Option(help=_help(PretrainJob, "batch_size"))] = None,
     seed: Annotated[int, typer.Option(help=_help(PretrainJob, "seed"))] = 0,
     device: Annotated[str, typer.Option(help=_help(PretrainJob, "device"))] = "auto",
@@ -189,6 +190,7 @@ def pretrain(
             "initial_model": initial_model,
             "epochs": epochs,
             "minutes": minutes,
+            "windows": windows,
             "batch_size": batch_size,
             "seed": seed,
             "device": device,
@@ -336,6 +338,17 @@ def models(
         raise typer.Exit(error.exit_code) from None
     text = model_text if model is not None else models_text
     typer.echo(dumps(data, indent=1) if json else text(data))
+
+
+@app.command()
+def methods(
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """List the ways of pre-training, when to use which, and what of each can be switched."""
+    from core.jobs.method_listing import methods_data, methods_text
+
+    data = methods_data()
+    typer.echo(dumps(data, indent=1) if json else methods_text(data))
 
 
 @app.command()

@@ -168,6 +168,7 @@ def _settings(job: PretrainJob, recipe: Recipe, specification: ModelSpecificatio
         window_size=-(-wanted // step) * step,
         epochs=job.epochs or settings.epochs,
         batch_size=job.batch_size or settings.batch_size,
+        windows_per_epoch=job.windows or settings.windows_per_epoch,
         minutes=job.minutes,
         seed=job.seed,
     )

@@ -163,7 +163,7 @@ class PretrainJob(_Schema):
         "small", description="'small': settings for a few scenes and one computer; 'paper': as published."
     )
     switches: dict[str, bool | float | str] = Field(
-        {}, description="Parts of the method to switch, such as a term of its loss; 'rsfusion models --methods' lists them."
+        {}, description="Parts of the method to switch, such as a term of its loss; 'rsfusion methods' lists them."
     )
     architecture: ArchitectureName | None = Field(None, description="Architecture in place of the method's own.")
     encoder: EncoderName | None = Field(None, description="Encoder in place of the architecture's own.")
@@ -171,6 +171,9 @@ class PretrainJob(_Schema):
     initial_model: str | None = Field(None, description="Model file to go on from; from scratch by default.")
     epochs: int | None = Field(None, ge=1, le=100000, description="Rounds over the scenes; the method's own by default.")
     minutes: float | None = Field(None, gt=0, description="Time to train, in place of the rounds.")
+    windows: int | None = Field(
+        None, ge=1, description="Windows an epoch; by default as many as cover the scenes, and at least 256."
+    )
     batch_size: int | None = Field(None, ge=1, le=4096, description="Windows a step; the method's own by default.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")

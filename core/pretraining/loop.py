@@ -26,6 +26,9 @@ from core.pretraining.settings import PretrainingSettings
 CHECKPOINT_SECONDS = 60.0
 """Between two checkpoints within an epoch."""
 
+LEAST_WINDOWS = 256
+"""In an epoch: a small scene is seen from many corners before it is asked how things go."""
+
 PATIENCE = 2
 """Epochs in a row with collapsed features after which a run stops."""
 
@@ -114,7 +117,7 @@ def pretrain(
         TrainingError: the features collapsed, or a loss is no number.
     """
     run = _Run(model, objective, settings, device)
-    per_epoch = settings.windows_per_epoch or windows.n_windows
+    per_epoch = settings.windows_per_epoch or max(windows.n_windows, LEAST_WINDOWS)
     steps = max(1, round(per_epoch / (settings.batch_size * settings.accumulation)))
     restored = load_checkpoint(checkpoint, identity, run.modules, run.optimizer, None)
     written, extra = restored if restored is not None else ([], {"step": 0, "seconds": 0.0, "sums": {}})

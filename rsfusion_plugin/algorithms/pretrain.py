@@ -114,6 +114,11 @@ class Pretrain(WorkerAlgorithm):
             tr("Time to train, in place of the rounds."),
         )
         self.add(
+            QgsProcessingParameterNumber("WINDOWS", tr("Windows an epoch"), integer, None, True, 1),
+            tr("By default as many as cover the scenes, and at least 256."),
+            True,
+        )
+        self.add(
             QgsProcessingParameterNumber("BATCH_SIZE", tr("Windows a step"), integer, None, True, 1, 4096),
             tr("More windows a step take more memory and tell the methods of contrast more."),
             True,
@@ -148,6 +153,7 @@ class Pretrain(WorkerAlgorithm):
             "initial_model": self.path_of(parameters, "INITIAL_MODEL", context),
             "epochs": self._whole_number(parameters, "EPOCHS", context),
             "minutes": self.optional_number(parameters, "MINUTES", context),
+            "windows": self._whole_number(parameters, "WINDOWS", context),
             "batch_size": self._whole_number(parameters, "BATCH_SIZE", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),

@@ -209,6 +209,7 @@ JOBS = [
         "size": "small",
         "initial_model": "/base.safetensors",
         "minutes": 2.5,
+        "windows": 16,
         "batch_size": 8,
         "seed": 4,
         "device": "cpu",

@@ -33,7 +33,7 @@ class LatentTargetsRecipe(Recipe):
     def settings(cls, setting: str) -> PretrainingSettings:
         if setting == "paper":
             return PretrainingSettings(epochs=300, batch_size=64, learning_rate=4e-4, weight_decay=0.02)
-        return PretrainingSettings(epochs=100, batch_size=16, window_size=48, learning_rate=1e-3)
+        return PretrainingSettings(epochs=40, batch_size=16, window_size=48, learning_rate=1e-3)
 
     def objective(self, model: FusionModel) -> Objective:
         masks = MaskSettings(ratio=self.ratio, withheld=self.withheld)

@@ -37,7 +37,7 @@ class SarOpticalRecipe(Recipe):
     def settings(cls, setting: str) -> PretrainingSettings:
         if setting == "paper":
             return PretrainingSettings(epochs=700, batch_size=1000, window_size=16, learning_rate=3e-3, weight_decay=1e-4)
-        return PretrainingSettings(epochs=40, batch_size=64, window_size=32, learning_rate=1e-3, weight_decay=1e-4)
+        return PretrainingSettings(epochs=80, batch_size=64, window_size=32, learning_rate=1e-3, weight_decay=1e-4)
 
     def objective(self, model: FusionModel) -> Objective:
         if not self.image and not self.superpixel:

@@ -11,7 +11,7 @@ import pytest
 import rasterio
 
 from core.models.model_file import load_model
-from tests.core.jobs.running import check_refused, run_command, run_here
+from tests.core.jobs.running import EPOCH, check_refused, run_command, run_here
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +23,7 @@ def job(sample, tmp_path_factory):
         "scenes": [{"optical": [str(sample.optical)], "sar": [str(sample.sar)]}],
         "size": "tiny",
         "epochs": 2,
+        "windows": 8,
         "batch_size": 4,
         "output_model": str(folder / "base.safetensors"),
         "report": str(folder / "report.html"),
@@ -31,7 +32,9 @@ def job(sample, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pretrained(job):
-    told = run_here(job)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", EPOCH)
+        told = run_here(job)
     assert told.code == 0, told.last
     return told
 
@@ -125,7 +128,7 @@ def test_further_scenes_are_found_by_their_names(job, sample, tmp_path):
     told = run_command(
         "pretrain",
         *("--optical", str(sample.optical), "--sar", str(sample.sar), "--scenes", str(scenes), "--size", "tiny"),
-        *("--epochs", "1", "--batch-size", "4", "--output-model", str(tmp_path / "base.safetensors")),
+        *("--epochs", "1", "--windows", "8", "--batch-size", "4", "--output-model", str(tmp_path / "base.safetensors")),
     )
     assert told.code == 0, told.stderr
     _, card = load_model(tmp_path / "base.safetensors")
