@@ -152,13 +152,36 @@ def _window_around(
 
 def balanced_log_loss(predictions: Predictions, temperature: float = 1.0) -> float:
     """Mean negative log probability of the label, every class that occurs counting alike."""
+    return float(_weighted_losses(predictions, temperature).sum())
+
+
+def _weighted_losses(predictions: Predictions, temperature: float) -> NDArray[np.float64]:
+    """(n,) what each pixel adds to the balanced log loss."""
     scores = predictions.scores.astype(np.float64) / temperature
     scores -= scores.max(axis=1, keepdims=True)
     log_probability = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
     losses = -log_probability[np.arange(len(scores)), predictions.classes]
     counts = np.bincount(predictions.classes)
-    present = np.flatnonzero(counts)
-    return float(np.mean([losses[predictions.classes == index].mean() for index in present]))
+    return np.asarray(losses / (np.count_nonzero(counts) * counts[predictions.classes]))
+
+
+def is_clearly_better(candidate: Predictions, start: Predictions) -> bool:
+    """Whether a model's calibrated log loss is lower than that of another by more than one standard error of the
+    difference over the held-out features: the rule of Breiman et al. (1984, section 3.4.3) for the simpler of two models.
+
+    Args:
+        candidate, start: of the same pixels in the same order.
+    """
+    gains = _weighted_losses(start, fit_temperature(start)) - _weighted_losses(candidate, fit_temperature(candidate))
+    by_feature = np.bincount(np.unique(start.feature, return_inverse=True)[1], gains)
+    error = np.sqrt(len(by_feature) * by_feature.var(ddof=1)) if len(by_feature) > 1 else 0.0
+    return bool(by_feature.sum() > error)
+
+
+def calibrated_log_loss(predictions: Predictions) -> float:
+    """The log loss at the temperature that suits the predictions best: it is fitted anyhow before a model is delivered, and
+    a model should not be chosen for its modesty."""
+    return balanced_log_loss(predictions, fit_temperature(predictions))
 
 
 def fit_temperature(predictions: Predictions) -> float:

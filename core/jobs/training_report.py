@@ -98,10 +98,13 @@ def best_epoch_sentence(result: TrainingResult) -> str:
     """Which epoch the model is from."""
     if result.best_epoch == 0:
         return (
-            f"None of {len(result.records)} epochs was better on the held-out labels than the linear model that training "
-            "starts from; the model is that one."
+            f"None of {len(result.records)} epochs was clearly better on the held-out labels than the linear model that "
+            "training starts from; the model is that one."
         )
-    return f"Best of {len(result.records)} epochs: {result.best_epoch}."
+    beside = {None: "", 0.0: "; the network alone"}.get(
+        result.linear_weight, f"; the network, and {result.linear_weight:g} of the linear model's scores"
+    )
+    return f"Best of {len(result.records)} epochs: {result.best_epoch}{beside}."
 
 
 def _preview(

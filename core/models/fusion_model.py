@@ -48,11 +48,27 @@ class FusionModel(nn.Module):
         names = list(self.modalities) if specification.has_dates else []
         self.date_poolings = nn.ModuleDict({name: DatePooling(geometry.channels) for name in names})
         self.geography = GeographicEncoding(geometry.channels) if specification.has_geography else None
+        self.uses_shortcut = specification.has_shortcut
+        """Switched off while the network learns by itself."""
         if specification.has_shortcut:
             self.register_buffer("intercept", torch.zeros(specification.n_classes, 1, 1))
         self.head: DenseHead | SceneHead = self._make_head()
         coarser = [entry.coarser for entry in specification.modalities]
         self.step = math.lcm(*self.fusion.encoder_strides, geometry.stride, *coarser)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the fitted linear model is all that the scores come from."""
+        return self.specification.has_shortcut and not bool(self.head.classifier.weight.any())
+
+    @torch.no_grad()
+    def scale_shortcut(self, weight: float) -> None:
+        """Multiplies what the linear model adds to the scores."""
+        for stem in self.stems.values():
+            if isinstance(stem, StatisticsStem) and stem.shortcut is not None:
+                stem.shortcut.weight.mul_(weight)
+                stem.shortcut.bias.mul_(weight)
+        self.intercept.mul_(weight)
 
     @property
     def radius(self) -> int | None:
@@ -126,7 +142,7 @@ class FusionModel(nn.Module):
             later = self.features(after, dates=dates, geography=geography, present=present, bands=bands)
             features = difference(features, later)
         answer: Tensor = self.head(features)
-        if self.specification.has_shortcut:
+        if self.uses_shortcut:
             scores = [stream.scores for stream in streams.values() if stream.scores is not None]
             answer = answer + torch.stack(scores).sum(dim=0) + self.intercept
         return answer if answer.ndim == 2 else answer[:, :, :height, :width]

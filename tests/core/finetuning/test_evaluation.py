@@ -10,7 +10,14 @@ import torch
 from scipy.special import softmax
 
 from core.finetuning import evaluation
-from core.finetuning.evaluation import Predictions, balanced_log_loss, context_reach, fit_temperature, predict_labelled
+from core.finetuning.evaluation import (
+    Predictions,
+    balanced_log_loss,
+    context_reach,
+    fit_temperature,
+    is_clearly_better,
+    predict_labelled,
+)
 from core.finetuning.training_data import TrainingData
 from core.models.registry import model_step, receptive_radius
 from core.scenes.grid import Window, aligned
@@ -134,3 +141,23 @@ def test_models_with_a_global_view_see_windows_of_their_own_size_with_the_pixels
         assert around.intersection(box.padded(reach)) == around
         shown += len(together)
     assert shown == 300
+
+
+def test_a_model_is_clearly_better_by_more_than_a_standard_error_over_features() -> None:
+    def of(margins: list[float]) -> Predictions:
+        """Two pixels a feature, the label ahead by a margin, in units that no temperature can mend."""
+        pairs = np.repeat(np.array(margins), 2)
+        return Predictions(
+            np.stack([pairs, np.zeros_like(pairs)], axis=1).astype(np.float32),
+            np.zeros(len(pairs), np.int64),
+            np.arange(len(pairs)) // 2,
+        )
+
+    start = of([1, -1, 1, 1, -1, 1])
+    assert is_clearly_better(of([3, 1, 3, 3, 1, 3]), start)
+    assert not is_clearly_better(start, start)
+    assert not is_clearly_better(start, of([3, 1, 3, 3, 1, 3]))
+    # One feature gained and another lost: better on the mean, but by less than chance explains.
+    assert not is_clearly_better(of([1, 1, 1, 1, -1, -1]), of([1, -1, 1, 1, -1, 1]))
+    losses = [balanced_log_loss(each, fit_temperature(each)) for each in (of([1, 1, 1, 1, -1, 0.9]), start)]
+    assert losses[0] < losses[1]

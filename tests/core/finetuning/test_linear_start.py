@@ -161,3 +161,30 @@ def test_a_base_model_hands_its_linear_model_on_to_the_same_classes_only(scene: 
     other = start_model(wanted.model_copy(update={"n_classes": 2}), 1, (model, card), fewer.scheme)
     assert other.intercept.tolist() == [[[0.0]], [[0.0]]]
     assert not any(value.any() for name, value in other.named_buffers() if ".shortcut." in name and name.startswith("stems"))
+
+
+def test_the_network_learns_alone_and_is_delivered_with_a_part_of_the_start(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels, data, wanted = prepared(scene, [i % 3 for i in range(15)], allows_missing=False)
+    validation = np.arange(15) >= 12
+    model = started(wanted, labels)
+    fit_linear_start(model, wanted, data, ~validation)
+    fitted = {name: value.clone() for name, value in model.named_buffers() if ".shortcut." in name or name == "intercept"}
+    monkeypatch.setattr("core.finetuning.loop.is_clearly_better", lambda seen, start: True)
+    monkeypatch.setattr("core.finetuning.loop.SHORTCUT_WEIGHTS", (0.5,))
+    losses = iter([9.0, 8.0])
+    monkeypatch.setattr("core.finetuning.loop.calibrated_log_loss", lambda seen: next(losses))
+    settings = TrainingSettings(epochs=1, windows_per_epoch=16, window_size=24, modality_dropout=0.0)
+    device = torch.device("cpu")
+    result = train(model, wanted, data, validation, settings, device, tmp_path / "checkpoint", "this", lambda part, phase: None)
+    assert (result.best_epoch, result.linear_weight) == (1, 0.5)
+    after = dict(result.model.named_buffers())
+    assert all(torch.equal(0.5 * value, after[name]) for name, value in fitted.items())
+    assert result.model.uses_shortcut
+    assert not result.model.is_linear
+    seen = predict_labelled(result.model, wanted, data, validation, device)
+    np.testing.assert_array_equal(seen.scores, result.validation.scores)
+    result.model.uses_shortcut = False
+    alone = predict_labelled(result.model, wanted, data, validation, device)
+    assert np.abs(alone.scores - seen.scores).max() > 0.1

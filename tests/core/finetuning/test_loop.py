@@ -20,7 +20,7 @@ import torch
 
 from core.errors import Cancelled
 from core.finetuning import loop
-from core.finetuning.evaluation import balanced_log_loss, predict_labelled
+from core.finetuning.evaluation import balanced_log_loss, calibrated_log_loss, predict_labelled
 from core.finetuning.loop import TrainingResult
 from core.finetuning.training_data import TrainingData
 from core.models.model_file import load_model, read_tensors
@@ -65,11 +65,11 @@ def test_the_result_is_the_best_epoch_and_nothing_else(
     losses = [record.validation_loss for record in result.records]
     assert result.best_epoch == 1 + losses.index(min(losses))
     assert validation is not None
-    assert balanced_log_loss(validation) == min(losses)
+    assert calibrated_log_loss(validation) == min(losses)
     assert simulated.validation[validation.feature].all()
     labelled = simulated.data.pixels
     assert len(validation.classes) == simulated.validation[labelled[:, 3]].sum()
-    assert balanced_log_loss(validation, result.temperature) <= min(losses)
+    assert balanced_log_loss(validation, result.temperature) == min(losses)
     assert not result.model.training
     again = predict_labelled(result.model, simulated.specification, simulated.data, simulated.validation, torch.device("cpu"))
     np.testing.assert_array_equal(again.scores, validation.scores)
@@ -167,7 +167,7 @@ def test_what_is_no_checkpoint_of_this_run_is_ignored(
 
 def test_training_ends_when_patience_does(simulated: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([3.0, 2.0, 2.5, 2.0])
-    monkeypatch.setattr(loop, "balanced_log_loss", lambda _: next(losses))
+    monkeypatch.setattr(loop, "calibrated_log_loss", lambda _: next(losses))
     settings = replace(SETTINGS, epochs=9, windows_per_epoch=6, patience=2)
     checkpoint = tmp_path / "checkpoint"
     result = run(simulated, checkpoint, settings=settings)
