@@ -14,4 +14,5 @@ export QT_QPA_PLATFORM=offscreen OMP_WAIT_POLICY=PASSIVE
 echo "== plugin, on $(/usr/bin/python3 -c 'from qgis.core import Qgis; print("QGIS", Qgis.QGIS_VERSION)')"
 /usr/bin/python3 -m pytest -c tests/plugin/pytest.ini tests/plugin
 echo "== package"
-.venv/bin/python -m pytest "$@"
+# A process a core: the networks of the tests are too small for torch to share one among several.
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses "$(nproc)" --dist loadfile "$@"
