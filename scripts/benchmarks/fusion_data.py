@@ -61,7 +61,7 @@ class Task:
         return SceneRequest(paths)
 
 
-def sentinel_scene(data: Path, seed: int, work: Path) -> Task:
+def sentinel_scene(data: Path, seed: int, work: Path, patches: int = 20) -> Task:
     """Sentinel-1, Sentinel-2 and a DEM; the reference is a weak yearly map."""
     folder = data / "s1s2_scenes" / "282D_485L_3_3"
     inputs: dict[str, Input] = {
@@ -69,10 +69,10 @@ def sentinel_scene(data: Path, seed: int, work: Path) -> Task:
         "S1": ("sar", [str(folder / "s1_rtc_db.tif")]),
         "DEM": ("elevation", [str(folder / "dem.tif")]),
     }
-    return _patches(folder / "landcover.tif", 0, inputs, seed, work)
+    return _patches(folder / "landcover.tif", 0, inputs, seed, work, patches)
 
 
-def flood(data: Path, seed: int, work: Path) -> Task:
+def flood(data: Path, seed: int, work: Path, patches: int = 20) -> Task:
     """Sentinel-1 and Sentinel-2 of a flood in India; water and other, drawn by hand."""
     folder = data / "floods" / "India_900498"
     with rasterio.open(folder / "labels.tif") as dataset:
@@ -85,12 +85,12 @@ def flood(data: Path, seed: int, work: Path) -> Task:
         "S2": ("optical", [str(folder / "s2_l1c.tif")]),
         "S1": ("sar", [str(folder / "s1_db.tif")]),
     }
-    return _patches(reference, 0, inputs, seed, work)
+    return _patches(reference, 0, inputs, seed, work, patches)
 
 
-def _patches(reference: Path, nodata: int, inputs: dict[str, Input], seed: int, work: Path) -> Task:
+def _patches(reference: Path, nodata: int, inputs: dict[str, Input], seed: int, work: Path, count: int) -> Task:
     path = work / "patches.gpkg"
-    patch, classes = cut_patches(reference, 20, seed, path)
+    patch, classes = cut_patches(reference, count, seed, path)
     with rasterio.open(reference) as dataset:
         truth = dataset.read(1).astype(np.int64)
     where = (distance_transform_edt(patch < 0) > AWAY_PIXELS) & np.isin(truth, classes) & (truth != nodata)
@@ -190,7 +190,7 @@ def _files(folder: Path) -> list[str]:
     return [str(path) for path in sorted(folder.glob("*.tif"))]
 
 
-TASKS: dict[str, Callable[[Path, int, Path], Task]] = {
+TASKS: dict[str, Callable[..., Task]] = {
     "s1s2_282D": sentinel_scene,
     "flood_India": flood,
     "enmap_Potsdam": spectrometer,
