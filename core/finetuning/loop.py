@@ -150,7 +150,9 @@ def train(
         # network that was hardly better on the held-out labels was worse everywhere else.
         best_loss = calibrated_log_loss(start)
     for epoch in range(len(records) + 1, settings.epochs + 1):
-        if can_validate and epoch - best_epoch > settings.patience:
+        # While the rate is high a network says little of what it will come to.
+        is_late = epoch > settings.epochs // 2 + 1
+        if can_validate and is_late and epoch - best_epoch > settings.patience:
             break
         progress((epoch - 1) / settings.epochs, _phase(epoch, settings.epochs, records))
         loss, step = _train_epoch(run, sampler, weights, settings, device, epoch, step, progress)

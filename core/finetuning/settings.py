@@ -25,12 +25,12 @@ class TrainingSettings:
             without them.
         radiometric_strength: see ``augmentation.vary_radiometry``.
         averaging: part of the averaged weights kept at each step; validation and the final model use the average.
-        patience: epochs without a better validation loss after which training stops.
+        patience: epochs without a better validation loss after which training stops, in its second half.
         trained_part: see ``core.finetuning.freezing``.
         seed: of initialisation, sampling, augmentation and dropout.
     """
 
-    epochs: int = 20
+    epochs: int = 30
     windows_per_epoch: int = 80
     batch_size: int = 8
     window_size: int = 48
@@ -40,7 +40,7 @@ class TrainingSettings:
     modality_dropout: float = 0.25
     radiometric_strength: float = 0.1
     averaging: float = 0.98
-    patience: int = 12
+    patience: int = 10
     trained_part: TrainedPart = "all"
     seed: int = 0
 
