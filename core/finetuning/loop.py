@@ -151,7 +151,7 @@ def train(
         best_loss = calibrated_log_loss(start)
     for epoch in range(len(records) + 1, settings.epochs + 1):
         # While the rate is high a network says little of what it will come to.
-        is_late = epoch > settings.epochs // 2 + 1
+        is_late = epoch > settings.epochs // 2
         if can_validate and is_late and epoch - best_epoch > settings.patience:
             break
         progress((epoch - 1) / settings.epochs, _phase(epoch, settings.epochs, records))
