@@ -26,7 +26,7 @@ from core.models.model_file import load_model
 from core.models.public_weights import load_public_encoder
 from core.models.registry import count_parameters
 from core.models.specification import ModelSpecification
-from core.models.specify import specify_model
+from core.models.specify import specify_model, with_classes
 from core.scenes.grid import Grid
 from core.scenes.scene import Scene
 
@@ -84,7 +84,7 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         n_classes = len(labels.scheme)
         specification = specify_model(scene, job.architecture, n_classes, encoder=job.encoder, fusion=job.fusion, size=job.size)
     else:
-        specification = base[1].specification.model_copy(update={"n_classes": len(labels.scheme), "head": "dense"})
+        specification = with_classes(base[1].specification, len(labels.scheme))
     settings = _settings(job, len(labels))
     data = TrainingData(
         scene,

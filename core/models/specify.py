@@ -62,6 +62,14 @@ def specify_model(
     )
 
 
+def with_classes(specification: ModelSpecification, n_classes: int) -> ModelSpecification:
+    """A base model's specification with a head for classes; a model that knew none gets the linear model beside it, too."""
+    has_shortcut = specification.has_shortcut or (specification.head == "embedding" and specification.stem == "statistics")
+    return specification.model_copy(
+        update={"n_classes": n_classes, "head": "dense", "has_shortcut": has_shortcut and not specification.has_dates}
+    )
+
+
 def specify_for_scenes(
     scenes: Sequence[Scene],
     architecture: ArchitectureName,

@@ -48,7 +48,7 @@ from core.models.feature_model import FeatureModel
 from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard
 from core.models.registry import build_model, model_step, receptive_radius
-from core.models.specify import specify_for_scenes, specify_model
+from core.models.specify import specify_for_scenes, specify_model, with_classes
 from core.pretraining.loop import pretrain
 from core.pretraining.methods import METHODS, MethodName
 from core.pretraining.recipes.build import make_recipe
@@ -227,7 +227,7 @@ def _network(
         if base is None:
             specification = specify_model(scene, "unet_intermediate", n_classes)
         else:
-            specification = base.specification.model_copy(update={"n_classes": n_classes, "head": "dense"})
+            specification = with_classes(base.specification, n_classes)
         settings = TrainingSettings(seed=seed, learning_rate=rate)
         data = TrainingData(scene, labels, max(settings.window_size, context_reach(specification)), allows_missing=True)
         model = start_model(specification, seed, None, labels.scheme)

@@ -106,7 +106,7 @@ def model(qgis, scene, tmp_path_factory):
 
 def test_the_algorithms_are_listed_and_documented(qgis):
     listing = qgis("list").stdout
-    for name in ("setupenvironment", "samplescene", "finetune", "landcovermap", "accuracy"):
+    for name in ("setupenvironment", "samplescene", "pretrain", "finetune", "landcovermap", "features", "accuracy"):
         assert "rsfusion:" + name in listing
     help_text = qgis("help", "rsfusion:landcovermap").stdout
     assert "OPTICAL_SENSOR" in help_text
@@ -127,6 +127,31 @@ def test_parts_of_a_model_are_asked_for_by_their_names(qgis, scene, tmp_path):
     assert "The encoder 'resunet' does not come in the size 'tiny'. Choose one of small, base, large." in said
     assert "--architecture unet_late --encoder resunet --fusion cross_modality --size tiny --missing-inputs require" in said
     assert os.listdir(tmp_path) == []
+
+
+def test_from_rasters_alone_to_a_model_and_its_features(qgis, scene, tmp_path):
+    from osgeo import gdal
+
+    values = {"OPTICAL": scene["OPTICAL"], "SAR": scene["SAR"]}
+    answer = qgis.run(
+        "pretrain",
+        **values,
+        SIZE="tiny",
+        EPOCHS=1,
+        WINDOWS=8,
+        BATCH_SIZE=4,
+        SWITCHES="ratio=0.4",
+        OUTPUT_MODEL=tmp_path / "base.safetensors",
+        REPORT=tmp_path / "report.html",
+    )
+    outputs = outputs_of(answer)
+    assert float(outputs["EFFECTIVE_RANK"]) > 1
+    assert "--switch ratio=0.4" in answer.stdout + answer.stderr
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8").lower()
+    answer = qgis.run("features", **values, MODEL=outputs["OUTPUT_MODEL"], PICTURE="true", OUTPUT=tmp_path / "picture.tif")
+    dataset = gdal.Open(outputs_of(answer)["OUTPUT"])
+    assert (dataset.RasterCount, dataset.RasterXSize) == (3, 96)
+    assert dataset.ReadAsArray().std() > 10
 
 
 def test_a_map_without_the_radar(qgis, scene, model, tmp_path):

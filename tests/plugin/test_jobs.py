@@ -455,6 +455,106 @@ def test_a_crs_given_only_in_qgis_is_told(algorithm, context, feedback, raster, 
     assert "'moved' is shown in EPSG:32634, but its file says EPSG:32633" in feedback.warnings[0]
 
 
+def test_defaults_make_a_whole_pretraining_job(algorithm, context, feedback, raster, tmp_path):
+    path = raster()
+    parameters = {"OPTICAL": [path], "OUTPUT_MODEL": str(tmp_path / "base.safetensors")}
+    job = build(algorithm("pretrain"), parameters, context, feedback, tmp_path).job
+    assert job == {
+        "kind": "pretrain",
+        "scenes": [{"optical": [path], "optical_sensor": "auto", "sentinel2_offset": "auto"}],
+        "method": "latent_targets",
+        "setting": "small",
+        "seed": 0,
+        "device": "auto",
+        "output_model": str(tmp_path / "base.safetensors"),
+    }
+
+
+def test_every_wish_for_a_pretraining_arrives(algorithm, context, feedback, raster, tmp_path):
+    path = raster()
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "initial.safetensors").write_bytes(b"x")
+    parameters = {
+        "OPTICAL": [path],
+        "SCENES": str(tmp_path / "scenes"),
+        "METHOD": "cross_scale_mae",
+        "SETTING": "paper",
+        "SWITCHES": "contrast=false, mask_ratio = 0.5",
+        "ARCHITECTURE": "vit_cross_scale",
+        "ENCODER": "vit",
+        "SIZE": "small",
+        "INITIAL_MODEL": str(tmp_path / "initial.safetensors"),
+        "MINUTES": 1.5,
+        "WINDOWS": 64,
+        "BATCH_SIZE": 8,
+        "SEED": 3,
+        "DEVICE": "cpu",
+        "OUTPUT_MODEL": str(tmp_path / "base.safetensors"),
+        "REPORT": str(tmp_path / "report.html"),
+    }
+    job = build(algorithm("pretrain"), parameters, context, feedback, tmp_path).job
+    del job["scenes"]
+    assert job == {
+        "kind": "pretrain",
+        "scenes_folder": str(tmp_path / "scenes"),
+        "method": "cross_scale_mae",
+        "setting": "paper",
+        "switches": {"contrast": "false", "mask_ratio": "0.5"},
+        "architecture": "vit_cross_scale",
+        "encoder": "vit",
+        "size": "small",
+        "initial_model": str(tmp_path / "initial.safetensors"),
+        "minutes": 1.5,
+        "windows": 64,
+        "batch_size": 8,
+        "seed": 3,
+        "device": "cpu",
+        "output_model": str(tmp_path / "base.safetensors"),
+        "report": str(tmp_path / "report.html"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"EPOCHS": 3, "MINUTES": 2.0}, "give one of them"),
+        ({"SWITCHES": "contrast"}, "'contrast' is not name=value"),
+        ({"OPTICAL": []}, "at least one of OPTICAL"),
+    ],
+)
+def test_wrong_wishes_for_a_pretraining_are_named(algorithm, context, raster, tmp_path, more, words):
+    parameters = {"OPTICAL": [raster()], "OUTPUT_MODEL": str(tmp_path / "base.safetensors")} | more
+    fine, message = algorithm("pretrain").checkParameterValues(parameters, context)
+    assert not fine
+    assert words in message
+
+
+def test_a_features_job(algorithm, context, feedback, raster, tmp_path):
+    path = raster()
+    (tmp_path / "m.safetensors").write_bytes(b"x")
+    parameters = {
+        "OPTICAL": [path],
+        "MODEL": str(tmp_path / "m.safetensors"),
+        "COMPONENTS": 2,
+        "PICTURE": True,
+        "EXTENT": "500000,500100,5600000,5600200 [EPSG:32633]",
+        "OUTPUT": str(tmp_path / "features.tif"),
+    }
+    job = build(algorithm("features"), parameters, context, feedback, tmp_path).job
+    del job["inputs"]
+    assert job == {
+        "kind": "features",
+        "model": str(tmp_path / "m.safetensors"),
+        "components": 2,
+        "picture": True,
+        "extent": {"left": 500000, "bottom": 5600000, "right": 500100, "top": 5600200, "crs": "EPSG:32633"},
+        "overlap": 0.25,
+        "device": "auto",
+        "format": "gtiff",
+        "output": str(tmp_path / "features.tif"),
+    }
+
+
 @pytest.mark.parametrize("name", ["finetune", "landcovermap"])
 def test_at_least_one_raster(algorithm, context, polygons, raster, tmp_path, name):
     parameters = finetune_parameters(None, polygons(), tmp_path)

@@ -25,13 +25,25 @@ INPUTS = {
     "SENTINEL2_OFFSET",
 }
 TRAINING = {"LABELS", "CLASS_FIELD", "BASE_MODEL", "ARCHITECTURE", "EPOCHS", "SEED", "DEVICE"}
-PARTS = {"ENCODER", "FUSION", "SIZE", "MISSING_INPUTS", "ENCODER_WEIGHTS", "ENCODER_KEYS"}
+PRETRAINING = {"SCENES", "METHOD", "SETTING", "SWITCHES", "ARCHITECTURE", "ENCODER", "SIZE", "INITIAL_MODEL"}
+LENGTH = {"EPOCHS", "MINUTES", "WINDOWS", "BATCH_SIZE", "SEED", "DEVICE"}
+PARTS = {"TRAINED_PART", "ENCODER", "FUSION", "SIZE", "MISSING_INPUTS", "ENCODER_WEIGHTS", "ENCODER_KEYS"}
 MAPPING = {"MODEL", "EXTENT", "MASK", "OVERLAP", "DEVICE", "MISSING_INPUTS", "FORMAT", "OUTPUT", "CONFIDENCE", "PROBABILITIES"}
 SCENE = {"OPTICAL", "SAR", "ELEVATION", "LABELS", "REFERENCE", "TRUTH"}
 # name: (display name, parameters, outputs)
 ALGORITHMS = {
     "setupenvironment": ("Set up the worker environment", {"FOLDER"}, {"OUTPUT_PYTHON"}),
     "samplescene": ("Create a sample scene", {"SIZE", "SEED", "OUTPUT"}, {"OUTPUT"} | SCENE),
+    "pretrain": (
+        "Pre-train on unlabelled scenes",
+        INPUTS | PRETRAINING | LENGTH | {"OUTPUT_MODEL", "REPORT"},
+        {"OUTPUT_MODEL", "REPORT", "EFFECTIVE_RANK", "DEVICE_USED"},
+    ),
+    "features": (
+        "Extract features",
+        INPUTS | {"MODEL", "COMPONENTS", "PICTURE", "EXTENT", "OVERLAP", "DEVICE", "FORMAT", "OUTPUT"},
+        {"OUTPUT", "N_FEATURES", "DEVICE_USED"},
+    ),
     "finetune": (
         "Fine-tune on labels",
         INPUTS | TRAINING | PARTS | {"CLASS_SCHEME", "VALIDATION_FRACTION", "BLOCK_SIZE", "OUTPUT_MODEL", "REPORT"},
@@ -135,6 +147,16 @@ def test_parts_of_a_model_are_advanced_and_left_to_the_architecture(algorithm):
         assert definition.options() == ["allow", "require"]
         assert definition.defaultValue() == "allow"
         assert definition.flags() & advanced
+
+
+def test_every_method_says_when_to_use_it(algorithm):
+    subject = algorithm("pretrain")
+    definition = subject.parameterDefinition("METHOD")
+    assert definition.usesStaticStrings()
+    assert definition.options()[0] == definition.defaultValue() == "latent_targets"
+    assert len(definition.options()) == 8
+    for name in definition.options():
+        assert name + ": " in definition.help()
 
 
 def test_every_architecture_says_when_to_use_it(algorithm):
