@@ -172,7 +172,7 @@ class PretrainJob(_Schema):
     epochs: int | None = Field(None, ge=1, le=100000, description="Rounds over the scenes; the method's own by default.")
     minutes: float | None = Field(None, gt=0, description="Time to train, in place of the rounds.")
     windows: int | None = Field(
-        None, ge=1, description="Windows an epoch; by default as many as cover the scenes, and at least 256."
+        None, ge=1, description="Windows an epoch; by default as many as cover the scenes, 256 to 2048."
     )
     batch_size: int | None = Field(None, ge=1, le=4096, description="Windows a step; the method's own by default.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")

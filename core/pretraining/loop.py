@@ -29,6 +29,9 @@ CHECKPOINT_SECONDS = 60.0
 LEAST_WINDOWS = 256
 """In an epoch: a small scene is seen from many corners before it is asked how things go."""
 
+MOST_WINDOWS = 2048
+"""In an epoch: of a large scene other parts are seen in each, and the default does not take days."""
+
 PATIENCE = 2
 """Epochs in a row with collapsed features after which a run stops."""
 
@@ -117,7 +120,7 @@ def pretrain(
         TrainingError: the features collapsed, or a loss is no number.
     """
     run = _Run(model, objective, settings, device)
-    per_epoch = settings.windows_per_epoch or max(windows.n_windows, LEAST_WINDOWS)
+    per_epoch = settings.windows_per_epoch or min(max(windows.n_windows, LEAST_WINDOWS), MOST_WINDOWS)
     steps = max(1, round(per_epoch / (settings.batch_size * settings.accumulation)))
     restored = load_checkpoint(checkpoint, identity, run.modules, run.optimizer, None)
     written, extra = restored if restored is not None else ([], {"step": 0, "seconds": 0.0, "sums": {}})

@@ -10,7 +10,7 @@ class PretrainingSettings:
     """Settings of the loop.
 
     Attributes:
-        epochs: an epoch shows as many windows as lie beside each other on the scenes, and at least 256.
+        epochs: an epoch shows as many windows as lie beside each other on the scenes, 256 to 2048.
         minutes: takes the place of the epochs; such a run is not repeatable to the byte.
         windows_per_epoch: in place of the number that covers the scenes once.
         batch_size: windows that are compared with each other.

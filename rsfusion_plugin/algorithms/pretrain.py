@@ -115,7 +115,7 @@ class Pretrain(WorkerAlgorithm):
         )
         self.add(
             QgsProcessingParameterNumber("WINDOWS", tr("Windows an epoch"), integer, None, True, 1),
-            tr("By default as many as cover the scenes, and at least 256."),
+            tr("By default as many as cover the scenes, 256 to 2048."),
             True,
         )
         self.add(
