@@ -15,4 +15,4 @@ echo "== plugin, on $(/usr/bin/python3 -c 'from qgis.core import Qgis; print("QG
 /usr/bin/python3 -m pytest -c tests/plugin/pytest.ini tests/plugin
 echo "== package"
 # A process a core: the networks of the tests are too small for torch to share one among several.
-OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses "$(nproc)" --dist loadfile "$@"
+OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses "$(nproc)" --dist worksteal "$@"

@@ -29,10 +29,10 @@ from core.models.registry import for_inputs
 from core.scenes.grid import Window
 from core.scenes.scene import Scene
 
-SAMPLE_WINDOWS = 64
-"""Squares, spread over the scene, whose pixels the principal components are of."""
+SAMPLE_SQUARES = 3
+"""Along each side of the scene, whose pixels the principal components are of."""
 
-SAMPLE_SIDE = 64
+SAMPLE_PIXELS = 20000
 
 PICTURE_DEVIATIONS = 2.0
 """A picture's components are stretched over so many standard deviations to each side."""
@@ -135,17 +135,17 @@ class _Components:
 
 
 def _components(engine: MappingEngine, window: Window, count: int) -> _Components:
-    """Of pixels on squares that lie evenly over the window."""
-    per_side = int(np.sqrt(SAMPLE_WINDOWS))
-    sample = []
-    columns = np.linspace(0, max(0, window.width - SAMPLE_SIDE), per_side).astype(int)
-    rows = np.linspace(0, max(0, window.height - SAMPLE_SIDE), per_side).astype(int)
-    side = (min(SAMPLE_SIDE, window.width), min(SAMPLE_SIDE, window.height))
-    for row in np.unique(rows):
-        for column in np.unique(columns):
-            part = Window(window.column + int(column), window.row + int(row), *side)
-            for strip in engine.strips(part):
-                sample.append(strip.probabilities[:, strip.mapped][:, ::16].T)
+    """Of pixels on squares of a tile that lie evenly over the window; of all of it where these would cover it anyhow."""
+    side = engine.tiling.tile
+    parts = [window]
+    if window.width * window.height > SAMPLE_SQUARES**2 * side**2:
+        own = min(side, window.width), min(side, window.height)
+        columns = np.linspace(0, window.width - own[0], SAMPLE_SQUARES).astype(int)
+        rows = np.linspace(0, window.height - own[1], SAMPLE_SQUARES).astype(int)
+        corners = [(int(column), int(row)) for row in np.unique(rows) for column in np.unique(columns)]
+        parts = [Window(window.column + column, window.row + row, *own) for column, row in corners]
+    step = max(1, sum(part.width * part.height for part in parts) // SAMPLE_PIXELS)
+    sample = [strip.probabilities[:, strip.mapped][:, ::step].T for part in parts for strip in engine.strips(part)]
     pixels = np.concatenate(sample)
     if len(pixels) < 2:
         raise RasterError("Too few pixels have data for principal components.", "Check nodata values and the extent.")

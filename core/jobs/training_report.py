@@ -101,9 +101,13 @@ def best_epoch_sentence(result: TrainingResult) -> str:
             f"None of {len(result.records)} epochs was clearly better on the held-out labels than the linear model that "
             "training starts from; the model is that one."
         )
-    beside = {None: "", 0.0: "; the network alone"}.get(
-        result.linear_weight, f"; the network, and {result.linear_weight:g} of the linear model's scores"
-    )
+    weight = result.linear_weight
+    if weight is None:
+        beside = ""
+    elif weight == 0:
+        beside = "; the network alone"
+    else:
+        beside = f"; the network, and {weight:g} of the linear model's scores"
     return f"Best of {len(result.records)} epochs: {result.best_epoch}{beside}."
 
 

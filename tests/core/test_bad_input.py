@@ -401,7 +401,7 @@ def test_read_only_folder_and_file(map_job, finetune_job_beside, sample, trained
     (tmp_path / "out" / "protected.tif").chmod(0o444)
     os.chmod(tmp_path / "out", 0o777)
     closed.chmod(0o555)
-    for folder in (tmp_path, *tmp_path.parents[:2], trained.model.parent, sample.folder, sample.folder.parent):
+    for folder in (tmp_path, *tmp_path.parents[:3], trained.model.parent, sample.folder, sample.folder.parent):
         folder.chmod(folder.stat().st_mode | 0o055)
     for name in ("map.tif", "model.safetensors", "report.html"):
         (tmp_path / "out" / name).chmod(0o666)

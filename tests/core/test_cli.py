@@ -70,7 +70,8 @@ def test_options_mirror_the_schema(command, schema, label_options, labels_key):
 
 
 def test_every_command_prints_events_on_wish():
-    assert set(COMMANDS) == {"sample-scene", "finetune", "map", "assess", "models", "run", "version"}
+    jobs = {"sample-scene", "pretrain", "finetune", "map", "features", "assess", "run"}
+    assert set(COMMANDS) == jobs | {"models", "methods", "version"}
     for name, command in COMMANDS.items():
         assert name == "version" or any("--json" in parameter.opts for parameter in command.params)
 
