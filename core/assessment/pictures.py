@@ -210,8 +210,8 @@ def pretraining_picture(records: Sequence[PretrainingRecord]) -> Figure:
     marker = "o" if len(epochs) == 1 else None
     for axes, title, by_name in (
         (losses, "Loss by term", [record.losses for record in records]),
-        (rank, "Effective rank of the features", [{"": record.effective_rank} for record in records]),
-        (dependence, "What each input counts for", [record.dependence for record in records]),
+        (rank, "Effective rank", [{"": record.effective_rank} for record in records]),
+        (dependence, "Dependence on inputs", [record.dependence for record in records]),
     ):
         names = list(dict.fromkeys(name for entry in by_name for name in entry))
         for number, name in enumerate(names):

@@ -12,13 +12,26 @@ import pytest
 from PIL import Image
 
 from core.assessment.contents import ModelScore, TrainingReport
-from core.assessment.pictures import confusion_picture, curves_picture, map_picture, models_picture
+from core.assessment.pictures import confusion_picture, curves_picture, map_picture, models_picture, pretraining_picture
 from core.finetuning.records import EpochRecord
 from core.labels.scheme import ClassScheme, LandCoverClass
+from core.pretraining.records import PretrainingRecord
+
+PRETRAINING = [
+    PretrainingRecord(
+        epoch,
+        {"latent sentinel2_l2a": 2 / epoch, "latent sentinel1": 1.5},
+        0.5,
+        40.0 + epoch,
+        {"sentinel1": 0.4},
+    )
+    for epoch in range(1, 9)
+]
 
 DRAWINGS: dict[str, Callable[[TrainingReport], bytes]] = {
     "confusion": lambda report: confusion_picture(report.confusion, report.scheme.names),
     "curves": lambda report: curves_picture(report.curves, report.best_epoch),
+    "pretraining": lambda report: pretraining_picture(PRETRAINING),
     "models": lambda report: models_picture(report.rows),
     "map": lambda report: map_picture(report.imagery, report.map_codes, report.scheme),
 }
