@@ -100,7 +100,7 @@ def finetune(
     size: Annotated[str | None, typer.Option(help=_help(FinetuneJob, "size"))] = None,
     missing_inputs: Annotated[str, typer.Option(help=_help(FinetuneJob, "missing_inputs"))] = "allow",
     trained_part: Annotated[str, typer.Option(help=_help(FinetuneJob, "trained_part"))] = "all",
-    epochs: Annotated[int, typer.Option(help=_help(FinetuneJob, "epochs"))] = 30,
+    epochs: Annotated[int, typer.Option(help=_help(FinetuneJob, "epochs"))] = 24,
     seed: Annotated[int, typer.Option(help=_help(FinetuneJob, "seed"))] = 0,
     device: Annotated[str, typer.Option(help=_help(FinetuneJob, "device"))] = "auto",
     validation_fraction: Annotated[float, typer.Option(help=_help(FinetuneJob, "validation_fraction"))] = 0.3,

@@ -30,7 +30,7 @@ class TrainingSettings:
         seed: of initialisation, sampling, augmentation and dropout.
     """
 
-    epochs: int = 30
+    epochs: int = 24
     windows_per_epoch: int = 80
     batch_size: int = 8
     window_size: int = 48

@@ -127,7 +127,7 @@ class FinetuneJob(_Schema):
         description="What of a base model is trained: 'all'; 'last': the last stage of its encoders and what follows; "
         "'head': only what follows the encoders.",
     )
-    epochs: int = Field(30, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
+    epochs: int = Field(24, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
     validation_fraction: float = Field(0.3, gt=0, lt=0.9, description="Part of the labels held out, in spatial blocks.")

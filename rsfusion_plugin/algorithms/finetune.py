@@ -105,7 +105,7 @@ class Finetune(WorkerAlgorithm):
         self._add_architecture()
         self._add_encoder_weights()
         self.add(
-            QgsProcessingParameterNumber("EPOCHS", tr("Epochs"), integer, 30, False, 1, 10000),
+            QgsProcessingParameterNumber("EPOCHS", tr("Epochs"), integer, 24, False, 1, 10000),
             tr("The most rounds to train; training stops early when the held-out labels show no further gain."),
         )
         self.add(

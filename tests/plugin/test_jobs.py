@@ -62,7 +62,7 @@ def test_defaults_make_a_whole_finetune_job(algorithm, context, feedback, raster
         "architecture": "unet_intermediate",
         "missing_inputs": "allow",
         "trained_part": "all",
-        "epochs": 30,
+        "epochs": 24,
         "seed": 0,
         "device": "auto",
         "validation_fraction": 0.3,

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slow
 
 # What makes a run short, and keeps it out of folders that others may use.
-SHORTER = (("SIZE=500", "SIZE=112"), ("--size 500", "--size 112"), ("EPOCHS=30", "EPOCHS=2"), ("--epochs 30", "--epochs 2"))
+SHORTER = (("SIZE=500", "SIZE=112"), ("--size 500", "--size 112"), ("EPOCHS=24", "EPOCHS=2"), ("--epochs 24", "--epochs 2"))
 
 
 def commands(name):
