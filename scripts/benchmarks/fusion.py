@@ -303,8 +303,8 @@ def table(rows: list[dict[str, Any]], epochs: int) -> str:
 def _spread(values: list[float], sign: str = "") -> str:
     if not values:
         return "–"
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    return f"{np.mean(values):{sign}.1f} ± {deviation:.1f}"
+    mean = f"{np.mean(values):{sign}.1f}"
+    return f"{mean} ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else mean
 
 
 def main() -> None:
