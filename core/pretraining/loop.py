@@ -17,7 +17,7 @@ from core.errors import TrainingError
 from core.models.checkpoint import load_checkpoint, save_checkpoint
 from core.models.fusion_model import FusionModel
 from core.models.heads import DenseHead
-from core.pretraining.monitors import LEAST_RANK, LEAST_SPREAD, look_at
+from core.pretraining.monitors import has_collapsed, look_at
 from core.pretraining.objectives.objective import Objective, Step, Windows
 from core.pretraining.records import PretrainingRecord
 from core.pretraining.scene_windows import SceneWindows
@@ -210,7 +210,7 @@ def _record(run: _Run, windows: SceneWindows, epoch: int, sums: dict[str, Any]) 
 
 def _stop_if_collapsed(records: list[PretrainingRecord]) -> None:
     last = records[-PATIENCE:]
-    if len(last) < PATIENCE or any(r.spread >= LEAST_SPREAD and r.effective_rank >= LEAST_RANK for r in last):
+    if len(last) < PATIENCE or not all(has_collapsed(record.spread, record.effective_rank) for record in last):
         return
     raise TrainingError(
         f"The features have collapsed: for {PATIENCE} epochs nearly all places look alike (spread {last[-1].spread:.3f}, "

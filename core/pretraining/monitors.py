@@ -39,8 +39,13 @@ class FeatureHealth:
 
     @property
     def is_collapsed(self) -> bool:
-        """All places look alike: whatever the loss says, nothing was learned."""
-        return self.spread < LEAST_SPREAD or self.effective_rank < LEAST_RANK
+        """See ``has_collapsed``."""
+        return has_collapsed(self.spread, self.effective_rank)
+
+
+def has_collapsed(spread: float, rank: float) -> bool:
+    """Whether features of this spread and effective rank all look alike: whatever the loss says, nothing was learned."""
+    return spread < LEAST_SPREAD or rank < LEAST_RANK
 
 
 @torch.no_grad()

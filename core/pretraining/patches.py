@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from core.models.features import FeatureMap
+from core.models.fusion.early import EarlyFusion
 from core.models.fusion_model import FusionModel
 from core.models.heads import SceneHead
 from core.models.specification import ModalitySpecification
 from core.models.stems.channels import RELIEF, is_relief
 from core.pretraining.masking import pixels_along
+from core.pretraining.view_pairs import dense_channels, own_channels, pooled_channels
 
 LIMIT = 6.0
 """Standardised values are cut here, as at a model's entrance: a glint is no target."""
@@ -48,21 +50,11 @@ class FeatureChannels:
     dense: int | None
 
 
-@torch.no_grad()
 def feature_channels(model: FusionModel) -> FeatureChannels:
-    """Found by asking the model itself about the smallest window."""
-    some = next(model.parameters())
-    side = math.lcm(*(entry.coarser for entry in model.modalities.values()))
-    values = {}
-    for name, entry in model.modalities.items():
-        pixels = side * entry.finer // entry.coarser
-        values[name] = some.new_zeros(1, len(entry.bands), pixels, pixels)
-    was_training = model.training
-    features = model.eval().features(values)
-    dense = None if isinstance(model.head, SceneHead) else model.dense(features).values.shape[1]
-    model.train(was_training)
-    own = {name: level.values.shape[1] for name, level in features.by_modality.items()}
-    return FeatureChannels(features.levels[-1].values.shape[1], own, dense)
+    """Of a model, whatever its head."""
+    own = {} if isinstance(model.fusion, EarlyFusion) else dict.fromkeys(model.modalities, own_channels(model))
+    dense = None if isinstance(model.head, SceneHead) else dense_channels(model)
+    return FeatureChannels(pooled_channels(model), own, dense)
 
 
 def on_lattice(level: FeatureMap, patch: int, size: tuple[int, int]) -> FeatureMap:

@@ -25,6 +25,7 @@ from ..texts import TAG, tr
 from ..worker.environment import find_worker
 from ..worker.errors import WorkerCancelledError, WorkerError
 from ..worker.process import Listener, run_job
+from .choices import AUTO
 from .command_line import command_line
 from .destinations import problem_with_outputs
 
@@ -76,6 +77,15 @@ class RsfusionAlgorithm(QgsProcessingAlgorithm):
     def optional_number(self, parameters, key, context):
         """A number; None where it is not given."""
         return self.parameterAsDouble(parameters, key, context) if is_given(parameters.get(key)) else None
+
+    def optional_whole_number(self, parameters, key, context):
+        """A whole number; None where it is not given."""
+        return self.parameterAsInt(parameters, key, context) if is_given(parameters.get(key)) else None
+
+    def optional_choice(self, parameters, key, context):
+        """A choice of names; None for 'auto'."""
+        value = self.parameterAsEnumString(parameters, key, context)
+        return None if value == AUTO else value
 
     def destination(self, parameters, key, context):
         """The absolute path of a file to write; None where it is not asked for."""

@@ -12,8 +12,15 @@ from qgis.core import (
 
 from ..texts import tr
 from .base import JobRequest, WorkerAlgorithm
-from .choices import FORMATS
-from .inputs import add_choice, add_device, add_inputs, extent_from_parameters, inputs_from_parameters, problem_with_inputs
+from .inputs import (
+    add_device,
+    add_format,
+    add_inputs,
+    add_overlap,
+    extent_from_parameters,
+    inputs_from_parameters,
+    problem_with_inputs,
+)
 
 
 class Features(WorkerAlgorithm):
@@ -43,7 +50,7 @@ class Features(WorkerAlgorithm):
         )
 
     def initAlgorithm(self, configuration=None):
-        integer, real = QgsProcessingParameterNumber.Type.Integer, QgsProcessingParameterNumber.Type.Double
+        integer = QgsProcessingParameterNumber.Type.Integer
         add_inputs(self)
         self.add(
             QgsProcessingParameterFile("MODEL", tr("Model"), fileFilter=tr("Model files (*.safetensors)")),
@@ -61,19 +68,9 @@ class Features(WorkerAlgorithm):
             QgsProcessingParameterExtent("EXTENT", tr("Extent"), optional=True),
             tr("Part of the scene. By default the main raster's extent."),
         )
-        self.add(
-            QgsProcessingParameterNumber("OVERLAP", tr("Overlap of tiles"), real, 0.25, False, 0.0, 0.75),
-            tr("Part of a tile that it shares with its neighbour. More hides the seams better and takes longer."),
-            True,
-        )
+        add_overlap(self)
         add_device(self)
-        add_choice(
-            self,
-            "FORMAT",
-            tr("Format"),
-            FORMATS,
-            tr("'gtiff' is a tiled, compressed GeoTIFF; 'cog' a cloud-optimised one with overviews."),
-        )
+        add_format(self)
         self.add(
             QgsProcessingParameterRasterDestination("OUTPUT", tr("Features")),
             tr("Raster to write (.tif)."),

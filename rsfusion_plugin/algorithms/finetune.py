@@ -222,11 +222,11 @@ class Finetune(WorkerAlgorithm):
             "labels": labels,
             "base_model": self.path_of(parameters, "BASE_MODEL", context),
             "architecture": self.parameterAsEnumString(parameters, "ARCHITECTURE", context),
-            "encoder": self._part(parameters, "ENCODER", context),
+            "encoder": self.optional_choice(parameters, "ENCODER", context),
             "encoder_weights": self.path_of(parameters, "ENCODER_WEIGHTS", context),
             "encoder_keys": self._encoder_keys(parameters, context),
-            "fusion": self._part(parameters, "FUSION", context),
-            "size": self._part(parameters, "SIZE", context),
+            "fusion": self.optional_choice(parameters, "FUSION", context),
+            "size": self.optional_choice(parameters, "SIZE", context),
             "missing_inputs": self.parameterAsEnumString(parameters, "MISSING_INPUTS", context),
             "trained_part": self.parameterAsEnumString(parameters, "TRAINED_PART", context),
             "epochs": self.parameterAsInt(parameters, "EPOCHS", context),
@@ -242,8 +242,3 @@ class Finetune(WorkerAlgorithm):
     def _encoder_keys(self, parameters, context):
         keys = self.parameterAsString(parameters, "ENCODER_KEYS", context).strip()
         return keys if keys != AUTO and keys else None
-
-    def _part(self, parameters, key, context):
-        """A part of the model; None for the architecture's own."""
-        value = self.parameterAsEnumString(parameters, key, context)
-        return None if value == AUTO else value

@@ -17,7 +17,7 @@ from ..compat import RASTER, VECTOR_POINT, VECTOR_POLYGON, crs_text, is_given
 from ..layers.rasters import crs_warning, raster_path
 from ..layers.vectors import EXPORT_LAYER, VectorExport, plain_file, style_classes
 from ..texts import tr
-from .choices import AUTO, DEVICES, MISSING_INPUTS, SENSORS, SENTINEL2_OFFSETS
+from .choices import AUTO, DEVICES, FORMATS, MISSING_INPUTS, SENSORS, SENTINEL2_OFFSETS
 
 ROLES = ("OPTICAL", "SAR", "ELEVATION", "OTHER")
 """The roles of rasters, in the order in which one of them becomes the main one."""
@@ -86,6 +86,27 @@ def add_device(algorithm):
 def add_missing_inputs(algorithm, help_text):
     """Declares what happens where some of the rasters have no data."""
     add_choice(algorithm, "MISSING_INPUTS", tr("Where some rasters have no data"), MISSING_INPUTS, help_text)
+
+
+def add_overlap(algorithm):
+    """Declares how much tiles share."""
+    real = QgsProcessingParameterNumber.Type.Double
+    algorithm.add(
+        QgsProcessingParameterNumber("OVERLAP", tr("Overlap of tiles"), real, 0.25, False, 0.0, 0.75),
+        tr("Part of a tile that it shares with its neighbour. More hides the seams better and takes longer."),
+        True,
+    )
+
+
+def add_format(algorithm):
+    """Declares the kind of GeoTIFF."""
+    add_choice(
+        algorithm,
+        "FORMAT",
+        tr("Format"),
+        FORMATS,
+        tr("'gtiff' is a tiled, compressed GeoTIFF; 'cog' a cloud-optimised one with overviews."),
+    )
 
 
 def add_labels(algorithm, key, description, help_of_field):

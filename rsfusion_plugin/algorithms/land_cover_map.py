@@ -5,19 +5,18 @@ from qgis.core import (
     QgsProcessingParameterExtent,
     QgsProcessingParameterFeatureSource,
     QgsProcessingParameterFile,
-    QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
 )
 
 from ..compat import VECTOR_POLYGON
 from ..texts import tr
 from .base import JobRequest, WorkerAlgorithm
-from .choices import FORMATS
 from .inputs import (
-    add_choice,
     add_device,
+    add_format,
     add_inputs,
     add_missing_inputs,
+    add_overlap,
     extent_from_parameters,
     inputs_from_parameters,
     mask_from_parameters,
@@ -68,13 +67,7 @@ class LandCoverMap(WorkerAlgorithm):
             QgsProcessingParameterFeatureSource("MASK", tr("Mask"), [VECTOR_POLYGON], optional=True),
             tr("Polygons outside which nothing is mapped."),
         )
-        self.add(
-            QgsProcessingParameterNumber(
-                "OVERLAP", tr("Overlap of tiles"), QgsProcessingParameterNumber.Type.Double, 0.25, False, 0.0, 0.75
-            ),
-            tr("Part of a tile that it shares with its neighbour. More hides the seams better and takes longer."),
-            True,
-        )
+        add_overlap(self)
         add_device(self)
         add_missing_inputs(
             self,
@@ -83,13 +76,7 @@ class LandCoverMap(WorkerAlgorithm):
                 " learned to; a raster may also be left out altogether. 'require': leave them empty."
             ),
         )
-        add_choice(
-            self,
-            "FORMAT",
-            tr("Format"),
-            FORMATS,
-            tr("'gtiff' is a tiled, compressed GeoTIFF; 'cog' a cloud-optimised one with overviews."),
-        )
+        add_format(self)
         self.add(
             QgsProcessingParameterRasterDestination("OUTPUT", tr("Land-cover map")),
             tr("Class raster to write (.tif)."),

@@ -147,28 +147,20 @@ class Pretrain(WorkerAlgorithm):
             "method": self.parameterAsEnumString(parameters, "METHOD", context),
             "setting": self.parameterAsEnumString(parameters, "SETTING", context),
             "switches": _switches(self.parameterAsString(parameters, "SWITCHES", context)) or None,
-            "architecture": self._part(parameters, "ARCHITECTURE", context),
-            "encoder": self._part(parameters, "ENCODER", context),
-            "size": self._part(parameters, "SIZE", context),
+            "architecture": self.optional_choice(parameters, "ARCHITECTURE", context),
+            "encoder": self.optional_choice(parameters, "ENCODER", context),
+            "size": self.optional_choice(parameters, "SIZE", context),
             "initial_model": self.path_of(parameters, "INITIAL_MODEL", context),
-            "epochs": self._whole_number(parameters, "EPOCHS", context),
+            "epochs": self.optional_whole_number(parameters, "EPOCHS", context),
             "minutes": self.optional_number(parameters, "MINUTES", context),
-            "windows": self._whole_number(parameters, "WINDOWS", context),
-            "batch_size": self._whole_number(parameters, "BATCH_SIZE", context),
+            "windows": self.optional_whole_number(parameters, "WINDOWS", context),
+            "batch_size": self.optional_whole_number(parameters, "BATCH_SIZE", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),
             "output_model": self.destination(parameters, "OUTPUT_MODEL", context),
             "report": self.destination(parameters, "REPORT", context),
         }
         return JobRequest(job)
-
-    def _whole_number(self, parameters, key, context):
-        return self.parameterAsInt(parameters, key, context) if is_given(parameters.get(key)) else None
-
-    def _part(self, parameters, key, context):
-        """A part of the model; None for the method's own."""
-        value = self.parameterAsEnumString(parameters, key, context)
-        return None if value == AUTO else value
 
 
 def _switches(text):
