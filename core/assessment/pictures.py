@@ -167,19 +167,19 @@ def curves_picture(curves: Sequence[EpochRecord], best_epoch: int | None) -> Fig
         best_epoch: marked where given.
     """
     epochs = [record.epoch for record in curves]
+    # Epochs that were not scored would break the lines.
+    scored = [record for record in curves if math.isfinite(record.validation_loss)]
     figure = Figure(figsize=(WIDTH, 2.5))
     loss, score = figure.subplots(1, 2)
     figure.subplots_adjust(left=0.075, right=0.985, bottom=0.18, top=0.88, wspace=0.2)
-    marker = "o" if len(epochs) == 1 else None
+    marker = "o" if len(epochs) <= 2 else None
     margin = 0.5 if len(epochs) == 1 else 0.02 * (epochs[-1] - epochs[0])
-    for values, colour, label in (
-        ([record.training_loss for record in curves], MUTED, "training"),
-        ([record.validation_loss for record in curves], ACCENT, "validation"),
-    ):
-        loss.plot(epochs, values, color=colour, label=label, marker=marker)
+    numbers = [record.epoch for record in scored]
+    loss.plot(epochs, [record.training_loss for record in curves], color=MUTED, label="training", marker=marker)
+    loss.plot(numbers, [record.validation_loss for record in scored], color=ACCENT, label="validation", marker=marker)
     loss.set_title("Loss")
     loss.legend(loc="upper right")
-    score.plot(epochs, [record.validation_macro_f1 for record in curves], color=ACCENT, marker=marker)
+    score.plot(numbers, [record.validation_macro_f1 for record in scored], color=ACCENT, marker=marker)
     score.set_title("Macro-F1, validation blocks")
     score.set_ylim(0.0, 1.0)
     for axes in (loss, score):

@@ -40,7 +40,7 @@ class TrainingResult:
 
     Attributes:
         model: the averaged weights of the best epoch, in evaluation mode.
-        records: an entry an epoch.
+        records: an entry an epoch; in the first half every second epoch is scored.
         best_epoch: the epoch that the model is from; 0 where none was better than the linear model it starts from.
         validation: scores of the held-out pixels; None without validation labels.
         temperature: by which scores are divided before the softmax.
@@ -150,15 +150,17 @@ def train(
         # network that was hardly better on the held-out labels was worse everywhere else.
         best_loss = calibrated_log_loss(start)
     for epoch in range(len(records) + 1, settings.epochs + 1):
-        # While the rate is high a network says little of what it will come to.
+        # While the rate is high a network says little of what it will come to: neither is patience counted, nor is each
+        # epoch scored, which takes as long as to train it.
         is_late = epoch > settings.epochs // 2
+        is_scored = can_validate and (is_late or epoch % 2 == 0)
         if can_validate and is_late and epoch - best_epoch > settings.patience:
             break
         progress((epoch - 1) / settings.epochs, _phase(epoch, settings.epochs, records))
         loss, step = _train_epoch(run, sampler, weights, settings, device, epoch, step, progress)
-        record, weight, seen = _validate(run, data, validation if can_validate else None, device, epoch, loss, start)
+        record, weight, seen = _validate(run, data, validation if is_scored else None, device, epoch, loss, start)
         records.append(record)
-        is_best = record.validation_loss < best_loss or seen is None
+        is_best = record.validation_loss < best_loss or not can_validate
         if is_best and start is not None and seen is not None and best_epoch == 0:
             is_best = is_clearly_better(seen, start)
         if is_best:
@@ -198,8 +200,8 @@ def _without_inputs(
 
 def _phase(epoch: int, epochs: int, records: list[EpochRecord]) -> str:
     text = f"Training: epoch {epoch} of at most {epochs}"
-    score = records[-1].validation_macro_f1 if records else math.nan
-    return text if math.isnan(score) else f"{text}, macro F1 on held-out labels {score:.2f}"
+    scores = [record.validation_macro_f1 for record in records if not math.isnan(record.validation_macro_f1)]
+    return f"{text}, macro F1 on held-out labels {scores[-1]:.2f}" if scores else text
 
 
 def _train_epoch(

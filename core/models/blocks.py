@@ -7,6 +7,9 @@ receptive field agree with the map computed in one piece.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -65,19 +68,53 @@ class NeighbourhoodStatistics(nn.Module):
     def forward(self, values: Tensor, known: Tensor) -> Tensor:
         # values: (B, C, H, W), zero where missing; known: (B, 1, H, W), 1 or 0 -> (B, C * (1 + 2 * windows), H, W)
         parts = [values]
-        for window in self.windows:
-            share = box_mean(known, window).clamp_min(1e-6)
-            mean = box_mean(values, window) / share
-            variance = (box_mean(values.square(), window) / share - mean.square()).clamp_min(0.0)
+        sums = (box_sums(tensor, self.windows) for tensor in (known, values, values.square()))
+        for count, total, squares in zip(*sums, strict=True):
+            count = count.clamp_min(1.0)
+            mean = total / count
+            variance = (squares / count - mean.square()).clamp_min(0.0)
             parts += [mean, (variance + 1e-6).sqrt()]
         return torch.cat(parts, dim=1)
 
 
-def box_mean(values: Tensor, window: int) -> Tensor:
-    """Mean over ``window`` x ``window`` pixels that lie inside; one direction after the other, which costs less."""
-    half = window // 2
-    mean = functional.avg_pool2d(values, (1, window), 1, (0, half), count_include_pad=False)
-    return functional.avg_pool2d(mean, (window, 1), 1, (half, 0), count_include_pad=False)
+def box_sums(values: Tensor, windows: Sequence[int]) -> list[Tensor]:
+    """Sums over square neighbourhoods; what lies outside counts as zero.
+
+    Sums of 1, 2, 4, ... pixels are each made of two of the former, and those of a window of a few of them: some ten
+    additions of whole rasters for windows of 5, 9 and 17 pixels, several times faster than pooling. A cumulative sum
+    would be as fast, but there each pixel has an influence on the rounding of all that follow: a missing pixel, or the
+    place of a tile, would change maps.
+
+    Args:
+        values: (B, C, H, W).
+        windows: odd side lengths in pixels.
+
+    Returns:
+        (B, C, H, W) for each window.
+    """
+    rows = _line_sums(values, windows, dim=3)
+    return [_line_sums(row, [window], dim=2)[0] for row, window in zip(rows, windows, strict=True)]
+
+
+def _line_sums(values: Tensor, windows: Sequence[int], dim: int) -> list[Tensor]:
+    """Sums of the pixels around each along one of the last two axes."""
+    half, length = max(windows) // 2, values.shape[dim]
+    runs = {1: functional.pad(values, (half, half) if dim == 3 else (0, 0, half, half))}
+    size = 1
+    while 2 * size <= max(windows):
+        shorter, count = runs[size], runs[size].shape[dim] - size
+        runs[2 * size] = shorter.narrow(dim, 0, count) + shorter.narrow(dim, size, count)
+        size *= 2
+    sums = []
+    for window in windows:
+        start, parts = half - window // 2, []
+        for size in sorted(runs, reverse=True):
+            # The binary digits of the window, the largest first.
+            if window & size:
+                parts.append(runs[size].narrow(dim, start, length))
+                start += size
+        sums.append(functools.reduce(torch.add, parts))
+    return sums
 
 
 class ResidualBlock(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.models.blocks import box_mean
+from core.models.blocks import box_sums
 from core.models.specification import ModalitySpecification
 from core.models.stems.channels import is_relief
 from core.pretraining.patches import band_groups, normalised_patches, pixel_patches, standardised, target_side
@@ -123,10 +123,11 @@ class PatchTargets(nn.Module):
             centre = grid.sum((2, 3), keepdim=True) / share.sum((2, 3), keepdim=True).clamp_min(1.0)
             grid = (grid - centre) * share
         parts = [grid]
-        for window in self.contexts:
-            near = box_mean(share, window).clamp_min(1e-6)
-            average = box_mean(grid, window) / near
-            variance = (box_mean(grid.square(), window) / near - average.square()).clamp_min(0.0)
+        sums = (box_sums(tensor, self.contexts) for tensor in (share, grid, grid.square()))
+        for near, around, squares in zip(*sums, strict=True):
+            near = near.clamp_min(1.0)
+            average = around / near
+            variance = (squares / near - average.square()).clamp_min(0.0)
             parts += [average, (variance + 1e-4).log()]
         if is_relief(self.entry):
             # Heights only count against their surroundings, as at the model's entrance.

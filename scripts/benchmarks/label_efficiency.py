@@ -35,7 +35,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from core.finetuning.baselines import neighbourhood_features, pixel_features
-from core.finetuning.evaluation import context_reach
+from core.finetuning.evaluation import calibrated_log_loss, context_reach
 from core.finetuning.linear_start import fit_linear_start
 from core.finetuning.loop import train
 from core.finetuning.settings import TrainingSettings
@@ -239,7 +239,8 @@ def _network(
         with tempfile.TemporaryDirectory() as folder:
             path, device = Path(folder) / "checkpoint", torch.device("cpu")
             result = train(model, specification, data, split.validation, settings, device, path, "b", lambda part, phase: None)
-        loss = min(record.validation_loss for record in result.records)
+        assert result.validation is not None
+        loss = calibrated_log_loss(result.validation)
         if best is None or loss < best[0]:
             assert isinstance(result.model, FusionModel)
             best = loss, result.model

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, NeighbourhoodStatistics, box_mean
+from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, NeighbourhoodStatistics, box_sums
 from core.models.specification import ModalitySpecification
 
 MANY_BANDS = 32
@@ -190,9 +190,10 @@ def relief(heights: Tensor, finer: int) -> Tensor:
     centre = centre / known.sum((2, 3), keepdim=True).clamp_min(1.0)
     centred = torch.where(present, heights - centre, torch.zeros_like(heights))
     coarse, share = functional.avg_pool2d(centred, finer), functional.avg_pool2d(known, finer)
+    windows = [window for window, _ in RELIEF]
     parts = []
-    for window, metres in RELIEF:
-        mean = box_mean(coarse, window) / box_mean(share, window).clamp_min(1e-6)
+    for total, count, (_, metres) in zip(box_sums(coarse, windows), box_sums(share, windows), RELIEF, strict=True):
+        mean = total / count.clamp_min(1e-6)
         mean = mean.repeat_interleave(finer, dim=2).repeat_interleave(finer, dim=3)
         difference = (centred - mean) / metres
         # The logarithm keeps a cliff from drowning a hedge.

@@ -28,7 +28,7 @@ from core.scenes.scene import SceneRequest, build_scene
 from core.scenes.simulate import SimulatedScene
 
 SETTINGS = TrainingSettings(
-    epochs=2, windows_per_epoch=48, batch_size=6, window_size=32, patience=9, averaging=0.8, learning_rate=0.02, seed=7
+    epochs=3, windows_per_epoch=48, batch_size=6, window_size=32, patience=9, averaging=0.8, learning_rate=0.02, seed=7
 )
 IDENTITY = "this run"
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, Normalisation, box_mean
+from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, Normalisation, box_sums
 from core.models.specification import ModalitySpecification
 from core.models.stems.channels import RELIEF, BandChannels, view_names
 from tests.core.models.specifications import modality
@@ -96,12 +96,26 @@ def seen(entry: ModalitySpecification, values: np.ndarray) -> np.ndarray:
     return np.asarray(channels[0].numpy())
 
 
-@given(height=st.integers(1, 20), width=st.integers(1, 20), window=st.sampled_from([3, 5, 9, 17, 33]), seed=st.integers(0, 99))
+@given(
+    height=st.integers(1, 20),
+    width=st.integers(1, 20),
+    windows=st.lists(st.sampled_from([1, 3, 5, 9, 17, 33]), min_size=1, max_size=3),
+    seed=st.integers(0, 99),
+)
 @settings(max_examples=25, deadline=None)
-def test_box_mean_shrinks_at_borders(height: int, width: int, window: int, seed: int) -> None:
+def test_box_sums_end_at_borders(height: int, width: int, windows: list[int], seed: int) -> None:
     values = drawn((height, width), 0.0, seed)
-    expected = [[values[around(window, row, column)].mean() for column in range(width)] for row in range(height)]
-    np.testing.assert_allclose(box_mean(torch.from_numpy(values)[None, None], window)[0, 0].numpy(), expected, atol=1e-12)
+    for window, found in zip(windows, box_sums(torch.from_numpy(values)[None, None], windows), strict=True):
+        expected = [[values[around(window, row, column)].sum() for column in range(width)] for row in range(height)]
+        np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=1e-11)
+
+
+def test_box_sums_do_not_depend_on_where_a_tile_begins() -> None:
+    values = torch.randn(1, 2, 60, 60, generator=torch.Generator().manual_seed(0)) * 1000
+    whole = box_sums(values, (5, 9, 17))
+    part = box_sums(values[:, :, 11:, 7:], (5, 9, 17))
+    for one, other in zip(whole, part, strict=True):
+        assert torch.equal(one[:, :, 19:, 15:], other[:, :, 8:, 8:])
 
 
 def test_normalisation_scales_clips_and_fills() -> None:
