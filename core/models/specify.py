@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import RasterError
 from core.models.architectures import ArchitectureName, choose_parts
@@ -119,7 +120,7 @@ def specify_for_scenes(
 
 
 def _specify_modality(acquisition: Acquisition) -> ModalitySpecification:
-    bands = []
+    bands, samples = [], None
     for name in acquisition.bands:
         source = next(source for source in acquisition.files if source.band_index(name) is not None)
         # The band as this file holds it: without the registry's statistics where its values are not physical.
@@ -127,7 +128,9 @@ def _specify_modality(acquisition: Acquisition) -> ModalitySpecification:
         if band.mean is not None and band.standard_deviation is not None:
             mean, deviation = band.mean, band.standard_deviation
         else:
-            mean, deviation = _scene_statistics(acquisition, name)
+            # Made once for all bands: a spectrometer has hundreds.
+            samples = _physical_samples(acquisition) if samples is None else samples
+            mean, deviation = _scene_statistics(acquisition, name, samples)
         bands.append(
             BandSpecification(
                 name=name,
@@ -175,17 +178,29 @@ def specify_for_other_sensors(specification: ModelSpecification, scene: Scene) -
     return specification.model_copy(update={"modalities": modalities})
 
 
-def _scene_statistics(acquisition: Acquisition, band: str) -> tuple[float, float]:
-    parts = []
+Samples = list[dict[str, NDArray[np.float32]]]
+
+
+def _physical_samples(acquisition: Acquisition) -> Samples:
+    """Values of the pixels that were looked at when the rasters were opened, by file and band, NaN = missing."""
+    samples = []
     for source in acquisition.files:
-        sample = source.raster.description.sample
-        if source.band_index(band) is None or sample is None:
-            continue
-        matched = source.identified.match.bands
-        stored = sample[[index - 1 for _, index in matched]][:, :, None]
-        physical = source.identified.calibration.apply(stored)[:, :, 0]
-        parts.append(physical[[name for name, _ in matched].index(band)])
-    values = np.concatenate(parts)
+        if source.raster.description.sample is not None:
+            matched = source.identified.match.bands
+            stored = source.raster.description.sample[[index - 1 for _, index in matched]][:, :, None]
+            physical = source.identified.calibration.apply(stored)[:, :, 0]
+            samples.append({name: values for (name, _), values in zip(matched, physical, strict=True)})
+    return samples
+
+
+def _scene_statistics(acquisition: Acquisition, band: str, samples: Samples) -> tuple[float, float]:
+    """Robust mean and standard deviation of a band over the rasters that have it.
+
+    Raises:
+        RasterError: it has no plausible value anywhere.
+    """
+    parts = [of_file[band] for of_file in samples if band in of_file]
+    values = np.concatenate(parts) if parts else np.empty(0, np.float32)
     if not np.isfinite(values).any():
         raise RasterError(
             f"Band {band} of '{acquisition.paths[0]}' has no plausible value anywhere that was looked at.",

@@ -96,7 +96,8 @@ class BandChannels(nn.Module):
         order = sorted(range(len(names)), key=lambda number: names[number])
         if order != list(range(len(names))):
             values = values[:, order]
-        known = torch.isfinite(values).all(dim=1, keepdim=True).to(values.dtype)
+        # A sum is finite where all of them are, and needs no copy of hundreds of bands.
+        known = torch.isfinite(values.sum(dim=1, keepdim=True)).to(values.dtype)
         finer, coarser = self.scale.finer, self.scale.coarser
         # Nor may a pixel that lacks one height count with its others in the surroundings.
         values = relief(values.masked_fill(known == 0, torch.nan), finer) if self.is_relief else self._normalised(values, index)
@@ -112,8 +113,9 @@ class BandChannels(nn.Module):
         return values, known
 
     def _normalised(self, values: Tensor, index: list[int]) -> Tensor:
-        normalised = (values - self.mean[:, index]) * self.inverse_deviation[:, index]
-        return torch.nan_to_num(normalised.clamp(-NORMALISED_LIMIT, NORMALISED_LIMIT), nan=0.0)
+        # In place: the hundreds of bands of a spectrometer cost more than the network otherwise.
+        normalised = (values - self.mean[:, index]).mul_(self.inverse_deviation[:, index])
+        return normalised.clamp_(-NORMALISED_LIMIT, NORMALISED_LIMIT).nan_to_num_(nan=0.0)
 
 
 def _cosines(specification: ModalitySpecification) -> Tensor:
