@@ -15,7 +15,7 @@ import typer
 
 import core
 from core.errors import RsfusionError
-from core.jobs.events import Event, JobContext, Sink, json_lines
+from core.jobs.events import Event, JobContext, Sink, errors_only, json_lines
 from core.jobs.schemas import (
     AccuracyJob,
     FeaturesJob,
@@ -29,6 +29,7 @@ from core.jobs.schemas import (
     read_job,
 )
 from core.jobs.threads import yield_while_waiting
+from core.pretraining.launch import rank
 
 app = typer.Typer(
     name="rsfusion",
@@ -436,7 +437,9 @@ def _execute(job: dict[str, Any] | Path, as_json: bool) -> None:
     from core.jobs.runner import report_failure, run_and_report
     from core.jobs.stopping import Stopper
 
-    context = JobContext(_json_sink() if as_json else _ProgressBar())
+    sink = _json_sink() if as_json else _ProgressBar()
+    # Of processes that train together one speaks, unless another fails.
+    context = JobContext(sink if rank() == 0 else errors_only(sink))
     try:
         with Stopper(context) as stopper:
             try:

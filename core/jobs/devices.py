@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from core.errors import DeviceError
+from core.pretraining.launch import local_rank, started_processes
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -15,7 +16,7 @@ def choose_device(wanted: str) -> torch.device:
     """
     if wanted == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _own_gpu()
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(wanted)
@@ -28,7 +29,14 @@ def choose_device(wanted: str) -> torch.device:
     }
     if not is_there.get(device.type, False):
         raise DeviceError(f"The device '{wanted}' is not on this machine.", "Use 'auto' or 'cpu'.")
-    return device
+    return _own_gpu() if wanted == "cuda" else device
+
+
+def _own_gpu() -> torch.device:
+    """The current GPU; of several processes on this machine each takes another."""
+    if started_processes() == 1:
+        return torch.device("cuda")
+    return torch.device("cuda", local_rank() % torch.cuda.device_count())
 
 
 def describe_device(device: torch.device) -> str:

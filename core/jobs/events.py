@@ -118,3 +118,13 @@ def json_lines(stream: TextIO) -> Sink:
         stream.flush()
 
     return write
+
+
+def errors_only(sink: Sink) -> Sink:
+    """A sink that passes on nothing but errors."""
+
+    def send(event: Event) -> None:
+        if event["event"] == "error":
+            sink(event)
+
+    return send

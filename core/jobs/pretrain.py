@@ -26,8 +26,10 @@ from core.models.model_file import ModelCard, load_model, save_model
 from core.models.registry import build_model, count_parameters, model_step, receptive_radius
 from core.models.specification import ModelSpecification
 from core.models.specify import specify_for_scenes
+from core.pretraining.launch import started_processes
 from core.pretraining.loop import PretrainingResult, pretrain
 from core.pretraining.methods import METHODS
+from core.pretraining.processes import joined
 from core.pretraining.recipes.build import make_recipe
 from core.pretraining.recipes.recipe import Recipe
 from core.pretraining.scene_windows import SceneWindows
@@ -63,23 +65,30 @@ def run_pretrain(job: PretrainJob, context: JobContext) -> dict[str, Any]:
     )
     path, checkpoint = Path(job.output_model), checkpoint_path(Path(job.output_model))
     check_space(path, model)
-    identity = run_identity([job.model_dump(), asdict(settings), specification.model_dump(), torch.get_num_threads()], inputs)
+    identity = run_identity(
+        [job.model_dump(), asdict(settings), specification.model_dump(), torch.get_num_threads(), started_processes()], inputs
+    )
     if checkpoint.is_file():
         context.info("A training of this model was interrupted; it goes on from there, if nothing has changed since.")
-    try:
-        result = pretrain(model, objective, windows, settings, device, checkpoint, identity, context.part(0.03, 0.95))
-        seconds = time.perf_counter() - started
-        card = _card(job, recipe, specification, scenes, settings, result)
-        with Staging() as staging:
-            if job.report:
-                with staging.writing(Path(job.report)) as temporary:
-                    write_pretraining_report(temporary, _report(card, result, seconds))
-            context.commit()
-            save_model(path, result.model, card)
-            staging.put_in_place()
-    finally:
-        if not context.is_resumable:
-            checkpoint.unlink(missing_ok=True)
+    with joined(device) as processes:
+        if processes.count > 1:
+            context.info(f"{processes.count} processes train together: each step of the optimiser takes a batch of each.")
+        try:
+            result = pretrain(model, objective, windows, settings, device, checkpoint, identity, context.part(0.03, 0.95))
+            if not processes.is_main:
+                return {}
+            seconds = time.perf_counter() - started
+            card = _card(job, recipe, specification, scenes, settings, result, processes.count)
+            with Staging() as staging:
+                if job.report:
+                    with staging.writing(Path(job.report)) as temporary:
+                        write_pretraining_report(temporary, _report(card, result, seconds))
+                context.commit()
+                save_model(path, result.model, card)
+                staging.put_in_place()
+        finally:
+            if processes.is_main and not context.is_resumable:
+                checkpoint.unlink(missing_ok=True)
     context.progress(1.0, "Done")
     _tell(result, context)
     return {
@@ -181,6 +190,7 @@ def _card(
     scenes: tuple[Scene, ...],
     settings: PretrainingSettings,
     result: PretrainingResult,
+    processes: int,
 ) -> ModelCard:
     # Seconds differ between two runs, and the same run is to give the same bytes: they go to the report alone.
     return ModelCard(
@@ -197,6 +207,7 @@ def _card(
             "scenes": [input_names(scene) for scene in scenes],
             "settings": asdict(settings),
             "steps": result.steps,
+            "processes": processes,
             "initial_model": Path(job.initial_model).name if job.initial_model else None,
             "software": software(),
         },

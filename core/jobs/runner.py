@@ -7,9 +7,10 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-from core.errors import Cancelled, OutputError, RsfusionError
+from core.errors import Cancelled, OutputError, RsfusionError, UsageError
 from core.jobs.events import Event, JobContext
 from core.jobs.schemas import AccuracyJob, AnyJob, FeaturesJob, FinetuneJob, MapJob, PretrainJob, SampleSceneJob
+from core.pretraining.launch import started_processes
 
 
 def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
@@ -26,6 +27,9 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
         RsfusionError: what the user can mend, or the cancellation.
     """
     from core.mapping.rasters import raster_environment
+
+    if started_processes() > 1 and not isinstance(job, PretrainJob):
+        raise UsageError("Only 'pretrain' runs in several processes together.", "Start it without torchrun.")
 
     with raster_environment():
         match job:

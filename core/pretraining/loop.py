@@ -19,6 +19,7 @@ from core.models.fusion_model import FusionModel
 from core.models.heads import DenseHead
 from core.pretraining.monitors import has_collapsed, look_at
 from core.pretraining.objectives.objective import Objective, Step, Windows
+from core.pretraining.processes import AveragedBuffers, Processes, current
 from core.pretraining.records import PretrainingRecord
 from core.pretraining.scene_windows import SceneWindows
 from core.pretraining.settings import PretrainingSettings
@@ -104,7 +105,8 @@ def pretrain(
     """Trains without labels.
 
     A run that was killed goes on from its last checkpoint and ends with the same weights to the bit, on the same
-    machine with the same number of threads; unless its length is given in minutes.
+    machine with the same number of threads; unless its length is given in minutes. Several processes that have joined
+    (see ``core.pretraining.processes``) take ``accumulation`` batches each in a step, and end with the same weights.
 
     Args:
         model: initialised; changed in place.
@@ -120,8 +122,9 @@ def pretrain(
         TrainingError: the features collapsed, or a loss is no number.
     """
     run = _Run(model, objective, settings, device)
+    processes = current()
     per_epoch = settings.windows_per_epoch or min(max(windows.n_windows, LEAST_WINDOWS), MOST_WINDOWS)
-    steps = max(1, round(per_epoch / (settings.batch_size * settings.accumulation)))
+    steps = max(1, round(per_epoch / (settings.batch_size * settings.accumulation * processes.count)))
     restored = load_checkpoint(checkpoint, identity, run.modules, run.optimizer, None)
     written, extra = restored if restored is not None else ([], {"step": 0, "seconds": 0.0, "sums": {}})
     records = [PretrainingRecord(**record) for record in written]
@@ -129,28 +132,32 @@ def pretrain(
     started = time.monotonic() - float(extra["seconds"])
 
     def save() -> None:
+        if not processes.is_main:
+            return
         state = {"step": step, "seconds": time.monotonic() - started, "sums": sums}
         save_checkpoint(checkpoint, identity, run.modules, run.optimizer, None, [asdict(r) for r in records], state)
 
     def done() -> float:
         if settings.minutes is not None:
-            return min(1.0, (time.monotonic() - started) / (60 * settings.minutes))
+            return processes.agree(min(1.0, (time.monotonic() - started) / (60 * settings.minutes)))
         return min(1.0, step / (steps * settings.epochs))
 
     saved = time.monotonic()
-    while done() < 1:
+    part = done()
+    while part < 1:
         epoch = step // steps + 1
         if step % steps == 0 or restored is not None:
             windows.open_epoch(settings.seed, epoch)
             restored = None
-        losses = _step(run, windows, step, done())
+        losses = _step(run, windows, step, part, processes)
         for name, value in losses.items():
             total, count = sums.get(name, (0.0, 0))
             sums[name] = (total + value, count + 1)
         step += 1
-        objective.after_step(model, done())
-        progress(done(), _phase(epoch, records, settings))
-        if step % steps == 0 or done() >= 1:
+        part = done()
+        objective.after_step(model, part)
+        progress(part, _phase(epoch, records, settings))
+        if step % steps == 0 or part >= 1:
             records.append(_record(run, windows, epoch, sums))
             sums = {}
             _stop_if_collapsed(records)
@@ -166,37 +173,59 @@ def pretrain(
     return PretrainingResult(model.eval(), tuple(records), step, trains_decoder)
 
 
-def _step(run: _Run, windows: SceneWindows, step: int, done: float) -> dict[str, float]:
-    """One step of the optimiser; everything random in it follows from the seed and the step, so that it can be resumed."""
-    settings, device = run.settings, run.device
-    draws = np.random.default_rng((settings.seed, step, 11))
-    generator = torch.Generator().manual_seed(int(draws.integers(2**62)))
+def _step(run: _Run, windows: SceneWindows, step: int, done: float, processes: Processes) -> dict[str, float]:
+    """One step of the optimiser; everything random in it follows from the seed, the step and the batch, so that it can be
+    resumed, and shared among processes.
+
+    Returns:
+        The losses by term, averaged over the batches of all processes.
+    """
+    settings = run.settings
+    count = settings.accumulation * processes.count
     run.model.train()
     run.objective.train()
     run.set_rate(done)
     run.optimizer.zero_grad(set_to_none=True)
     collected: dict[str, float] = {}
-    with torch.random.fork_rng(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-        torch.manual_seed(int(draws.integers(2**62)))
-        for _ in range(settings.accumulation):
-            batch = windows.batch(draws)
-            seen = Windows({name: values.to(device) for name, values in batch.values.items()}, batch.geography.to(device))
-            terms = run.objective(Step(run.model, seen, generator, done))
-            if not terms:
-                continue
-            total = torch.stack(list(terms.values())).sum() / settings.accumulation
-            if not torch.isfinite(total):
-                raise TrainingError(
-                    f"The loss is no number in step {step + 1}.",
-                    "Lower the learning rate, or look for extreme values in the rasters.",
-                )
-            if total.requires_grad:
-                total.backward()  # type: ignore[no-untyped-call]
-            for name, term in terms.items():
-                collected[name] = collected.get(name, 0.0) + float(term.detach()) / settings.accumulation
+    averaged = AveragedBuffers(run.modules.values()) if count > 1 else None
+    for number in processes.own(count):
+        draws = np.random.default_rng((settings.seed, step, number, 11))
+        for name, value in _batch_losses(run, windows, draws, step, done, count).items():
+            collected[name] = collected.get(name, 0.0) + value
+        if averaged is not None:
+            averaged.take()
+    if averaged is not None:
+        averaged.put(processes, count)
+    processes.add_gradients(run.trained)
     nn.utils.clip_grad_norm_(run.trained, settings.gradient_limit)
     run.optimizer.step()
-    return collected
+    everything = processes.all_values(collected)
+    names = dict.fromkeys(name for values in everything for name in values)
+    return {name: sum(values.get(name, 0.0) for values in everything) for name in names}
+
+
+def _batch_losses(
+    run: _Run, windows: SceneWindows, draws: np.random.Generator, step: int, done: float, count: int
+) -> dict[str, float]:
+    """Adds a batch's gradients to the step's, and returns its share in the step's losses."""
+    device = run.device
+    generator = torch.Generator().manual_seed(int(draws.integers(2**62)))
+    with torch.random.fork_rng(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        torch.manual_seed(int(draws.integers(2**62)))
+        batch = windows.batch(draws)
+        seen = Windows({name: values.to(device) for name, values in batch.values.items()}, batch.geography.to(device))
+        terms = run.objective(Step(run.model, seen, generator, done))
+        if not terms:
+            return {}
+        total = torch.stack(list(terms.values())).sum() / count
+    if not torch.isfinite(total):
+        raise TrainingError(
+            f"The loss is no number in step {step + 1}.",
+            "Lower the learning rate, or look for extreme values in the rasters.",
+        )
+    if total.requires_grad:
+        total.backward()  # type: ignore[no-untyped-call]
+    return {name: float(term.detach()) / count for name, term in terms.items()}
 
 
 def _record(run: _Run, windows: SceneWindows, epoch: int, sums: dict[str, Any]) -> PretrainingRecord:

@@ -16,6 +16,7 @@ from core.pretraining.masking import MaskSettings, draw_masks, hide, patch_of
 from core.pretraining.objectives.masked_reconstruction import MaskedReconstruction
 from core.pretraining.objectives.objective import Objective, Step, Windows
 from core.pretraining.patches import feature_channels
+from core.pretraining.processes import current
 from core.pretraining.projections import VectorHead
 from core.pretraining.views import view_of
 
@@ -116,10 +117,11 @@ class CrossScaleContrast(Objective):
 
     def after_step(self, model: FusionModel, done: float) -> None:
         """Moves the queues on."""
-        for name, vectors in self._pending.items():
+        for name in self.heads if self.settings.queue else ():
             queue = self.get_buffer(f"queue_{name}")
+            own = torch.cat([queue[:0], *self._pending.get(name, [])])
             # The newest stand first; rows not yet filled are zero, which no unit vector is.
-            queue.copy_(torch.cat([*reversed(vectors), queue])[: len(queue)])
+            queue.copy_(torch.cat([current().all_rows(own), queue])[: len(queue)])
         self._pending = {}
 
     def _encoded(self, step: Step, windows: Windows) -> Features:

@@ -16,6 +16,7 @@ from core.models.fusion_model import FusionModel
 from core.pretraining.info_nce import ContrastSettings, info_nce
 from core.pretraining.monitors import effective_rank, spread_of
 from core.pretraining.objectives.objective import Objective, Step
+from core.pretraining.processes import current
 from core.pretraining.projections import VectorHead, unit
 from core.pretraining.teachers import EmaTeacher
 from core.pretraining.view_pairs import (
@@ -174,7 +175,8 @@ class ImageContrast(Objective):
     @torch.no_grad()
     def _enqueue(self) -> None:
         """Puts the step's keys in the place of the oldest."""
-        keys = torch.cat(self._keys)[-len(self.queue) :] if self._keys else self.queue[:0]
+        own = torch.cat(self._keys) if self._keys else self.queue[:0]
+        keys = current().all_rows(own)[-len(self.queue) :]
         places = (self.queue_place + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue[places] = keys
         self.queue_place.copy_((self.queue_place + len(keys)) % len(self.queue))

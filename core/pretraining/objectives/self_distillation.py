@@ -11,6 +11,7 @@ from torch import Tensor
 
 from core.models.fusion_model import FusionModel
 from core.pretraining.objectives.objective import Objective, Step, Windows
+from core.pretraining.processes import current
 from core.pretraining.projections import DinoHead
 from core.pretraining.teachers import EmaTeacher
 from core.pretraining.view_pairs import encode_all, is_anything_known, pooled_channels, seen
@@ -102,8 +103,9 @@ class SelfDistillation(Objective):
     def after_step(self, model: FusionModel, done: float) -> None:
         self.teacher.update(model, done)
         self.head_teacher.update(self.head, done)
-        if sum(len(scores) for scores in self._taught):
-            self.centre.lerp_(torch.cat(self._taught).mean(dim=0), 1 - self.settings.centre_momentum)
+        taught = current().all_rows(torch.cat(self._taught) if self._taught else self.centre.new_zeros(0, len(self.centre)))
+        if len(taught):
+            self.centre.lerp_(taught.mean(dim=0), 1 - self.settings.centre_momentum)
         self._taught = []
 
     def monitors(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -24,8 +25,8 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _small_networks() -> Iterator[None]:
+@contextmanager
+def small_networks() -> Iterator[None]:
     """The smallest size of every encoder, made smaller still; the others stay what they are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(RESNETS, "tiny", ((1, 1, 1, 1), False, 4))
@@ -35,6 +36,12 @@ def _small_networks() -> Iterator[None]:
         _forget()
         yield
     _forget()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_networks() -> Iterator[None]:
+    with small_networks():
+        yield
 
 
 def _forget() -> None:
