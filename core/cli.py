@@ -157,6 +157,9 @@ def pretrain(
             "lack some of them."
         ),
     ] = None,
+    labels: Annotated[str | None, typer.Option(help=_help(PretrainJob, "labels"))] = None,
+    class_field: Annotated[str | None, typer.Option(help=_help(Labels, "class_field"))] = None,
+    layer: Layer = None,
     method: Annotated[str, typer.Option(help=_help(PretrainJob, "method"))] = "latent_targets",
     setting: Annotated[str, typer.Option(help=_help(PretrainJob, "setting"))] = "small",
     switch: Annotated[
@@ -177,11 +180,14 @@ def pretrain(
     json: Json = False,
 ) -> None:
     """Train a model on unlabelled scenes."""
+    if (labels is None) != (class_field is None):
+        raise typer.BadParameter("--labels and --class-field belong together: give both or none.")
     _execute(
         {
             "kind": "pretrain",
             "scenes": [_inputs(locals())],
             "scenes_folder": scenes,
+            "labels": None if labels is None else _labels(labels, layer, class_field or "", "auto"),
             "method": method,
             "setting": setting,
             "switches": dict(_switch(text) for text in switch or []),

@@ -13,13 +13,17 @@ import core
 from core.assessment.contents import PretrainingReport
 from core.assessment.report import write_pretraining_report
 from core.errors import UsageError
+from core.finetuning.evaluation import context_reach
+from core.finetuning.linear_probe import LinearProbe
+from core.finetuning.training_data import TrainingData
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.finetune import check_space
-from core.jobs.inputs import raster_paths, scene_for_model, scene_of
+from core.jobs.inputs import raster_paths, read_job_labels, scene_for_model, scene_of
 from core.jobs.outputs import Staging, check_outputs, checkpoint_path
 from core.jobs.provenance import creation_time, input_names, run_identity, software
 from core.jobs.schemas import Inputs, PretrainJob
+from core.labels.blocks import spatial_split
 from core.models.architectures import title_of
 from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard, load_model, save_model
@@ -36,6 +40,9 @@ from core.pretraining.scene_windows import SceneWindows
 from core.pretraining.settings import PretrainingSettings
 from core.scenes.scene import Scene
 
+PROBE_FRACTION = 0.3
+"""Of the labels, held out in spatial blocks."""
+
 WEAK_DEPENDENCE = 0.02
 """Below it an input hardly moves the features, and the user is told."""
 
@@ -46,6 +53,7 @@ def run_pretrain(job: PretrainJob, context: JobContext) -> dict[str, Any]:
     job = job.model_copy(update={"scenes": [*job.scenes, *_scenes_in_folder(job, context)]})
     inputs = [path for scene in job.scenes for path in raster_paths(scene)]
     inputs += [job.initial_model] if job.initial_model else []
+    inputs += [job.labels.path] if job.labels else []
     check_outputs(job, inputs)
     device = choose_device(job.device)
     context.info(f"Device: {describe_device(device)}.")
@@ -70,11 +78,13 @@ def run_pretrain(job: PretrainJob, context: JobContext) -> dict[str, Any]:
     )
     if checkpoint.is_file():
         context.info("A training of this model was interrupted; it goes on from there, if nothing has changed since.")
+    probe = _probe(job, scenes[0], specification, device, context) if job.labels else None
     with joined(device) as processes:
         if processes.count > 1:
             context.info(f"{processes.count} processes train together: each step of the optimiser takes a batch of each.")
         try:
-            result = pretrain(model, objective, windows, settings, device, checkpoint, identity, context.part(0.03, 0.95))
+            told = context.part(0.03, 0.95)
+            result = pretrain(model, objective, windows, settings, device, checkpoint, identity, told, probe)
             if not processes.is_main:
                 return {}
             seconds = time.perf_counter() - started
@@ -167,6 +177,26 @@ def _prepare(
     return model, specification, tuple(scene for scene, _ in found)
 
 
+def _probe(
+    job: PretrainJob, scene: Scene, specification: ModelSpecification, device: torch.device, context: JobContext
+) -> LinearProbe:
+    """Asks the features for the classes of labels on the first scene.
+
+    Raises:
+        RsfusionError: the labels cannot be used.
+    """
+    if job.labels is None:
+        raise ValueError("the job has no labels")
+    labels = read_job_labels(job.labels, scene.grid)
+    data = TrainingData(scene, labels, context_reach(specification), allows_missing=len(specification.modalities) > 1)
+    split = spatial_split(labels, scene.grid, PROBE_FRACTION, job.seed)
+    context.info(
+        f"{len(labels)} labels tell after each round what a linear model makes of the features, {int(split.validation.sum())} "
+        "of them held out to be scored on. Nothing is trained on them."
+    )
+    return LinearProbe(data, split.validation, device)
+
+
 def _settings(job: PretrainJob, recipe: Recipe, specification: ModelSpecification) -> PretrainingSettings:
     settings = recipe.settings(job.setting)
     step = model_step(specification)
@@ -212,7 +242,7 @@ def _card(
             "software": software(),
         },
         scores={
-            "measured": "health of the features on windows of the training scenes; no labels were seen",
+            "measured": "health of the features on windows of the training scenes; nothing was trained on labels",
             "epochs": [_rounded(asdict(record)) for record in result.records],
         },
         allows_missing=len(specification.modalities) > 1,

@@ -158,6 +158,11 @@ class PretrainJob(_Schema):
         description="Folder of further scenes: a folder each, whose rasters have the same file names as those of the first "
         "scene; a scene may lack some of them.",
     )
+    labels: Labels | None = Field(
+        None,
+        description="Labels on the first scene, to ask after each round how much a linear model tells from the features; "
+        "nothing is trained on them.",
+    )
     method: MethodName = Field("latent_targets", description="How the model learns without labels.")
     setting: SettingName = Field(
         "small", description="'small': settings for a few scenes and one computer; 'paper': as published."

@@ -36,7 +36,11 @@ MOST_WINDOWS = 2048
 PATIENCE = 2
 """Epochs in a row with collapsed features after which a run stops."""
 
+PROBE = "linear probe"
+"""The monitor that a probe's answer goes by."""
+
 Progress = Callable[[float, str], None]
+Probe = Callable[[FusionModel], float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +105,7 @@ def pretrain(
     checkpoint: Path,
     identity: str,
     progress: Progress,
+    probe: Probe | None = None,
 ) -> PretrainingResult:
     """Trains without labels.
 
@@ -117,6 +122,7 @@ def pretrain(
         checkpoint: where the state is kept; removed by the caller when the model is safe.
         identity: of data, recipe and settings.
         progress: told the part done, and in which phase; raises to stop.
+        probe: asked after each epoch what the features are good for; it has no part in the training.
 
     Raises:
         TrainingError: the features collapsed, or a loss is no number.
@@ -158,7 +164,7 @@ def pretrain(
         objective.after_step(model, part)
         progress(part, _phase(epoch, records, settings))
         if step % steps == 0 or part >= 1:
-            records.append(_record(run, windows, epoch, sums))
+            records.append(_record(run, windows, epoch, sums, probe))
             sums = {}
             _stop_if_collapsed(records)
             save()
@@ -228,13 +234,17 @@ def _batch_losses(
     return {name: float(term.detach()) / count for name, term in terms.items()}
 
 
-def _record(run: _Run, windows: SceneWindows, epoch: int, sums: dict[str, Any]) -> PretrainingRecord:
+def _record(run: _Run, windows: SceneWindows, epoch: int, sums: dict[str, Any], probe: Probe | None) -> PretrainingRecord:
     """What the epoch showed, on windows that are the same for all epochs as long as all of the scenes is in memory."""
     batch = windows.batch(np.random.default_rng((run.settings.seed, 13)))
     seen = Windows({name: values.to(run.device) for name, values in batch.values.items()}, batch.geography.to(run.device))
     health = look_at(run.model, seen)
     losses = {name: total / count for name, (total, count) in sums.items()}
-    return PretrainingRecord(epoch, losses, health.spread, health.effective_rank, health.dependence, run.objective.monitors())
+    monitors = run.objective.monitors()
+    if probe is not None and current().is_main:
+        score = probe(run.model)
+        monitors = {PROBE: score, **monitors} if math.isfinite(score) else monitors
+    return PretrainingRecord(epoch, losses, health.spread, health.effective_rank, health.dependence, monitors)
 
 
 def _stop_if_collapsed(records: list[PretrainingRecord]) -> None:
@@ -252,4 +262,6 @@ def _phase(epoch: int, records: list[PretrainingRecord], settings: PretrainingSe
     text = f"Pre-training: epoch {epoch}" + ("" if settings.minutes else f" of {settings.epochs}")
     if not records:
         return text
-    return f"{text}, loss {sum(records[-1].losses.values()):.3f}, effective rank {records[-1].effective_rank:.0f}"
+    text = f"{text}, loss {sum(records[-1].losses.values()):.3f}, effective rank {records[-1].effective_rank:.0f}"
+    probed = records[-1].monitors.get(PROBE)
+    return text if probed is None else f"{text}, macro F1 of a linear model {probed:.2f}"

@@ -109,13 +109,20 @@ def add_format(algorithm):
     )
 
 
-def add_labels(algorithm, key, description, help_of_field):
-    """Declares a layer of known classes and the field that holds them."""
+def add_labels(algorithm, key, description, help_of_field, optional=False, more=""):
+    """Declares a layer of known classes and the field that holds them; optional ones are advanced.
+
+    Args:
+        more: said of the layer beside what is true of all.
+    """
+    help_of_layer = tr("Polygons or points of known classes, in any coordinate reference system.")
     algorithm.add(
-        QgsProcessingParameterFeatureSource(key, description, [VECTOR_POLYGON, VECTOR_POINT]),
-        tr("Polygons or points of known classes, in any coordinate reference system."),
+        QgsProcessingParameterFeatureSource(key, description, [VECTOR_POLYGON, VECTOR_POINT], None, optional),
+        (help_of_layer + " " + more).strip(),
+        optional,
     )
-    algorithm.add(QgsProcessingParameterField("CLASS_FIELD", tr("Class field"), parentLayerParameterName=key), help_of_field)
+    field = QgsProcessingParameterField("CLASS_FIELD", tr("Class field"), parentLayerParameterName=key, optional=optional)
+    algorithm.add(field, help_of_field, optional)
 
 
 def add_report(algorithm, help_text):

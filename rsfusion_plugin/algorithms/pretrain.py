@@ -17,8 +17,10 @@ from .inputs import (
     add_choice,
     add_device,
     add_inputs,
+    add_labels,
     add_report,
     inputs_from_parameters,
+    labels_from_parameters,
     problem_with_inputs,
 )
 
@@ -128,9 +130,22 @@ class Pretrain(WorkerAlgorithm):
             tr("Seed of everything random: the same seed, inputs and epochs give the same model."),
             True,
         )
+        add_labels(
+            self,
+            "LABELS",
+            tr("Labels to ask the features about"),
+            tr("The field that holds the class: text or whole numbers."),
+            optional=True,
+            more=tr(
+                "After each round a linear model tells them from the features, and the report shows how well. Nothing is"
+                " trained on them."
+            ),
+        )
         add_device(self)
 
     def problem_with(self, parameters, context):
+        if is_given(parameters.get("LABELS")) != is_given(parameters.get("CLASS_FIELD")):
+            return tr("LABELS and CLASS_FIELD belong together: give both or none.")
         if is_given(parameters.get("EPOCHS")) and is_given(parameters.get("MINUTES")):
             return tr("The training ends after EPOCHS or after MINUTES: give one of them.")
         try:
@@ -140,10 +155,14 @@ class Pretrain(WorkerAlgorithm):
         return problem_with_inputs(parameters) or super().problem_with(parameters, context)
 
     def job_from_parameters(self, parameters, context, feedback, folder):
+        labels, exports = None, []
+        if is_given(parameters.get("LABELS")):
+            labels, exports = labels_from_parameters(self, parameters, "LABELS", context, folder)
         job = {
             "kind": "pretrain",
             "scenes": [inputs_from_parameters(self, parameters, context, feedback)],
             "scenes_folder": self.path_of(parameters, "SCENES", context),
+            "labels": labels,
             "method": self.parameterAsEnumString(parameters, "METHOD", context),
             "setting": self.parameterAsEnumString(parameters, "SETTING", context),
             "switches": _switches(self.parameterAsString(parameters, "SWITCHES", context)) or None,
@@ -160,7 +179,7 @@ class Pretrain(WorkerAlgorithm):
             "output_model": self.destination(parameters, "OUTPUT_MODEL", context),
             "report": self.destination(parameters, "REPORT", context),
         }
-        return JobRequest(job)
+        return JobRequest(job, exports)
 
 
 def _switches(text):

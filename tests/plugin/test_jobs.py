@@ -470,13 +470,15 @@ def test_defaults_make_a_whole_pretraining_job(algorithm, context, feedback, ras
     }
 
 
-def test_every_wish_for_a_pretraining_arrives(algorithm, context, feedback, raster, tmp_path):
+def test_every_wish_for_a_pretraining_arrives(algorithm, context, feedback, raster, polygons, tmp_path):
     path = raster()
     (tmp_path / "scenes").mkdir()
     (tmp_path / "initial.safetensors").write_bytes(b"x")
     parameters = {
         "OPTICAL": [path],
         "SCENES": str(tmp_path / "scenes"),
+        "LABELS": polygons(),
+        "CLASS_FIELD": "class",
         "METHOD": "cross_scale_mae",
         "SETTING": "paper",
         "SWITCHES": "contrast=false, mask_ratio = 0.5",
@@ -492,11 +494,14 @@ def test_every_wish_for_a_pretraining_arrives(algorithm, context, feedback, rast
         "OUTPUT_MODEL": str(tmp_path / "base.safetensors"),
         "REPORT": str(tmp_path / "report.html"),
     }
-    job = build(algorithm("pretrain"), parameters, context, feedback, tmp_path).job
+    request = build(algorithm("pretrain"), parameters, context, feedback, tmp_path)
+    job = request.job
     del job["scenes"]
+    assert len(request.exports) == 1
     assert job == {
         "kind": "pretrain",
         "scenes_folder": str(tmp_path / "scenes"),
+        "labels": {"path": str(tmp_path / "labels.gpkg"), "layer": "features", "class_field": "class"},
         "method": "cross_scale_mae",
         "setting": "paper",
         "switches": {"contrast": "false", "mask_ratio": "0.5"},
@@ -518,6 +523,7 @@ def test_every_wish_for_a_pretraining_arrives(algorithm, context, feedback, rast
     ("more", "words"),
     [
         ({"EPOCHS": 3, "MINUTES": 2.0}, "give one of them"),
+        ({"CLASS_FIELD": "class"}, "give both or none"),
         ({"SWITCHES": "contrast"}, "'contrast' is not name=value"),
         ({"OPTICAL": []}, "at least one of OPTICAL"),
     ],

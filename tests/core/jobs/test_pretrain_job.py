@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 
 from core.models.model_file import load_model
 from tests.core.jobs.running import EPOCH, check_refused, run_command, run_here
@@ -55,6 +56,20 @@ def test_the_model_the_report_and_the_log_say_what_was_done(job, pretrained):
     assert pretrained.outputs["EFFECTIVE_RANK"] == round(data["records"][-1]["effective_rank"], 2)
     assert "sentinel1: exchanging it moves the features" in pretrained.texts("info")
     assert sorted(path.name for path in Path(job["report"]).parent.iterdir()) == ["base.safetensors", "report.html"]
+
+
+def test_labels_are_asked_and_nothing_is_trained_on_them(job, pretrained, sample, tmp_path):
+    model, report = tmp_path / "model.safetensors", tmp_path / "report.html"
+    labels = {"path": str(sample.labels), "class_field": "class"}
+    told = run_here({**job, "labels": labels, "output_model": str(model), "report": str(report)})
+    assert told.code == 0, told.last
+    assert "of them held out to be scored on. Nothing is trained on them." in told.texts("info")
+    data = json.loads(report.read_text(encoding="utf-8").split('id="rsfusion-data">')[1].split("</script>")[0])
+    assert all(0 < record["monitors"]["linear probe"] <= 1 for record in data["records"])
+    with_labels, without = load_model(model)[0].state_dict(), load_model(Path(job["output_model"]))[0].state_dict()
+    assert all(torch.equal(value, without[name]) for name, value in with_labels.items())
+    wrong = {**job, "labels": {**labels, "class_field": "nothing"}, "output_model": str(tmp_path / "other.safetensors")}
+    check_refused(wrong, tmp_path, "nothing")
 
 
 def test_the_same_job_gives_the_same_bytes(job, pretrained, tmp_path):
