@@ -25,6 +25,7 @@ IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
 RESAMPLES = 2000
+_DRAWS_AT_A_TIME = 50
 """Enough for the second decimal of a 95 % percentile interval; more changes the third."""
 
 
@@ -177,9 +178,11 @@ def bootstrap_interval(groups: NDArray[np.integer], seed: int, n_resamples: int 
         return AccuracyInterval(unknown, unknown, unknown, n_groups)
     generator = np.random.default_rng(seed)
     # How often each group is drawn; a product with the groups then sums the drawn matrices. In float64 for its fast
-    # product, which is exact for counts.
-    draws = generator.multinomial(n_groups, np.full(n_groups, 1.0 / n_groups), size=n_resamples).astype(np.float64)
-    resamples = (draws @ groups.reshape(n_groups, -1)).reshape(n_resamples, n_classes, n_classes)
+    # product, which is exact for counts. Some at a time: all draws of a hundred thousand points would take gigabytes.
+    flat, part = groups.reshape(n_groups, -1), np.full(n_groups, 1.0 / n_groups)
+    sizes = [min(_DRAWS_AT_A_TIME, n_resamples - first) for first in range(0, n_resamples, _DRAWS_AT_A_TIME)]
+    sums = [generator.multinomial(n_groups, part, size=size).astype(np.float64) @ flat for size in sizes]
+    resamples = np.concatenate(sums).reshape(n_resamples, n_classes, n_classes)
     bounds = [np.percentile(scores, (2.5, 97.5)) for scores in _summary_scores(resamples)]
     overall, macro_f1, mean_iou = ((float(low), float(high)) for low, high in bounds)
     return AccuracyInterval(overall, macro_f1, mean_iou, n_groups)

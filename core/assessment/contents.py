@@ -28,7 +28,6 @@ class ModelScore:
         overall_accuracy, macro_f1, mean_iou: 0..1.
         interval: over the groups held out, where there is one.
         seconds: to train and score it.
-        note: anything the reader should know of it.
     """
 
     name: str
@@ -38,7 +37,6 @@ class ModelScore:
     mean_iou: float
     interval: AccuracyInterval | None = None
     seconds: float | None = None
-    note: str = ""
 
 
 @dataclass(frozen=True)

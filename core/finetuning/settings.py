@@ -11,7 +11,7 @@ TrainedPart = Literal["all", "last", "head"]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """Settings of the loop; the defaults were chosen on the scenes that the README names.
+    """Settings of the loop; the defaults were chosen on a simulated scene and on one of Sentinel-1, -2 and a DEM.
 
     Attributes:
         epochs: most epochs; the learning rate falls over all of them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,8 @@ from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, software
 from core.jobs.schemas import AccuracyJob
 from core.labels.label_set import LabelSet
-from core.labels.rasterizing import rasterize
-from core.mapping.class_raster import ClassRaster, open_class_raster
-from core.mapping.sidecars import class_areas
+from core.labels.rasterizing import count_pixels, finish_report, rasterize
+from core.mapping.class_raster import ClassRaster, class_areas, open_class_raster
 from core.scenes.grid import Window
 
 BLOCK_ROWS = 512
@@ -35,6 +35,7 @@ def run_accuracy(job: AccuracyJob, context: JobContext) -> dict[str, Any]:
     context.progress(0.0, "Reading the map and the reference")
     raster = open_class_raster(job.map)
     labels = read_job_labels(job.reference, raster.grid, raster.scheme)
+    labels = replace(labels, report=finish_report(labels, count_pixels(labels, raster.grid), minimum_pixels=0))
     for remark in labels.report.remarks():
         context.warning(remark)
     groups, missed = _compare(raster, labels, context)
@@ -88,7 +89,7 @@ def _compare(raster: ClassRaster, labels: LabelSet, context: JobContext) -> tupl
 
 def _report(job: AccuracyJob, raster: ClassRaster, labels: LabelSet, groups: NDArray[np.int64], missed: int) -> AccuracyReport:
     confusion = groups.sum(axis=0)
-    hectares = class_areas(Path(job.map), raster.grid).hectares
+    hectares = class_areas(raster).hectares
     areas = tuple(hectares.get(code, 0.0) for code in raster.scheme.codes)
     are_points = bool((shapely.get_dimensions(labels.geometries) == 0).all())
     warnings = list(labels.report.remarks())

@@ -22,7 +22,7 @@ from core.finetuning.loop import train
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
-from core.jobs.outputs import Staging, check_outputs, checkpoint_path
+from core.jobs.outputs import Staging, check_outputs, checkpoint_path, keeping_checkpoint
 from core.jobs.provenance import creation_time, input_names, run_identity, software
 from core.jobs.schemas import FinetuneJob
 from core.jobs.training_preparation import PreparedTraining, prepare_training
@@ -45,7 +45,7 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     model_path = Path(job.output_model)
     checkpoint = checkpoint_path(model_path)
     check_space(model_path, prepared.model)
-    try:
+    with keeping_checkpoint(checkpoint, context):
         outcome = _train_and_score(job, prepared, device, checkpoint, inputs, context)
         card = _card(job, prepared, outcome)
         with Staging() as staging:
@@ -58,10 +58,6 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
             context.commit()
             save_model(model_path, outcome.result.model, card)
             staging.put_in_place()
-    finally:
-        # Whoever cancels wants nothing left behind; only what the system ends may go on from here.
-        if not context.is_resumable:
-            checkpoint.unlink(missing_ok=True)
     context.progress(1.0, "Done")
     context.info(best_epoch_sentence(outcome.result))
     tell_scores(context, outcome.scores)

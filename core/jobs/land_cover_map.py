@@ -140,8 +140,11 @@ class _Writers:
         def writer(path: str | None, count: int, dtype: str, nodata: float, **keywords: Any) -> StripWriter | None:
             if not path:
                 return None
-            # A compressed raster takes at most about its raw size.
-            check_space(Path(path), grid.width * grid.height * count * np.dtype(dtype).itemsize // 2)
+            # Classes shrink to less than half, probabilities hardly. Overviews add a third, and a COG is translated from
+            # a whole file that lies beside it.
+            raw = grid.width * grid.height * count * np.dtype(dtype).itemsize
+            files = 7 / 3 if job.format == "cog" else 4 / 3
+            check_space(Path(path), int(raw * files * (0.5 if dtype == "uint8" else 1.0)))
             return stack.enter_context(
                 StripWriter(Path(path), grid, count, dtype, nodata, tags=tags, file_format=job.format, **keywords)
             )
@@ -180,6 +183,7 @@ class _Writers:
 
 def _tags(job: MapJob, card: ModelCard, scene: Scene) -> dict[str, str]:
     settings = job.model_dump(include={"overlap", "format", "extent", "missing_inputs"}) | {"resolution": job.inputs.resolution}
+    settings["mask"] = Path(job.mask).name if job.mask else None
     return {
         "RSFUSION_VERSION": core.__version__,
         "RSFUSION_CREATED": creation_time(),

@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import OutputError
+from core.errors import Cancelled, OutputError, RsfusionError
+from core.jobs.events import JobContext
 from core.jobs.schemas import AccuracyJob, AnyJob, FeaturesJob, FinetuneJob, MapJob, PretrainJob, SampleSceneJob
 
 MODEL_SUFFIXES = (".safetensors",)
@@ -130,6 +131,25 @@ def _check_style(path: Path, others: Iterable[Path]) -> None:
 def checkpoint_path(model: Path) -> Path:
     """Where the training of a model keeps its state while it runs."""
     return model.with_name(f".{model.name}{_CHECKPOINT}")
+
+
+@contextmanager
+def keeping_checkpoint(checkpoint: Path, context: JobContext) -> Iterator[None]:
+    """Removes a training's state when it is done with: on success, on the user's cancellation, and after errors that the
+    same job would meet again. What the disk, the memory or the system's end of the job spoilt goes on from it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        would_fail_again = isinstance(error, RsfusionError) and not isinstance(error, Cancelled | OutputError)
+        is_unwanted = isinstance(error, Cancelled | KeyboardInterrupt) and not context.is_resumable
+        if would_fail_again or is_unwanted:
+            checkpoint.unlink(missing_ok=True)
+        elif checkpoint.is_file() and not isinstance(error, Cancelled | KeyboardInterrupt):
+            with suppress(Exception):
+                context.info("What has been trained so far is kept: the same job goes on from there.")
+        raise
+    checkpoint.unlink(missing_ok=True)
 
 
 class Staging:

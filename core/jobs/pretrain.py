@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.finetune import check_space
 from core.jobs.inputs import raster_paths, read_job_labels, scene_for_model, scene_of
-from core.jobs.outputs import Staging, check_outputs, checkpoint_path
+from core.jobs.outputs import Staging, check_outputs, checkpoint_path, keeping_checkpoint
 from core.jobs.provenance import creation_time, input_names, run_identity, software
 from core.jobs.schemas import Inputs, PretrainJob
 from core.labels.blocks import spatial_split
@@ -82,7 +83,8 @@ def run_pretrain(job: PretrainJob, context: JobContext) -> dict[str, Any]:
     with joined(device) as processes:
         if processes.count > 1:
             context.info(f"{processes.count} processes train together: each step of the optimiser takes a batch of each.")
-        try:
+        kept = keeping_checkpoint(checkpoint, context) if processes.is_main else nullcontext()
+        with kept:
             told = context.part(0.03, 0.95)
             result = pretrain(model, objective, windows, settings, device, checkpoint, identity, told, probe)
             if not processes.is_main:
@@ -96,9 +98,6 @@ def run_pretrain(job: PretrainJob, context: JobContext) -> dict[str, Any]:
                 context.commit()
                 save_model(path, result.model, card)
                 staging.put_in_place()
-        finally:
-            if processes.is_main and not context.is_resumable:
-                checkpoint.unlink(missing_ok=True)
     context.progress(1.0, "Done")
     _tell(result, context)
     return {

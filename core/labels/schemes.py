@@ -191,17 +191,12 @@ class ResolvedScheme:
     notes: tuple[str, ...]
 
 
-def resolve_scheme(values: Sequence[object], entries: Sequence[StyleClass], class_scheme: str) -> ClassScheme:
-    """The class scheme of a label layer; see ``resolve_with_notes``."""
-    return resolve_with_notes(values, entries, class_scheme).scheme
-
-
 def resolve_with_notes(values: Sequence[object], entries: Sequence[StyleClass], class_scheme: str) -> ResolvedScheme:
     """The class scheme of a label layer, of the classes that occur in it.
 
-    Where the style has entries, names, colours and order come from them, and values without an entry follow. Else the
-    classes are those of the named scheme that occur. Else (``auto``) they are made from the field: sorted, numbers
-    keeping themselves as codes where all lie in 1 to 255, with colours that their names suggest.
+    A named scheme gives those of its classes that occur, whatever the style says. Else (``auto``), where the style has
+    entries, names, colours and order come from them, and values without an entry follow. Else they are made from the
+    field: sorted, numbers keeping themselves as codes where all lie in 1 to 255, with colours that their names suggest.
 
     Args:
         values: what the class field holds, empty ones included.
@@ -214,7 +209,7 @@ def resolve_with_notes(values: Sequence[object], entries: Sequence[StyleClass], 
     texts = {text for text in map(class_text, values) if text is not None}
     if not texts:
         raise LabelError("The class field is empty in all features.", "Fill it, or choose another field.")
-    if not entries and class_scheme != "auto":
+    if class_scheme != "auto":
         named = load_scheme(class_scheme)
         used = set(match_classes(named, texts).values())
         kept = tuple(entry for index, entry in enumerate(named.classes) if index in used)

@@ -13,10 +13,12 @@ from core.errors import LabelError, RasterError
 from core.labels.palette import colours_for
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.labels.style import entries_from_qml
+from core.mapping.sidecars import ClassAreas
 from core.scenes.grid import Grid, Window
 from core.scenes.raster_file import RasterFile, open_raster, read_raster_file, read_stored
 
 CLASSES_TAG = "RSFUSION_CLASSES"
+AREA_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,15 @@ def open_class_raster(path: str) -> ClassRaster:
             "Give a map with at least two classes.",
         )
     return ClassRaster(path, grid, _scheme_of(path, codes))
+
+
+def class_areas(raster: ClassRaster) -> ClassAreas:
+    """Pixels and area of every code of a map on disk; nodata counts as code 0."""
+    areas = ClassAreas(raster.grid)
+    for row in range(0, raster.grid.height, AREA_ROWS):
+        window = Window(0, row, raster.grid.width, min(AREA_ROWS, raster.grid.height - row))
+        areas.add(raster.read(window), row)
+    return areas
 
 
 def _grid_of(file: RasterFile) -> Grid:

@@ -11,8 +11,9 @@ Provenance stands in the TIFF's default metadata domain, under these names, each
 ``RSFUSION_CREATED``        when the map was made, ISO 8601, UTC
 ``RSFUSION_MODEL``          file name of the model
 ``RSFUSION_MODEL_SHA256``   SHA-256 of the model file
-``RSFUSION_INPUTS``         JSON: role to list of file names
+``RSFUSION_INPUTS``         JSON: input to list of file names
 ``RSFUSION_SETTINGS``       JSON: what was asked for, such as overlap and resolution
+``RSFUSION_CLASSES``        JSON: the classes with code, name and colour
 ==========================  =====================================================================
 """
 
@@ -42,7 +43,6 @@ from core.scenes.grid import Grid
 BLOCK_CACHE_BYTES = 256 * 2**20
 """rasterio 1.4 passes a whole number for ``GDAL_CACHEMAX`` on as bytes, where GDAL itself reads small ones as MiB."""
 
-TAG_PREFIX = "RSFUSION_"
 RasterFormat = Literal["gtiff", "cog"]
 
 _BLOCK, _SMALL_BLOCK = 512, 256

@@ -9,9 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree  # nosec B405
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.windows import Window as RasterioWindow
 
 from core.labels.scheme import ClassScheme
 from core.scenes.categorical import (
@@ -78,22 +76,6 @@ class ClassAreas:
     def hectares(self) -> dict[int, float]:
         """Code to area in hectares, of the codes that occur."""
         return {int(code): float(self._square_metres[code]) / _SQUARE_METRES for code in np.flatnonzero(self._counts)}
-
-
-def class_areas(path: Path, grid: Grid) -> ClassAreas:
-    """Pixels and area of every code of a class raster on disk.
-
-    Args:
-        path: of a raster of one uint8 band.
-        grid: of the raster.
-    """
-    areas = ClassAreas(grid)
-    with rasterio.open(path) as dataset:
-        rows = dataset.block_shapes[0][0]
-        for row in range(0, grid.height, rows):
-            window = RasterioWindow(0, row, grid.width, min(rows, grid.height - row))
-            areas.add(dataset.read(1, window=window), row)
-    return areas
 
 
 def write_class_sidecars(

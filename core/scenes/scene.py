@@ -14,7 +14,7 @@ from core.scenes.grid import Bounds, Grid, Scale, nearest_scale, same_crs
 from core.scenes.raster_file import RasterFile, is_constant, read_raster_file
 from core.scenes.reference_grid import bounds_in, crs_name, reference_grid
 from core.sensors import Band, IdentifiedRaster, Role, Sensor, identify
-from core.sensors.sentinel2_offset import OffsetSetting, sentinel2_offset
+from core.sensors.sentinel2_offset import OffsetChoice, OffsetSetting, darkest_level, sentinel2_offset
 
 ROLES: tuple[Role, ...] = ("optical", "sar", "other", "elevation")
 """In the order in which they are asked to lead the scene: an elevation model is the last to say what a map shows."""
@@ -150,12 +150,13 @@ def _acquisitions_of_role(request: SceneRequest, role: Role, notes: list[str], w
     groups: dict[str, list[SourceFile]] = {}
     wanted = request.sensors.get(role, "auto")
     for raster in [read_raster_file(path) for path in request.paths.get(role, ())]:
-        _check_not_constant(raster)
         identified = identify(raster.description, wanted, role, request.sentinel2_offset)
         groups.setdefault(identified.match.sensor.name, []).append(SourceFile(raster, identified))
     for name, files in groups.items():
+        warnings.extend(_constant_files(files))
         if name.startswith("sentinel2") and len(files) > 1 and request.sentinel2_offset == "auto":
             groups[name] = _agree_on_offset(files, wanted, role)
+        groups[name] = _agree_on_brightness(groups[name])
         for source in groups[name]:
             notes.extend(source.identified.notes)
             warnings.extend(source.identified.warnings)
@@ -203,7 +204,10 @@ def _doubles(files: Sequence[SourceFile]) -> Iterable[str]:
                 f"{text} a band that is called {', '.join(sorted(shared))}: nothing tells them apart.",
                 "Name the bands (band descriptions), or stack the rasters into one file.",
             )
-        yield f"{text} {', '.join(sorted(shared))}: where both have data, the first counts."
+        yield (
+            f"{text} {', '.join(sorted(shared))}: where both have data, the first counts. Other dates or orbits are no other "
+            "input; stack them into one file and set the sensor to 'generic' if the model is to see all of them."
+        )
 
 
 def _agree_on_offset(files: list[SourceFile], sensor: str, role: Role) -> list[SourceFile]:
@@ -211,25 +215,43 @@ def _agree_on_offset(files: list[SourceFile], sensor: str, role: Role) -> list[S
     decisions = [sentinel2_offset(source.raster.description, source.identified.match) for source in files]
     if len({decision.applies for decision in decisions}) == 1 or any(d.how == "metadata" for d in decisions):
         return files
-
-    def darkest(source: SourceFile) -> float:
-        sample = source.raster.description.sample
-        return math.inf if sample is None else float(np.nanmin(sample))
-
-    applies = decisions[min(range(len(files)), key=lambda number: darkest(files[number]))].applies
-    setting: OffsetSetting = "yes" if applies else "no"
-    return [replace(s, identified=identify(s.raster.description, sensor, role, setting)) for s in files]
+    levels = [darkest_level(source.raster.description, source.identified.match) for source in files]
+    choice: OffsetChoice = "like others" if decisions[int(np.argmin(levels))].applies else "unlike others"
+    return [replace(s, identified=identify(s.raster.description, sensor, role, choice)) for s in files]
 
 
-def _check_not_constant(raster: RasterFile) -> None:
-    sample = raster.description.sample
-    if sample is None or not is_constant(sample):
-        return
-    values = ", ".join(f"{value:g}" for value in sample[:8, 0])
-    raise RasterError(
-        f"The raster '{raster.path}' holds the same value everywhere: {values}{', ...' if len(sample) > 8 else ''}.",
-        "It tells nothing apart: leave it out.",
-    )
+def _agree_on_brightness(files: list[SourceFile]) -> list[SourceFile]:
+    """Tiles of one sensor without a known brightest value have one scale: that of the brightest of them."""
+    guessed = [source.identified.calibration for source in files if not source.identified.calibration.is_physical]
+    if len({calibration.scale[0] for calibration in guessed}) < 2:
+        return files
+    scale = min(calibration.scale[0] for calibration in guessed)
+
+    def agreed(source: SourceFile) -> SourceFile:
+        calibration = source.identified.calibration
+        if calibration.is_physical:
+            return source
+        calibration = replace(calibration, scale=(scale,) * len(calibration.scale))
+        return replace(source, identified=replace(source.identified, calibration=calibration))
+
+    return [agreed(source) for source in files]
+
+
+def _constant_files(files: Sequence[SourceFile]) -> Iterable[str]:
+    """Warnings of files that hold one value, as a tile of sea does beside others.
+
+    Raises:
+        RasterError: all of them do, and tell nothing apart.
+    """
+    constant = [s.raster for s in files if s.raster.description.sample is not None and is_constant(s.raster.description.sample)]
+    for raster in constant:
+        sample = raster.description.sample
+        values = "" if sample is None else ", ".join(f"{value:g}" for value in sample[:8, 0])
+        more = ", ..." if sample is not None and len(sample) > 8 else ""
+        text = f"The raster '{raster.path}' holds the same value everywhere: {values}{more}."
+        if len(constant) == len(files):
+            raise RasterError(text, "It tells nothing apart: leave it out.")
+        yield f"{text} It is used beside the others."
 
 
 def _overlapping(acquisition: Acquisition, main: Acquisition, grid: Grid, notes: list[str], warnings: list[str]) -> Acquisition:

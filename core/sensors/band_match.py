@@ -81,7 +81,7 @@ def build_match(
         listed = "; ".join(f"bands {listing(indexes)} are all {name}" for name, indexes in where.items())
         raise SensorError(
             f"'{description.path}' has bands that mean the same to {sensor.title}: {listed}.",
-            "Give one raster for each date or orbit, or set the sensor to 'generic'.",
+            "Give one date or orbit alone, or set the sensor to 'generic' to use all of them.",
         )
     order = {band.name: position for position, band in enumerate(sensor.bands)}
     bands = sorted(((name, index) for index, name in named.items() if index not in bad), key=lambda entry: order[entry[0]])

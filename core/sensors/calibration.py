@@ -7,7 +7,7 @@ handy range and the registry's statistics do not hold for them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,14 @@ from core.sensors.backscatter import backscatter_scale
 from core.sensors.band_match import BandMatch
 from core.sensors.description import FloatArray, RasterDescription
 from core.sensors.registry.satellites import KELVIN_RANGE
-from core.sensors.sentinel2_offset import OFFSET_DN, OffsetSetting, sentinel2_offset
+from core.sensors.sentinel2_offset import (
+    LEAST_WITH_OFFSET,
+    MOST_WITH_OFFSET,
+    OFFSET_DN,
+    OffsetChoice,
+    darkest_level,
+    sentinel2_offset,
+)
 from core.sensors.types import Band
 
 _HIGH_PERCENTILE = 99.5
@@ -96,7 +103,7 @@ class _Scaling:
     warnings: tuple[str, ...] = ()
 
 
-def calibration_for(description: RasterDescription, match: BandMatch, offset_setting: OffsetSetting = "auto") -> Calibration:
+def calibration_for(description: RasterDescription, match: BandMatch, offset_setting: OffsetChoice = "auto") -> Calibration:
     """How the matched bands of a raster become physical values.
 
     Args:
@@ -179,7 +186,7 @@ def _display(description: RasterDescription, match: BandMatch) -> _Scaling:
     return _Scaling(((scale, 0.0),) * count, f"Values of {description.dtype} scaled by {scale:.3g}.", False, (warning,))
 
 
-def _reflectance(description: RasterDescription, match: BandMatch, setting: OffsetSetting) -> _Scaling:
+def _reflectance(description: RasterDescription, match: BandMatch, setting: OffsetChoice) -> _Scaling:
     """Reflectance 0..1, and kelvin for thermal bands."""
     bands = match.matched_bands
     indexes = tuple(index for index, band in zip(match.indexes, bands, strict=True) if band.kind != "thermal")
@@ -247,14 +254,21 @@ def _thermal_scale(description: RasterDescription, index: int, band: Band) -> tu
 
 
 def _with_sentinel2_offset(
-    description: RasterDescription, match: BandMatch, setting: OffsetSetting, scaling: _Scaling
+    description: RasterDescription, match: BandMatch, setting: OffsetChoice, scaling: _Scaling
 ) -> _Scaling:
     """Takes the offset of 1000 off Sentinel-2 values that carry it."""
     if match.sensor.name not in ("sentinel2_l1c", "sentinel2_l2a"):
         return scaling
     if not description.has_integers and scaling.pairs[0][0] == 1.0 and setting == "auto":
-        # Whoever divided by 10000 has also dealt with the offset, or it would say so; a guess would do more harm.
-        return scaling
+        # Whoever divided by 10000 has mostly dealt with the offset, too; to take off what is not there would do more harm.
+        level = 1e4 * darkest_level(description, match)
+        if not LEAST_WITH_OFFSET <= level <= MOST_WITH_OFFSET:
+            return scaling
+        warning = (
+            f"The darkest values of '{description.path}' stand at a reflectance of {level / 1e4:.2f}, as if they still carried "
+            "the offset of 1000 digital numbers. It is not taken off; set sentinel2_offset to 'yes' if they do."
+        )
+        return replace(scaling, warnings=(*scaling.warnings, warning))
     decision = sentinel2_offset(description, match, setting)
     warnings = scaling.warnings if decision.warning is None else (*scaling.warnings, decision.warning)
     pairs = scaling.pairs

@@ -9,7 +9,7 @@ from core.sensors.band_match import BandMatch
 from core.sensors.calibration import Calibration, calibration_for
 from core.sensors.description import RasterDescription
 from core.sensors.matching import match_bands
-from core.sensors.sentinel2_offset import OffsetSetting
+from core.sensors.sentinel2_offset import OffsetChoice
 from core.sensors.types import Band, Role
 
 
@@ -63,7 +63,7 @@ def identify(
     description: RasterDescription,
     sensor_name: str = "auto",
     role: Role = "optical",
-    sentinel2_offset: OffsetSetting = "auto",
+    sentinel2_offset: OffsetChoice = "auto",
 ) -> IdentifiedRaster:
     """Finds out what a raster measured and how its values become physical.
 

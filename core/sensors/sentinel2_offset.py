@@ -16,6 +16,8 @@ from core.sensors.band_match import BandMatch
 from core.sensors.description import FloatArray, RasterDescription
 
 OffsetSetting = Literal["auto", "yes", "no"]
+OffsetChoice = Literal["auto", "yes", "no", "like others", "unlike others"]
+"""A user's setting; or what the darkest of several tiles of one product tells of all: that they carry it, or do not."""
 
 OFFSET_DN = -1000.0
 """What is added to the stored numbers where they carry the offset."""
@@ -27,10 +29,10 @@ _REMOVED_KEY = re.compile(r"boa_offset_applied$")
 _PRODUCT = re.compile(r"S2[ABC]_MSIL[12][AC]_\d{8}T\d{6}_N(\d{2})(\d{2})_", re.IGNORECASE)
 
 _DARK_PERCENTILE = 1.0
-_LEAST_WITH_OFFSET = 900.0
+LEAST_WITH_OFFSET = 900.0
 """With the offset the darkest ground stands near 1000; noise and over-correction take it a little below."""
 
-_MOST_WITH_OFFSET = 2000.0
+MOST_WITH_OFFSET = 2000.0
 """Where even the darkest band is brighter than this (snow, cloud), darkness tells nothing."""
 
 _PATH_RADIANCE_DN = {"B1": 1000.0, "B2": 750.0, "B3": 450.0, "B4": 220.0, "B5": 150.0, "B6": 100.0}
@@ -53,7 +55,7 @@ class OffsetDecision:
     detail: str
 
 
-def sentinel2_offset(description: RasterDescription, match: BandMatch, setting: OffsetSetting = "auto") -> OffsetDecision:
+def sentinel2_offset(description: RasterDescription, match: BandMatch, setting: OffsetChoice = "auto") -> OffsetDecision:
     """Decides about the offset of a Sentinel-2 raster.
 
     The user's setting comes first, then metadata (an add-offset, the processing baseline, the product's name), then the
@@ -64,6 +66,8 @@ def sentinel2_offset(description: RasterDescription, match: BandMatch, setting: 
         match: the bands, of ``sentinel2_l1c`` or ``sentinel2_l2a``.
         setting: ``yes`` or ``no`` to overrule.
     """
+    if setting in ("like others", "unlike others"):
+        return _guessed_elsewhere(description, setting == "like others")
     if setting != "auto":
         word = "is taken off" if setting == "yes" else "is not taken off"
         return OffsetDecision(setting == "yes", "set", None, f"Sentinel-2 offset of 1000 {word}, as set by the user.")
@@ -74,6 +78,26 @@ def sentinel2_offset(description: RasterDescription, match: BandMatch, setting: 
         detail = f"Sentinel-2 offset of 1000 {'present' if applies else 'absent'}: {source}."
         return OffsetDecision(applies, "metadata", _contradiction(applies, source, dark), detail)
     return _guess(description, match, dark)
+
+
+def darkest_level(description: RasterDescription, match: BandMatch) -> float:
+    """The lowest percentile of the darkest band in digital numbers, zeros left out; infinite without values."""
+    dark = _darkness(description, match)
+    return float("inf") if dark is None else dark.value
+
+
+def _guessed_elsewhere(description: RasterDescription, applies: bool) -> OffsetDecision:
+    present = "present and taken off" if applies else "absent"
+    reason = "tiles of one product carry it all or none, and the darkest of those given tells"
+    detail = f"Sentinel-2 offset of 1000 {present}, guessed: {reason}."
+    return OffsetDecision(applies, "guessed", _doubt(description, present, reason), detail)
+
+
+def _doubt(description: RasterDescription, present: str, reason: str) -> str:
+    return (
+        f"'{description.path}' does not say whether its Sentinel-2 values carry the offset of 1000 (processing baseline "
+        f"04.00 and later). Guessed that it is {present}: {reason}. Set sentinel2_offset to 'yes' or 'no' if you know."
+    )
 
 
 def _from_metadata(description: RasterDescription) -> tuple[bool, str] | None:
@@ -140,7 +164,7 @@ def _percentiles(sample: FloatArray) -> FloatArray:
 
 
 def _contradiction(applies: bool, source: str, dark: _Darkness | None) -> str | None:
-    if not applies or dark is None or dark.value >= _LEAST_WITH_OFFSET / 2:
+    if not applies or dark is None or dark.value >= LEAST_WITH_OFFSET / 2:
         return None
     return (
         f"The metadata ({source}) say that the Sentinel-2 values carry the offset of 1000, but band {dark.band} falls to "
@@ -153,13 +177,13 @@ def _guess(description: RasterDescription, match: BandMatch, dark: _Darkness | N
     if dark is None:
         reason = "there are no values to look at"
         applies = False
-    elif dark.value < _LEAST_WITH_OFFSET:
+    elif dark.value < LEAST_WITH_OFFSET:
         reason = f"dark pixels of {dark.band} fall to {dark.value:.0f}, which is below 1000"
         applies = False
     elif "B10" in match.names:
         reason = f"the darkest pixels, those of {dark.band}, stand at {dark.value:.0f}, and the cirrus band is there"
         applies = True
-    elif dark.value <= _MOST_WITH_OFFSET:
+    elif dark.value <= MOST_WITH_OFFSET:
         reason = f"the darkest pixels, those of {dark.band}, stand at {dark.value:.0f}; a very bright scene looks alike"
         applies = True
     else:
@@ -167,8 +191,4 @@ def _guess(description: RasterDescription, match: BandMatch, dark: _Darkness | N
         applies = False
     present = "present and taken off" if applies else "absent"
     detail = f"Sentinel-2 offset of 1000 {present}, guessed: {reason}."
-    warning = (
-        f"'{description.path}' does not say whether its Sentinel-2 values carry the offset of 1000 (processing baseline "
-        f"04.00 and later). Guessed that it is {present}: {reason}. Set sentinel2_offset to 'yes' or 'no' if you know."
-    )
-    return OffsetDecision(applies, "guessed", warning, detail)
+    return OffsetDecision(applies, "guessed", _doubt(description, present, reason), detail)

@@ -18,6 +18,9 @@ _OPTICAL = (
     "hyperspectral",
 )
 
+LEADING_ROLES = ("OPTICAL", "SAR", "OTHER", "ELEVATION")
+"""The order in which rasters are asked to be the main one, whose grid is the map's; the worker's own."""
+
 SENSORS = {
     "OPTICAL": _OPTICAL + ("generic",),
     "SAR": ("sentinel1", "display_8bit", "generic"),

@@ -17,10 +17,10 @@ from ..compat import RASTER, VECTOR_POINT, VECTOR_POLYGON, crs_text, is_given
 from ..layers.rasters import crs_warning, raster_path
 from ..layers.vectors import EXPORT_LAYER, VectorExport, plain_file, style_classes
 from ..texts import tr
-from .choices import AUTO, DEVICES, FORMATS, MISSING_INPUTS, SENSORS, SENTINEL2_OFFSETS
+from .choices import AUTO, DEVICES, FORMATS, LEADING_ROLES, MISSING_INPUTS, SENSORS, SENTINEL2_OFFSETS
 
 ROLES = ("OPTICAL", "SAR", "ELEVATION", "OTHER")
-"""The roles of rasters, in the order in which one of them becomes the main one."""
+"""The roles of rasters, as a dialog shows them."""
 
 
 def add_inputs(algorithm):
@@ -56,7 +56,7 @@ def add_inputs(algorithm):
         resolution,
         tr(
             "Pixel size of the map, in the units of the main raster's coordinate reference system. By default the main"
-            " raster's own: the first optical one, else the first of SAR, elevation, other."
+            " raster's own: the first optical one, else the first of SAR, other, elevation."
         ),
         True,
     )
@@ -225,7 +225,7 @@ def extent_from_parameters(algorithm, parameters, key, context):
 
 def _main_raster_crs(algorithm, parameters, key, context):
     """What the coordinates of an extent without a coordinate reference system are taken for."""
-    for role in ROLES:
+    for role in LEADING_ROLES:
         for layer in raster_layers(algorithm, parameters, role, context):
             return layer.crs()
     raise QgsProcessingException(tr("{}: give its coordinate reference system, as in '... [EPSG:32633]'.").format(key))

@@ -43,6 +43,12 @@ def test_sensors_are_those_of_the_registry():
         assert names == tuple(sensor.name for sensor in sensors_of_role(role.lower())), role
 
 
+def test_the_main_raster_is_the_same_to_both():
+    from core.scenes.scene import ROLES
+
+    assert tuple(role.lower() for role in choices.LEADING_ROLES) == ROLES
+
+
 def test_choices_are_those_of_the_schemas():
     def values(model, field):
         return get_args(model.model_fields[field].annotation)
@@ -139,6 +145,9 @@ def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
     for name, field in job.model_fields.items():
         if name in ("inputs", "scenes"):
             expected.update({key.upper(): value.default for key, value in schemas.Inputs.model_fields.items()})
+        elif name == "labels" and job is schemas.PretrainJob:
+            # Its labels are only asked: how their classes are called does not matter.
+            expected.update({"LABELS": None, "CLASS_FIELD": None})
         elif name == "labels":
             expected.update({LABEL_KEYS[key]: schemas.Labels.model_fields[key].default for key in LABEL_KEYS})
         elif name == "reference":

@@ -177,7 +177,7 @@ def test_html_in_texts_stays_text(
         scheme=scheme,
         confusion=counts,
         accuracy=accuracy(counts, scheme.names),
-        rows=(ModelScore(ATTACK, True, 0.9, 0.9, 0.8, note=ATTACK), ModelScore(ATTACK, False, 0.9, 0.95, 0.9)),
+        rows=(ModelScore(ATTACK, True, 0.9, 0.9, 0.8), ModelScore(ATTACK, False, 0.9, 0.95, 0.9)),
         warnings=(ATTACK,),
         settings={ATTACK: ATTACK},
         map_codes=np.ones((8, 8), dtype=np.uint8),

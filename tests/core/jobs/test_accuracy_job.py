@@ -91,6 +91,34 @@ def test_polygons_count_their_pixels(codes, tmp_path):
     assert set(snapshot(tmp_path)) == {"map.tif", "polygons.gpkg", "report.html"}
 
 
+@pytest.mark.parametrize(("dtype", "nodata"), [("int16", -9999), ("float32", float("nan"))])
+def test_a_map_of_another_program_with_its_own_nodata(codes, tmp_path, dtype, nodata):
+    values = codes.astype(dtype)
+    values[codes == 0] = nodata
+    path, plain = str(tmp_path / "other.tif"), write_map(tmp_path / "map.tif", codes)
+    with rasterio.open(plain) as source:
+        profile = {**source.profile, "dtype": dtype, "nodata": nodata}
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(values, 1)
+    reference = write_reference(tmp_path / "r.gpkg", [cell(1, 1), cell(12, 2), cell(3, 16)], [1, 2, 3])
+    told = [
+        run_here({"kind": "accuracy", "map": each, "reference": reference, "report": str(tmp_path / f"{number}.html")})
+        for number, each in enumerate((plain, path))
+    ]
+    assert [each.code for each in told] == [0, 0], told[-1].last
+    first, second = (report_data(each.outputs["REPORT"]) for each in told)
+    assert first["mapped_areas_ha"] == second["mapped_areas_ha"]
+    assert sum(second["mapped_areas_ha"]) == pytest.approx((SIDE - 1) * SIDE / 100, rel=2e-3)
+
+
+def test_references_that_contradict_each_other_are_told(codes, tmp_path):
+    shapes, classes = [cell(1, 1, 3, 3), cell(3, 3, 2, 2), cell(12, 2)], [1, 2, 2]
+    job = {"kind": "accuracy", "map": write_map(tmp_path / "map.tif", codes)}
+    told = run_here({**job, "reference": write_reference(tmp_path / "r.gpkg", shapes, classes)})
+    assert told.code == 0, told.last
+    assert "1 pixels lie in labels of different classes and are ignored." in told.texts("warning")
+
+
 def test_without_a_report_nothing_is_written(codes, tmp_path):
     reference = write_reference(tmp_path / "r.gpkg", [cell(1, 1), cell(12, 2)], [1, 2])
     job = {"kind": "accuracy", "map": write_map(tmp_path / "map.tif", codes), "reference": reference}

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from core.errors import OutputError
-from core.jobs.outputs import Staging, check_outputs, checkpoint_path, outputs_of, remove_half_done
+from core.errors import Cancelled, OutputError, TrainingError
+from core.jobs.events import JobContext
+from core.jobs.outputs import (
+    Staging,
+    check_outputs,
+    checkpoint_path,
+    keeping_checkpoint,
+    outputs_of,
+    remove_half_done,
+)
 from core.jobs.schemas import AccuracyJob, FinetuneJob, MapJob, SampleSceneJob
 
 
@@ -25,6 +34,32 @@ def finetune_job(folder: Path) -> FinetuneJob:
             "report": str(folder / "report.html"),
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "resumable", "is_kept"),
+    [
+        (None, False, False),
+        (Cancelled(), False, False),
+        (Cancelled(), True, True),
+        (TrainingError("The features have collapsed.", ""), False, False),
+        (OutputError("The disk is full.", ""), False, True),
+        (OSError(28, "No space left on device"), False, True),
+        (RuntimeError("a defect"), False, True),
+    ],
+)
+def test_a_training_is_kept_where_it_can_go_on(tmp_path, error, resumable, is_kept):
+    events = []
+    context = JobContext(events.append)
+    if resumable:
+        context.cancel(resumable=True)
+    checkpoint = tmp_path / ".model.checkpoint.safetensors"
+    checkpoint.write_bytes(b"state")
+    with suppress(type(error) if error else ()), keeping_checkpoint(checkpoint, context):
+        if error is not None:
+            raise error
+    assert checkpoint.exists() == is_kept
+    assert any("goes on from there" in event["text"] for event in events) == (is_kept and not resumable)
 
 
 def test_outputs_of_every_job(tmp_path):

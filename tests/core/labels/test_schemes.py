@@ -18,10 +18,13 @@ from core.labels.schemes import (
     find_class,
     load_scheme,
     match_classes,
-    resolve_scheme,
     resolve_with_notes,
 )
 from core.labels.style import StyleEntry
+
+
+def scheme_of(values, entries, class_scheme):
+    return resolve_with_notes(values, entries, class_scheme).scheme
 
 
 def test_the_shipped_schemes_are_there_and_valid() -> None:
@@ -59,18 +62,18 @@ def test_a_value_is_found_by_the_scheme_s_own_short_form() -> None:
 
 
 def test_numbers_mean_values_and_not_codes_where_the_values_are_numbers() -> None:
-    scheme = resolve_scheme([0, 1, 2], (), "auto")
+    scheme = scheme_of([0, 1, 2], (), "auto")
     assert scheme.codes == (1, 2, 3)
     assert [find_class(scheme, text) for text in ("0", "1", "2", "3")] == [0, 1, 2, None]
 
 
 def test_unknown_values_are_named_with_the_classes_there_are() -> None:
     with pytest.raises(LabelError, match=r"'heath', 'moor'.*'1 Forest land'.*'6 Other land'"):
-        resolve_scheme(["forest", "moor", "heath"], (), "ipcc")
+        scheme_of(["forest", "moor", "heath"], (), "ipcc")
 
 
 def test_a_named_scheme_is_reduced_to_the_classes_that_occur() -> None:
-    scheme = resolve_scheme([80, 10, 10, None], (), "esa_worldcover")
+    scheme = scheme_of([80, 10, 10, None], (), "esa_worldcover")
     assert scheme.codes == (10, 80)
     assert scheme.names == ("Tree cover", "Permanent water bodies")
 
@@ -80,7 +83,7 @@ def test_a_scheme_s_file_is_read_and_its_errors_name_the_entry(tmp_path: Path) -
     classes = [{"code": 7, "name": "Alder", "colour": "#AABBCC"}, {"code": 9, "name": "Birch", "colour": "#001122"}]
     path.write_text(json.dumps({"name": "trees", "classes": classes}), encoding="utf-8")
     assert load_scheme(path).colours == ("#aabbcc", "#001122")
-    assert resolve_scheme(["birch", 7.0], (), str(path)).codes == (7, 9)
+    assert scheme_of(["birch", 7.0], (), str(path)).codes == (7, 9)
 
     classes[1]["code"] = 300
     path.write_text(json.dumps({"name": "trees", "classes": classes}), encoding="utf-8")
@@ -133,7 +136,7 @@ def test_field_values_that_are_no_class(value: object) -> None:
 
 
 def test_classes_made_from_text_are_sorted_and_coloured_by_their_names() -> None:
-    scheme = resolve_scheme(["water", "Forest", None, "acacia", "forest"], (), "auto")
+    scheme = scheme_of(["water", "Forest", None, "acacia", "forest"], (), "auto")
     assert scheme.names == ("acacia", "Forest", "water")
     assert scheme.codes == (1, 2, 3)
     red, green, blue = (int(scheme.colours[2][at : at + 2], 16) for at in (1, 3, 5))
@@ -150,32 +153,32 @@ def test_spellings_that_differ_in_case_are_one_class_and_that_is_said() -> None:
 
 
 def test_numbers_keep_themselves_as_codes_in_numerical_order() -> None:
-    scheme = resolve_scheme([10.0, 2.0, float("nan"), 200.0], (), "auto")
+    scheme = scheme_of([10.0, 2.0, float("nan"), 200.0], (), "auto")
     assert scheme.codes == (2, 10, 200)
     assert scheme.names == ("2", "10", "200")
 
 
 @pytest.mark.parametrize("values", [[0, 5, 7], [1, 300], [-1, 2]])
 def test_numbers_that_are_no_codes_are_numbered(values: list[int]) -> None:
-    scheme = resolve_scheme(values, (), "auto")
+    scheme = scheme_of(values, (), "auto")
     assert scheme.codes == tuple(range(1, len(values) + 1))
     assert scheme.names == tuple(map(str, values))
 
 
 def test_more_classes_than_a_map_can_have_are_refused() -> None:
-    assert len(resolve_scheme([f"class {index}" for index in range(255)], (), "auto")) == 255
+    assert len(scheme_of([f"class {index}" for index in range(255)], (), "auto")) == 255
     with pytest.raises(LabelError, match="256 different values"):
-        resolve_scheme([f"class {index}" for index in range(256)], (), "auto")
+        scheme_of([f"class {index}" for index in range(256)], (), "auto")
 
 
 def test_an_empty_field_is_refused() -> None:
     with pytest.raises(LabelError, match="empty in all features"):
-        resolve_scheme([None, "", float("nan")], (), "auto")
+        scheme_of([None, "", float("nan")], (), "auto")
 
 
 def test_the_style_gives_order_names_and_colours() -> None:
     entries = [StyleEntry("7", "Water", "#0000ff"), StyleEntry("3.0", "Wood", "#00ff00"), StyleEntry("5", "x", "#111111")]
-    resolved = resolve_with_notes([3, 7, 9, 7], entries, "esa_worldcover")
+    resolved = resolve_with_notes([3, 7, 9, 7], entries, "auto")
     assert resolved.scheme.codes == (7, 3, 9)
     assert resolved.scheme.names == ("Water", "Wood", "9")
     assert resolved.scheme.colours[:2] == ("#0000ff", "#00ff00")
@@ -184,9 +187,17 @@ def test_the_style_gives_order_names_and_colours() -> None:
     assert any("'9'" in note for note in resolved.notes)
 
 
+def test_a_scheme_that_was_asked_for_wins_over_the_style() -> None:
+    entries = [StyleEntry("10", "Wood", "#00ff00"), StyleEntry("80", "Lake", "#0000ff")]
+    scheme = scheme_of([10, 80], entries, "esa_worldcover")
+    assert scheme.names == ("Tree cover", "Permanent water bodies")
+    with pytest.raises(LabelError, match="no class for the label values '7'"):
+        scheme_of([7, 10], entries, "esa_worldcover")
+
+
 def test_style_and_text_values_meet_whatever_the_case() -> None:
     entries = [StyleEntry("WOOD", "Wald", "#00ff00"), StyleEntry("water", "", "#0000ff")]
-    scheme = resolve_scheme(["wood", "Water"], entries, "auto")
+    scheme = scheme_of(["wood", "Water"], entries, "auto")
     assert scheme.names == ("Wald", "Water")
     assert scheme.codes == (1, 2)
     assert [entry.value for entry in scheme.classes] == ["wood", "Water"]

@@ -12,10 +12,10 @@ import pytest
 
 from core.errors import OutputError
 from core.labels.scheme import ClassScheme, LandCoverClass
+from core.mapping.class_raster import class_areas, open_class_raster
 from core.mapping.rasters import StripWriter
 from core.mapping.sidecars import (
     ClassAreas,
-    class_areas,
     scheme_colormap,
     write_class_sidecars,
     write_confidence_style,
@@ -161,7 +161,7 @@ def test_areas_do_not_depend_on_the_strips_and_match_the_file(class_map: Path) -
         parts.add(codes[row : row + 7], row)
     assert (whole.counts, whole.hectares) == (parts.counts, parts.hectares)
     assert whole.counts[17] == int((codes == 17).sum())
-    on_disk = class_areas(class_map, GRID)
+    on_disk = class_areas(open_class_raster(str(class_map)))
     assert on_disk.counts == {0: 2400, 2: 3600, 5: 4800}
     assert on_disk.hectares[2] == pytest.approx(36, rel=2e-3)
 

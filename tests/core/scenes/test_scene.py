@@ -205,6 +205,39 @@ def test_a_constant_raster(tmp_path: Path) -> None:
     assert scene_of(write(tmp_path / "b.tif", mostly)).main.bands
 
 
+def test_a_tile_of_one_value_is_used_beside_others(tmp_path: Path) -> None:
+    heights = write(tmp_path / "land.tif", noise(1, 40, 50).astype(np.float32))
+    sea = write(tmp_path / "sea.tif", np.zeros((1, 40, 50), np.float32), shifted(500, 0))
+    scene = build_scene(SceneRequest({"elevation": [heights, sea]}, {"elevation": "dem"}))
+    assert len(scene.main.files) == 2
+    assert any("same value everywhere: 0" in warning and sea in warning for warning in scene.warnings)
+    with pytest.raises(RasterError, match="same value everywhere"):
+        build_scene(SceneRequest({"elevation": [sea]}, {"elevation": "dem"}))
+
+
+def test_tiles_agree_on_the_offset_and_still_say_that_it_was_guessed(tmp_path: Path) -> None:
+    """Of three tiles one shows dark ground without the offset; zeros at a tile's edge tell nothing."""
+    bright, dark = (noise(4, 40, 50, seed) % 500 + base for seed, base in ((1, 1500), (2, 200)))
+    bright[:, :5] = 0
+    paths = [
+        write(tmp_path / f"{n}.tif", v.astype(np.uint16), shifted(x, 0), names=NAMES)
+        for n, v, x in (("bright", bright, 0), ("dark", dark, 500))
+    ]
+    for order in (paths, paths[::-1]):
+        scene = build_scene(SceneRequest({"optical": order}, {"optical": "sentinel2_l2a"}))
+        assert {source.identified.calibration.offset for source in scene.main.files} == {(0.0,) * 4}
+        doubts = [warning for warning in scene.warnings if "does not say whether" in warning]
+        assert len(doubts) == 2
+        assert not any("as set by the user" in note for note in scene.notes)
+
+
+def test_tiles_of_one_camera_have_one_scale(tmp_path: Path) -> None:
+    bright, dark = noise(3, 40, 50, 1).astype(np.uint16) * 20, (noise(3, 40, 50, 2) % 200).astype(np.uint16)
+    paths = [write(tmp_path / "bright.tif", bright), write(tmp_path / "dark.tif", dark, shifted(500, 0))]
+    scene = build_scene(SceneRequest({"optical": paths}, {"optical": "aerial_rgb"}))
+    assert len({source.identified.calibration.scale for source in scene.main.files}) == 1
+
+
 def test_generic_rasters_that_nothing_tells_apart(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{name}.tif", noise(1, 40, 50, seed)) for seed, name in enumerate(("slope", "aspect"))]
     with pytest.raises(SensorError, match="nothing tells them apart") as caught:
