@@ -33,7 +33,7 @@ def vary_radiometry(
     """Gain and offset drawn anew for each band, in units of the band's spread.
 
     Optical bands vary by gain around zero reflectance and by offset; SAR in dB and other values by offset alone;
-    elevation only by an offset common to the tile, which relief does not see.
+    elevation stays as it is: relief would not see an offset.
 
     Args:
         values: by modality (C, H, W) in physical units.

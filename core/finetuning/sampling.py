@@ -19,6 +19,9 @@ from core.scenes.grid import Window, aligned
 from core.scenes.reading import usable_pixels
 from core.scenes.scene import shows_ground
 
+LISTED = 4
+"""Up to so many inputs, all sets of them are drawn alike in training, and scored."""
+
 Inputs = dict[str, Tensor]
 
 
@@ -102,17 +105,26 @@ class WindowSampler:
         everything = frozenset(modality.name for modality in self._specification.modalities)
         if not self._subsets or generator.random() >= self._settings.modality_dropout:
             return everything
-        return self._subsets[generator.integers(len(self._subsets))]
+        modalities = self._specification.modalities
+        if len(modalities) <= LISTED:
+            return self._subsets[generator.integers(len(self._subsets))]
+        # Too many to list: any of them, each input with a chance of a half.
+        roles = [modality.role for modality in modalities]
+        while True:
+            kept = generator.random(len(modalities)) < 0.5
+            chosen = [modality for modality, is_kept in zip(modalities, kept, strict=True) if is_kept]
+            if len(chosen) < len(modalities) and any(shows_ground(modality.role, roles) for modality in chosen):
+                return frozenset(modality.name for modality in chosen)
 
 
 def proper_subsets(specification: ModelSpecification) -> list[frozenset[str]]:
     """The sets of some, but not all, of a model's inputs that a map can rest on, small ones first.
 
-    With more than four inputs only those of one, and of all but one: there are too many others to look at.
+    With more than ``LISTED`` inputs only those of one, and of all but one: there are too many others to look at.
     """
     modalities = specification.modalities
     roles = [modality.role for modality in modalities]
-    counts = range(1, len(modalities)) if len(modalities) <= 4 else (1, len(modalities) - 1)
+    counts = range(1, len(modalities)) if len(modalities) <= LISTED else (1, len(modalities) - 1)
     return [
         frozenset(modality.name for modality in chosen)
         for count in counts

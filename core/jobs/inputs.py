@@ -112,6 +112,9 @@ def scene_for_model(
                     f"In place of {before.sensor} ({', '.join(before.band_names)}) the model sees {after.sensor} "
                     f"({', '.join(after.band_names)}), through kernels for their wavelengths."
                 )
+    if specification.stem == "generated" or specification.encoder == "vit":
+        # Kernels and positions are made for metres, and need no weights of their own for another pixel size.
+        specification = specification.model_copy(update={"resolution_m": round(scene.grid.resolution_m(), 6)})
     needed = [
         (modality.name, modality.role, modality.sensor, modality.band_names, modality.scale)
         for modality in specification.modalities

@@ -48,6 +48,11 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
             f"The model '{job.model}' knows no classes yet: it was trained without labels.",
             "Fine-tune it on labels first, with this model as the base model.",
         )
+    if card.specification.head != "dense":
+        raise ModelFileError(
+            f"The model '{job.model}' has a head of the kind '{card.specification.head}', which says no class of a pixel.",
+            "Give a model that was fine-tuned on labels.",
+        )
     allows_missing = card.allows_missing and job.missing_inputs == "allow"
     scene, specification = scene_for_model(job.inputs, card.specification, context, allows_missing)
     if specification != card.specification:

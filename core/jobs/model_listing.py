@@ -24,7 +24,7 @@ from core.models.model_file import load_model
 from core.models.specification import ModalitySpecification, ModelSpecification
 from core.sensors import get_sensor
 
-HEADINGS = ("encoder", "size", "fusion", "parameters", "GFLOP/Mpx", "levels (stride:channels)")
+HEADINGS = ("stem", "encoder", "size", "fusion", "parameters", "GFLOP/Mpx", "levels (stride:channels)")
 _RIGHT = ("parameters", "GFLOP/Mpx")
 _SCORES = ("overall accuracy", "macro f1", "mean iou")
 
@@ -114,7 +114,7 @@ def models_text(data: dict[str, Any]) -> str:
     lines += ["", f"Cost over {_inputs_text(data['inputs'])}; map of {data['resolution_m']:g} m", ""]
     lines += _table(("architecture", *HEADINGS), ((entry["name"], *_cells(entry)) for entry in data["architectures"]))
     if "combinations" in data:
-        lines += ["", "Every combination of encoder, size and fusion", ""]
+        lines += ["", "Every combination of stem, encoder, size and fusion", ""]
         lines += _table(HEADINGS, map(_cells, data["combinations"]))
     lines += [
         "",
@@ -161,7 +161,7 @@ def _score_cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _cells(entry: dict[str, Any]) -> tuple[str, ...]:
     numbers = (f"{entry['parameters']:,}", f"{entry['gflop_per_megapixel']:,.0f}")
-    return (entry["encoder"], entry["size"], entry["fusion"], *numbers, _levels(entry))
+    return (entry["stem"], entry["encoder"], entry["size"], entry["fusion"], *numbers, _levels(entry))
 
 
 def _levels(entry: dict[str, Any]) -> str:

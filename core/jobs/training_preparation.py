@@ -74,7 +74,7 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         scene = scene_of(job.inputs, context)
     else:
         _check_parts(job, base[1].specification, context)
-        scene, _ = scene_for_model(job.inputs, base[1].specification, context)
+        scene, found = scene_for_model(job.inputs, base[1].specification, context)
     labels, counts = _counted_labels(job, scene.grid)
     for line in _label_lines(labels):
         context.info(line)
@@ -84,7 +84,7 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         n_classes = len(labels.scheme)
         specification = specify_model(scene, job.architecture, n_classes, encoder=job.encoder, fusion=job.fusion, size=job.size)
     else:
-        specification = with_classes(base[1].specification, len(labels.scheme))
+        specification = with_classes(found, len(labels.scheme))
     settings = _settings(job, len(labels))
     data = TrainingData(
         scene,

@@ -14,36 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.models.specification import ModalitySpecification
-
 NORMALISED_LIMIT = 6.0
 """Normalised values are cut here: a glint or a dead pixel must not outvote its neighbourhood."""
 
 STATISTICS_WINDOWS = (5, 9, 17)
 """Neighbourhoods, in pixels, whose mean and spread stand beside each pixel: those of the neighbourhood forest."""
-
-
-class Normalisation(nn.Module):
-    """Physical values to zero mean and unit spread; missing values to zero.
-
-    Args:
-        specification: of the modality, whose bands give mean and spread.
-    """
-
-    mean: Tensor
-    inverse_deviation: Tensor
-
-    def __init__(self, specification: ModalitySpecification) -> None:
-        super().__init__()
-        mean = torch.tensor([band.mean for band in specification.bands], dtype=torch.float32)
-        deviation = torch.tensor([band.standard_deviation for band in specification.bands], dtype=torch.float32)
-        self.register_buffer("mean", mean.view(1, -1, 1, 1))
-        self.register_buffer("inverse_deviation", deviation.reciprocal().view(1, -1, 1, 1))
-
-    def forward(self, values: Tensor) -> Tensor:
-        # values: (B, C, H, W) float32 in physical units, NaN = missing
-        normalised = (values - self.mean) * self.inverse_deviation
-        return torch.nan_to_num(normalised.clamp(-NORMALISED_LIMIT, NORMALISED_LIMIT), nan=0.0)
 
 
 class NeighbourhoodStatistics(nn.Module):

@@ -65,9 +65,10 @@ def named_specifications(modalities: Sequence[ModalitySpecification], resolution
 
 
 def all_specifications(modalities: Sequence[ModalitySpecification], resolution_m: float) -> list[ModelSpecification]:
-    """Every combination of encoder, size and fusion over some inputs, as the default architecture makes it."""
-    default = next(iter(ARCHITECTURES))
-    return [_specification(default, parts, modalities, resolution_m) for parts in _combinations(default)]
+    """Every combination of stem, encoder, size and fusion over some inputs: with the stem that belongs to each encoder,
+    and with kernels generated for any sensor."""
+    chosen: tuple[ArchitectureName, ...] = (next(iter(ARCHITECTURES)), "unet_any_sensor")
+    return [_specification(name, parts, modalities, resolution_m) for name in chosen for parts in _combinations(name)]
 
 
 def _combinations(architecture: ArchitectureName) -> Iterator[Parts]:
@@ -86,6 +87,7 @@ def _specification(
         encoder=parts.encoder,
         size=parts.size,
         fusion=parts.fusion,
+        has_shortcut=parts.stem == "statistics",
         modalities=tuple(modalities),
         n_classes=N_CLASSES,
         resolution_m=resolution_m,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from core.models.registry import build_model, count_parameters, model_step
 from core.models.specification import ModelSpecification
@@ -30,7 +30,8 @@ class ForwardCost:
 
     Attributes:
         parameters: trainable values.
-        flops_per_pixel: floating-point operations a reference pixel, a multiplication and an addition counting as two.
+        flops_per_pixel: floating-point operations a reference pixel in convolutions, matrix products and attention, a
+            multiplication and an addition counting as two.
         bytes_per_pixel: above weights and input, at the peak, on the processor.
     """
 
@@ -51,7 +52,8 @@ def forward_cost(specification: ModelSpecification) -> ForwardCost:
         own = side * entry.finer // entry.coarser
         values[entry.name] = torch.zeros(1, len(entry.bands), own, own)
     after = {"after": values} if specification.head == "change" else {}
-    flops, memory = FlopCounterMode(display=False), _LiveBytes()
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    flops, memory = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops}), _LiveBytes()
     parameters = count_parameters(model)
     model.requires_grad_(False)
     with torch.no_grad(), flops, memory:
@@ -63,6 +65,11 @@ def forward_cost(specification: ModelSpecification) -> ForwardCost:
 def forward_bytes(specification: ModelSpecification, height: int, width: int) -> int:
     """Bytes that one forward pass takes above the weights, for one window of reference pixels; an upper bound."""
     return int(forward_cost(specification).bytes_per_pixel * height * width)
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Of the processor's own kernel of attention, which torch 2.13 counts as nothing."""
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -115,17 +115,24 @@ class FusionModel(nn.Module):
         geography: Tensor | None = None,
         present: Values | None = None,
         bands: Mapping[str, Sequence[str]] | None = None,
+        after_dates: Values | None = None,
+        after_present: Values | None = None,
     ) -> Tensor:
         """Class scores, embeddings or change scores.
+
+        Change is told from what both times show: an input that one of them lacks, wholly or at a place, would be a
+        change of its own.
 
         Args:
             values: by modality (B, C, h, w), or (B, T, C, h, w) with dates, float32 on its own scale in physical units,
                 NaN = missing. A modality may be left out.
-            after: the same of the later date, for the change head.
+            after: the same of the later time, for the change head.
             dates: by modality (B, T) days since the start of any year, NaN = unknown.
             geography: (B, 3) float64 latitude, longitude, resolution in metres; NaN = unknown.
             present: by modality (B,) bool, False = the sample lacks it, whatever its values are.
-            bands: by modality, the names of the bands given, where these are not all in the specification's order.
+            bands: by modality, the names of the bands given, where these are not all in the specification's order. The
+                linear model beside a network needs all of them.
+            after_dates, after_present: of the later time.
 
         Returns:
             (B, n_classes, H, W) on the reference grid, or (B, n_classes) of the scene head.
@@ -134,12 +141,15 @@ class FusionModel(nn.Module):
             ValueError: no modality, an unknown one, or shapes that do not belong together.
         """
         height, width = self.size_of(values)
-        streams = self._streams(values, dates, geography, present, bands)
-        features: Features = self.fusion(streams)
         if self.specification.head == "change":
             if after is None:
                 raise ValueError("a model of change needs the values of the later date")
-            later = self.features(after, dates=dates, geography=geography, present=present, bands=bands)
+            values, after = shown_twice(_as_present(values, present), _as_present(after, after_present))
+            present = None
+        streams = self._streams(values, dates, geography, present, bands)
+        features: Features = self.fusion(streams)
+        if after is not None:
+            later = self.features(after, dates=after_dates, geography=geography, bands=bands)
             features = difference(features, later)
         answer: Tensor = self.head(features)
         if self.uses_shortcut:
@@ -181,11 +191,9 @@ class FusionModel(nn.Module):
         """What the stems make of the values, by modality."""
         size = self.size_of(values)
         streams: Streams = {}
-        for name in self._seen(values, present):
+        values = _as_present(values, present)
+        for name in self._seen(values):
             given = values[name]
-            if present is not None and name in present:
-                absent = ~present[name].to(given.device).view(-1, *[1] * (given.ndim - 1))
-                given = given.masked_fill(absent, torch.nan)
             streams[name] = self._stream(name, given, size, dates, bands)
         if self.geography is not None:
             some = next(iter(streams.values())).values
@@ -234,11 +242,11 @@ class FusionModel(nn.Module):
             raise ValueError(f"the modalities cover different windows, in reference pixels: {sizes}")
         return int(first[0]), int(first[1])
 
-    def _seen(self, values: Values, present: Values | None) -> list[str]:
+    def _seen(self, values: Values) -> list[str]:
         """The modalities of which anything is known in the batch; the first one given where nothing is at all."""
 
         def is_seen(name: str) -> bool:
-            rows = values[name] if present is None or name not in present else values[name][present[name]]
+            rows = values[name]
             # A few pixels mostly answer it, without a pass over all bands.
             return bool(torch.isfinite(rows[..., ::16, ::16]).any()) or bool(torch.isfinite(rows).any())
 
@@ -249,3 +257,41 @@ class FusionModel(nn.Module):
         """Values filled up with missing ones to sides that every level divides."""
         more = [-side % self.step * entry.finer // entry.coarser for side in size]
         return functional.pad(values, (0, more[1], 0, more[0]), value=torch.nan) if any(more) else values
+
+
+def _as_present(values: Values, present: Values | None) -> dict[str, Tensor]:
+    """Values with NaN where a sample lacks a modality."""
+    shown = dict(values)
+    for name, rows in (present or {}).items():
+        if name in shown:
+            absent = ~rows.to(shown[name].device).view(-1, *[1] * (shown[name].ndim - 1))
+            shown[name] = shown[name].masked_fill(absent, torch.nan)
+    return shown
+
+
+def shown_twice(before: Values, after: Values) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What two times have in common: the modalities of both, NaN where either has no value at a place.
+
+    Args:
+        before, after: by modality (B, C, h, w) or (B, T, C, h, w); the numbers of dates may differ.
+
+    Raises:
+        ValueError: they have no modality in common.
+    """
+    names = [name for name in before if name in after]
+    if not names:
+        raise ValueError(f"nothing is seen at both times: {', '.join(before)}; {', '.join(after)}")
+    times: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
+    for name in names:
+        unknown = [_unknown(values[name]) for values in (before, after)]
+        either = unknown[0] | unknown[1]
+        for time, values in zip(times, (before, after), strict=True):
+            given = values[name]
+            time[name] = given.masked_fill(either if given.ndim == 4 else either[:, None], torch.nan)
+    return times
+
+
+def _unknown(values: Tensor) -> Tensor:
+    """(B, 1, h, w) where no date shows all bands."""
+    missing = ~torch.isfinite(values).all(dim=-3, keepdim=True)
+    return missing.all(dim=1) if values.ndim == 5 else missing

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import RasterError
+from core.errors import RasterError, UsageError
 from core.models.architectures import ArchitectureName, choose_parts
 from core.models.specification import (
     BandSpecification,
@@ -21,6 +21,9 @@ from core.models.specification import (
 from core.scenes.grid import Scale
 from core.scenes.scene import Acquisition, Scene
 from core.sensors import robust_statistics
+
+MOST_INPUTS = 8
+"""Of a model: which of them are there is a bit each in the map's strips."""
 
 FLAT = 1e-6
 """A band that varies less than this around its mean tells nothing; its spread counts as one."""
@@ -50,6 +53,7 @@ def specify_model(
         UsageError: the encoder does not come in that size.
     """
     parts = choose_parts(architecture, encoder, fusion, size)
+    check_count(len(scene.acquisitions))
     return ModelSpecification(
         architecture=architecture,
         stem=parts.stem,
@@ -61,6 +65,17 @@ def specify_model(
         n_classes=n_classes,
         resolution_m=round(scene.grid.resolution_m(), 6),
     )
+
+
+def check_count(inputs: int) -> None:
+    """Raises:
+    UsageError: more inputs than a model takes.
+    """
+    if inputs > MOST_INPUTS:
+        raise UsageError(
+            f"The rasters make {inputs} inputs; a model takes at most {MOST_INPUTS}.",
+            "Stack rasters of one kind into one file, or leave some out.",
+        )
 
 
 def with_classes(specification: ModelSpecification, n_classes: int) -> ModelSpecification:
@@ -105,6 +120,7 @@ def specify_for_scenes(
             own.append(replace(acquisition, name=modalities[key].name))
         renamed.append(replace(scene, acquisitions=tuple(own)))
     parts = choose_parts(architecture, encoder, fusion, size)
+    check_count(len(modalities))
     specification = ModelSpecification(
         architecture=architecture,
         stem=parts.stem,
@@ -162,20 +178,39 @@ def specify_for_other_sensors(specification: ModelSpecification, scene: Scene) -
         specification: of such a model.
         scene: to be mapped.
     """
-    taken: set[str] = set()
+    found = _matched(specification, scene)
     replaced = {}
     for modality in specification.modalities:
-        same = [a for a in scene.acquisitions if a.role == modality.role and a.sensor.name == modality.sensor]
-        alike = [a for a in scene.acquisitions if a.sensor.kind == modality.kind and a.name not in taken]
-        found = next(iter([*same, *alike]), None)
-        if found is None:
+        if modality.name not in found:
             continue
-        taken.add(found.name)
-        is_the_same = found in same and set(modality.band_names) <= set(found.bands)
-        if not is_the_same:
-            replaced[modality.name] = _specify_modality(found).model_copy(update={"name": modality.name})
+        own = _specify_modality(found[modality.name]).model_copy(update={"name": modality.name})
+        if own.sensor != modality.sensor or not set(modality.band_names) <= set(own.band_names):
+            replaced[modality.name] = own
+            continue
+        orbits = {band.name: band.orbit for band in own.bands}
+        bands = tuple(band.model_copy(update={"orbit": orbits[band.name]}) for band in modality.bands)
+        # The same sensor from the other side: its statistics stay the model's, its kernels are those of this orbit.
+        replaced[modality.name] = modality.model_copy(update={"bands": bands})
     modalities = tuple(replaced.get(entry.name, entry) for entry in specification.modalities)
     return specification.model_copy(update={"modalities": modalities})
+
+
+def _matched(specification: ModelSpecification, scene: Scene) -> dict[str, Acquisition]:
+    """Which acquisition each modality is shown: its own sensor first, and one of the same kind that no other has taken."""
+    found: dict[str, Acquisition] = {}
+    for own_sensor in (True, False):
+        for modality in specification.modalities:
+            taken = {acquisition.name for acquisition in found.values()}
+            free = [a for a in scene.acquisitions if a.name not in taken and _is_alike(modality, a, own_sensor)]
+            if modality.name not in found and free:
+                found[modality.name] = free[0]
+    return found
+
+
+def _is_alike(modality: ModalitySpecification, acquisition: Acquisition, own_sensor: bool) -> bool:
+    if own_sensor:
+        return acquisition.role == modality.role and acquisition.sensor.name == modality.sensor
+    return acquisition.sensor.kind == modality.kind
 
 
 Samples = list[dict[str, NDArray[np.float32]]]

@@ -320,8 +320,8 @@ def main() -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     for seed in options.seeds:
         for scene in options.scenes:
-            rows = _read(lines)
-            done = {row["name"]: row for row in rows if (row["scene"], row["seed"]) == (scene, seed)}
+            key = (scene, seed, options.epochs)
+            done = {row["name"]: row for row in _read(lines) if (row["scene"], row["seed"], row["epochs"]) == key}
 
             save = _saver(lines, page, {"scene": scene, "seed": seed, "epochs": options.epochs})
             with tempfile.TemporaryDirectory() as folder:
@@ -335,7 +335,7 @@ def _saver(lines: Path, page: Path, key: dict[str, Any]) -> Save:
     def save(name: str, result: dict[str, float], seconds: float, extra: dict[str, Any]) -> None:
         with lines.open("a") as stream:
             stream.write(json.dumps({**key, "name": name, **result, "seconds": seconds, **extra}) + "\n")
-        page.write_text(table(_read(lines), key["epochs"]))
+        page.write_text(table([row for row in _read(lines) if row["epochs"] == key["epochs"]], key["epochs"]))
         print(key["scene"], key["seed"], name, f"{100 * result['miou']:.1f} in {seconds:.0f} s", flush=True)
 
     return save

@@ -43,7 +43,7 @@ class UPerNetDecoder(Decoder):
         self.radius = None
 
     def forward(self, levels: Sequence[FeatureMap]) -> FeatureMap:
-        last = levels[-1].values
+        last = levels[-1]
         maps = [lateral(level.values) for lateral, level in zip(self.laterals, levels, strict=True)]
         maps[-1] = self.context(torch.cat([maps[-1], *self._pooled(last)], dim=1))
         scaled: list[Tensor] = []
@@ -56,12 +56,14 @@ class UPerNetDecoder(Decoder):
         known = levels[0].known.repeat_interleave(self.scales[0], 2).repeat_interleave(self.scales[0], 3)
         return FeatureMap(values * known, known, self.stride)
 
-    def _pooled(self, values: Tensor) -> list[Tensor]:
-        size = values.shape[-2:]
-        return [
-            _resized(pool(functional.adaptive_avg_pool2d(values, cells)), size)
-            for pool, cells in zip(self.pools, POOLS, strict=True)
-        ]
+    def _pooled(self, level: FeatureMap) -> list[Tensor]:
+        """Means over the known places of each cell of each pool."""
+        size = level.values.shape[-2:]
+        pooled = []
+        for pool, cells in zip(self.pools, POOLS, strict=True):
+            share = functional.adaptive_avg_pool2d(level.known, cells).clamp_min(1e-6)
+            pooled.append(_resized(pool(functional.adaptive_avg_pool2d(level.values, cells) / share), size))
+        return pooled
 
 
 def _resized(values: Tensor, size: Sequence[int]) -> Tensor:

@@ -23,7 +23,8 @@ class AsymmetricAttention(nn.Module):
     """What one auxiliary stream gives to the main one at one stage.
 
     Channel attention comes from both streams, spatial attention from the main one alone: it decides where the
-    auxiliary is trusted. Where the main stream has no data there is nothing to judge by, and all is let through.
+    auxiliary is trusted. Where the main stream has no data there is nothing to judge by, and all is let
+    through; from the next stage on, what was let through there counts as the main stream's.
 
         D^ = sigmoid(MLP([mean O; mean D])) * sigmoid(conv7([mean_c O; max_c O])) * D,  O' = O + W D^
 

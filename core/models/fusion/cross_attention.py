@@ -20,7 +20,7 @@ class CrossAttention(nn.Module):
     After "Multimodal RSI fusion based on self-supervised pre-training and cross-scale contrastive learning" (Fudan
     University, Journal of Infrared and Millimeter Waves, 2024221). That modalities exchange by cross-attention before
     the encoder is from the paper; the block's inside follows Fus-MAE (arXiv:2401.02764). With a single modality only
-    the feed-forward is left.
+    the feed-forward is left. The paper counts it as the first of twelve blocks; here it comes before all of them.
 
     Args:
         names: of the modalities.
@@ -40,6 +40,7 @@ class CrossAttention(nn.Module):
         self.mlp = FeedForward(channels)
 
     def forward(self, streams: Streams) -> Streams:
+        """Feature maps (B, channels, h, w) of any subset of the modalities, in and out; registers pass unchanged."""
         sets = {name: token_set(stream) for name, stream in streams.items()}
         normed = {name: TokenSet(self.norms[name](each.values), each.known) for name, each in sets.items()}
         fused = {}

@@ -18,7 +18,8 @@ class CrossModality(nn.Module):
         z_m <- z_m + CA_m(LN z_m, LN [z_1; ...; z_M]),  then  z_m <- z_m + MLP_m(LN z_m)
 
     From the same paper as ``core.models.fusion.cross_attention``; that the keys are those of all modalities is its
-    wording, the equations are inferred.
+    wording, the equations are inferred. One normalisation serves queries and keys of all modalities, so that they stay
+    comparable (ours).
 
     Args:
         names: of the modalities.
@@ -36,6 +37,7 @@ class CrossModality(nn.Module):
         self.mlps = nn.ModuleDict({name: FeedForward(channels) for name in names})
 
     def forward(self, streams: Streams) -> Streams:
+        """Feature maps (B, channels, h, w) of any subset of the modalities, in and out."""
         sets = {name: token_set(stream) for name, stream in streams.items()}
         normed = {name: TokenSet(self.norm(each.values), each.known) for name, each in sets.items()}
         fused = {}

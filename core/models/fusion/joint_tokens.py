@@ -66,13 +66,16 @@ class JointTokensFusion(Fusion):
             name: stream.masked(stream.values + self.modality_codes[name][:, None, None])
             for name, stream in self.ordered(streams)
         }
-        if self.cross_attention is not None:
-            coded = self.cross_attention(coded)
-        return self._sequence(coded) if self.is_sequence else self._maps(coded)
+        if self.is_sequence:
+            return self._sequence(coded)
+        return self._maps(coded if self.cross_attention is None else self.cross_attention(coded))
 
     def _sequence(self, streams: Streams) -> Features:
         """All tokens of all modalities as one sequence through the encoder's stages."""
         states = {name: self.encoder.enter(stream) for name, stream in streams.items()}
+        if self.cross_attention is not None:
+            # With their positions: asking everywhere, a token could not find its own place in the other sensor.
+            states = self.cross_attention(states)
         joined = _stacked(list(states.values()))
         levels: list[FeatureMap] = []
         parts: Streams = {}

@@ -45,7 +45,7 @@ class StatisticsStem(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         views, bands = len(self.channels.views), self.channels.count
         # Statistics differ in spread by their nature: the mean of many pixels varies less than one pixel.
-        self.standardisation = nn.BatchNorm2d(views * bands, affine=False)
+        self.standardisation = KnownStandardisation(views * bands)
         self.kernels = BandKernels(geometry.channels, views, bands, geometry.kernel)
         self.shortcut = LinearShortcut(views * bands, n_scores) if n_scores else None
 
@@ -56,7 +56,7 @@ class StatisticsStem(nn.Module):
         index = self.channels.index(bands) if self.channels.mixtures is None else list(mixed)
         channels, known = self.channels(values, bands)
         scores = None if self.shortcut is None else self.shortcut(channels, self._rows(index)) * known
-        channels = self.dropout(self._standardised(channels, index))
+        channels = self.dropout(self.standardisation(channels, known, self._rows(index)))
         features = apply_kernel(channels, self.kernels(index), self.geometry.stride, self.geometry.padding_mode)
         known = coarser_known(known, self.geometry.stride)
         return FeatureMap(features * known, known, self.geometry.stride, scores=scores)
@@ -65,14 +65,51 @@ class StatisticsStem(nn.Module):
         """The channels of some of the bands."""
         return [view * self.channels.count + band for view in range(len(self.channels.views)) for band in index]
 
-    def _standardised(self, channels: Tensor, index: list[int]) -> Tensor:
-        norm, rows = self.standardisation, self._rows(index)
-        if len(index) == self.channels.count:
-            return torch.as_tensor(norm(channels))
-        if norm.running_mean is None or norm.running_var is None:
+
+class KnownStandardisation(nn.BatchNorm2d):
+    """Channels to zero mean and unit spread by statistics of the places that are known; the others stay zero.
+
+    Counted as zeros, a cloud over half of a scene would change how its clear pixels are scaled.
+
+    Args:
+        channels: of the maps.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=False)
+
+    def forward(self, channels: Tensor, known: Tensor, rows: Sequence[int]) -> Tensor:  # type: ignore[override]
+        """(B, C, H, W) from the same.
+
+        Args:
+            channels: zero where nothing is known.
+            known: (B, 1, H, W), 1 or 0.
+            rows: which of all channels these are. Some of them are scaled as they were with all of them.
+        """
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             raise RuntimeError("The standardisation keeps no running statistics.")
-        # A part of the bands has to be standardised as it was with all of them.
-        return functional.batch_norm(channels, norm.running_mean[rows], norm.running_var[rows], eps=norm.eps)
+        if self.training and len(rows) == self.num_features:
+            mean, variance = self._seen(channels, known)
+        else:
+            mean, variance = self.running_mean[list(rows)], self.running_var[list(rows)]
+        scale = (variance + self.eps).rsqrt()
+        return (channels - mean[:, None, None]) * scale[:, None, None] * known
+
+    @torch.no_grad()
+    def _seen(self, channels: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of a batch, which go into the running ones; those where nothing is known."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            raise RuntimeError("The standardisation keeps no running statistics.")
+        count = known.sum()
+        if not bool(count):
+            return self.running_mean, self.running_var
+        mean = channels.sum((0, 2, 3)) / count
+        variance = ((channels - mean[:, None, None]).square() * known).sum((0, 2, 3)) / count
+        self.num_batches_tracked += 1
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance * count / (count - 1).clamp_min(1.0), momentum)
+        return mean, variance
 
 
 class PerSensorStem(nn.Module):

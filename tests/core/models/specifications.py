@@ -84,7 +84,10 @@ def combination(
 ) -> ModelSpecification:
     """A model of chosen parts, its encoder of the smallest size."""
     finest = {"resnet": 1}.get(encoder)
-    options = {"n_classes": 5, "width": 4, "depth": 1, "finest": finest} | options
+    dense = options.get("head", "dense") == "dense" and not options.get("has_dates")
+    # As the product makes them: with the linear model beside the network.
+    has_shortcut = stem == "statistics" and dense
+    options = {"n_classes": 5, "width": 4, "depth": 1, "finest": finest, "has_shortcut": has_shortcut} | options
     return ModelSpecification(
         architecture="tried",
         stem=stem,
@@ -128,6 +131,9 @@ def random_model(wanted: ModelSpecification, seed: int = 0, least: int = 48) -> 
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.normal_(0, 0.2)
+        for name, buffer in model.named_buffers():
+            if ".shortcut." in name or name == "intercept":
+                buffer.normal_(0, 0.2)
     side = side_of(wanted, least)
     values = inputs(wanted, side, side, 2, seed, missing=0.05)
     for entry in wanted.modalities:

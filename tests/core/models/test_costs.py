@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from core.models.costs import forward_bytes, forward_cost
+from core.models.encoders.vit import VITS
 from core.models.registry import build_model, count_parameters
 from core.models.specification import FusionName, HeadName
 from tests.core.models.specifications import FUSIONS, combination, specification
@@ -49,6 +50,35 @@ def test_operations_are_those_of_the_convolutions() -> None:
         model({"aerial_rgb": torch.zeros(1, 3, 64, 64)})
     stem = 2 * 64 * 64 * 3 * 8
     assert forward_cost(wanted).flops_per_pixel == pytest.approx((counted + stem) / 64**2, rel=1e-6)
+
+
+def test_operations_of_attention_count() -> None:
+    """Twice tokens x tokens x channels, for the scores and for the mean, with a multiplication and an addition each."""
+    channels, blocks, _ = VITS["tiny"]
+    wanted = combination("per_sensor", "vit", "joint_tokens", "one")
+    cost = forward_cost(wanted)
+    model = build_model(wanted).eval()
+    patch = model.fusion.strides[0]
+    side = -(-64 // model.step) * model.step
+    tokens = 1 + (side // patch) ** 2
+    attention = blocks * 4 * tokens**2 * channels / side**2
+    linear = sum(m.weight.numel() for m in model.fusion.encoder.modules() if isinstance(m, torch.nn.Linear))
+    others = cost.flops_per_pixel - attention - 2 * linear * tokens / side**2
+    # What is left is the stem and the head, whose cost is that of convolutions.
+    counted = 0
+
+    def count(module: torch.nn.Conv2d, _: object, output: torch.Tensor) -> None:
+        nonlocal counted
+        counted += 2 * output.shape[-1] * output.shape[-2] * module.weight.numel()
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)  # type: ignore[arg-type]
+    values = torch.zeros(1, 3, side, side)
+    with torch.no_grad():
+        model({"aerial_rgb": values})
+    stem = 2 * (side // patch) ** 2 * patch**2 * 3 * channels
+    assert others == pytest.approx((counted + stem) / side**2, rel=1e-3)
 
 
 def test_twice_the_width_takes_about_four_times_the_operations() -> None:

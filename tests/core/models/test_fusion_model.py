@@ -177,6 +177,63 @@ def test_any_subset_runs_and_leaving_out_is_the_same_as_nothing_known(
     assert torch.equal(seen[-1], untouched(wanted))
 
 
+@EVERY_HEAD
+def test_what_a_sample_lacks_moves_no_head(encoder: EncoderName, fusion: FusionName, head: HeadName) -> None:
+    """Absent modalities, any subset, a batch of one and an odd size, for the heads that are not dense."""
+    wanted = combination("per_sensor", encoder, fusion, head=head)
+    model, values = tried(wanted), inputs(wanted, HEIGHT, WIDTH, 2)
+    later = inputs(wanted, HEIGHT, WIDTH, 2, 7)
+
+    def call(given: dict[str, Tensor], **options: Any) -> Tensor:
+        after = {"after": {name: later[name][: len(each)] for name, each in given.items()}} if head == "change" else {}
+        return said(model, given, **after, **options)
+
+    absent = dict(zip(NAMES, torch.tensor([[True, False], [False, True], [True, False]]), strict=True))
+    hidden = {name: torch.where(absent[name].view(-1, 1, 1, 1), each, 100 * each.flip(-1)) for name, each in values.items()}
+    plain = call(values, present=absent)
+    assert torch.equal(plain, call(hidden, present=absent))
+    assert torch.isfinite(plain).all()
+    assert not torch.equal(plain, call(values))
+    alone = call({name: each[:1] for name, each in values.items() if absent[name][0]})
+    torch.testing.assert_close(plain[:1], alone, rtol=0, atol=1e-5 * max(1.0, float(plain.abs().max())))
+    for subset in SUBSETS:
+        assert torch.isfinite(call({name: each for name, each in values.items() if name in subset})).all()
+
+
+@pytest.mark.parametrize("fusion", ["early", "intermediate", "joint_tokens"])
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_what_one_time_lacks_is_no_change(encoder: EncoderName, fusion: FusionName) -> None:
+    wanted = combination("per_sensor", encoder, fusion, head="change")
+    model, values, later = tried(wanted), inputs(wanted, HEIGHT, WIDTH, 2), inputs(wanted, HEIGHT, WIDTH, 2, 7)
+    both = said(model, values, after=later)
+    without = {name: each for name, each in values.items() if name != "sar"}
+    later_without = {name: each for name, each in later.items() if name != "sar"}
+    plain = said(model, without, after=later_without)
+    assert not torch.equal(plain, both)
+    assert torch.equal(plain, said(model, values, after=later_without))
+    assert torch.equal(plain, said(model, without, after=later))
+    nobody = {"sar": torch.zeros(2, dtype=torch.bool)}
+    assert torch.equal(plain, said(model, values, after=later, after_present=nobody))
+    assert torch.equal(plain, said(model, values, after=later, present=nobody))
+    # A cloud at one time hides the place at the other.
+    clouded, moved = ({name: each.clone() for name, each in time.items()} for time in (values, later))
+    clouded["optical"][:, :, 2:6, 3:7] = torch.nan
+    moved["optical"][:, :, 2:6, 3:7] += 5
+    assert torch.equal(said(model, clouded, after=later), said(model, clouded, after=moved))
+    with pytest.raises(ValueError, match="nothing is seen at both times"):
+        said(model, {"optical": values["optical"]}, after={"sar": later["sar"]})
+
+
+def test_each_time_has_its_own_dates() -> None:
+    wanted = combination("per_sensor", "unet", "early", head="change", has_dates=True)
+    model = tried(wanted)
+    values, later = inputs(wanted, HEIGHT, WIDTH, 2, dates=2), inputs(wanted, HEIGHT, WIDTH, 2, 7, dates=3)
+    first, second = {"sar": torch.full((2, 2), 40.0)}, {"sar": torch.full((2, 3), 200.0)}
+    plain = said(model, values, after=later, dates=first, after_dates=second)
+    assert not torch.equal(plain, said(model, values, after=later, dates=first))
+    assert not torch.equal(plain, said(model, values, after=later, after_dates=second))
+
+
 def own_parameters(model: FusionModel, name: str) -> list[nn.Parameter]:
     """Those that belong to one modality alone; the main encoder of asymmetric attention carries what others give."""
     carries = model.specification.fusion == "asymmetric_attention" and name == NAMES[0]

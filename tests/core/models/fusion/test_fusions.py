@@ -63,16 +63,36 @@ def opened(fusion: Fusion) -> Fusion:
     return fusion
 
 
+@pytest.mark.parametrize("direction", ["auxiliary_to_main", "both"])
 @torch.no_grad()
-def test_only_the_switch_lets_auxiliary_streams_read_the_main_one() -> None:
-    """Where the main stream has no place, a change of it elsewhere is felt through the auxiliary stream alone."""
-    one_way = made("unet", "asymmetric_attention", attention_direction="auxiliary_to_main")
-    both_ways = made("unet", "asymmetric_attention", attention_direction="both")
-    assert not any("to_auxiliary" in name for name in one_way.state_dict())
-    assert any("to_auxiliary" in name for name in both_ways.state_dict())
+def test_only_the_switch_lets_auxiliary_streams_read_the_main_one(direction: str) -> None:
+    """What the auxiliary stream is handed on as, after a change of the main one."""
+    fusion = opened(made("unet", "asymmetric_attention", attention_direction=direction))
+    streams = streams_of(fusion)
+    main, auxiliary = list(streams)[:2]
+    before = fusion(streams).by_modality[auxiliary]
+    changed = {**streams, main: streams[main].masked(streams[main].values + 1)}
+    after = fusion(changed).by_modality[auxiliary]
+    assert torch.equal(before.values, after.values) == (direction == "auxiliary_to_main")
     # After the last stage no one reads the auxiliary streams.
-    last = len(both_ways.strides) - 1
-    assert not any(name.startswith(f"attentions.{last}.") and "to_auxiliary" in name for name in both_ways.state_dict())
+    last = len(fusion.strides) - 1
+    assert not any(name.startswith(f"attentions.{last}.") and "to_auxiliary" in name for name in fusion.state_dict())
+
+
+@torch.no_grad()
+def test_a_transformers_cross_attention_sees_positions() -> None:
+    """Asking everywhere, a token could otherwise not find its own place in the other sensor."""
+    fusion = made("vit", "cross_attention")
+    assert isinstance(fusion, JointTokensFusion)
+    assert fusion.cross_attention is not None
+    asked: list[Streams] = []
+    fusion.cross_attention.register_forward_pre_hook(lambda _, given: asked.append(given[0]))
+    same_everywhere = {
+        name: stream.masked(stream.values[:, :, :1, :1].expand_as(stream.values)) for name, stream in streams_of(fusion).items()
+    }
+    fusion(same_everywhere)
+    for stream in asked[0].values():
+        assert (stream.values - stream.values[:, :, :1, :1]).abs().amax(dim=(0, 1)).flatten()[1:].min() > 1e-3
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from core.models.registry import build_model
 from core.models.specification import BandSpecification, ModalitySpecification, ModelSpecification, StemName
 from core.models.stems.band_codes import BandCodes
 from core.models.stems.kernels import StemGeometry
-from core.models.stems.stem import GeneratedStem, PerSensorStem, StatisticsStem, Stem, strides_to
+from core.models.stems.stem import GeneratedStem, KnownStandardisation, PerSensorStem, StatisticsStem, Stem, strides_to
 from tests.core.models.specifications import STEMS, modality
 
 GEOMETRIES = {"unet": StemGeometry(8, 1, 1), "resnet": StemGeometry(8, 7, 2), "vit": StemGeometry(8, 4, 4)}
@@ -143,3 +143,21 @@ def test_many_bands_are_mixed_whatever_their_order() -> None:
     part = stem(values[:, order[:7]], names[:7]).values
     assert torch.isfinite(part).all()
     assert not torch.equal(part, plain)
+
+
+def test_what_is_missing_does_not_change_how_the_rest_is_scaled() -> None:
+    layer, other = KnownStandardisation(3), KnownStandardisation(3)
+    clear = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 4 + 9
+    clouded = torch.cat([clear, torch.zeros(2, 3, 8, 24)], dim=3)
+    known = torch.cat([torch.ones(2, 1, 8, 8), torch.zeros(2, 1, 8, 24)], dim=3)
+    found, expected = layer(clouded, known, range(3)), other(clear, torch.ones(2, 1, 8, 8), range(3))
+    torch.testing.assert_close(found[..., :8], expected, rtol=0, atol=1e-5)
+    assert not found[..., 8:].any()
+    torch.testing.assert_close(layer.running_mean, other.running_mean)
+    torch.testing.assert_close(layer.running_var, other.running_var)
+    plain = torch.nn.BatchNorm2d(3, affine=False)
+    torch.testing.assert_close(expected, plain(clear), rtol=0, atol=1e-5)
+    torch.testing.assert_close(other.running_var, plain.running_var)
+    before = layer.running_mean.clone()
+    assert not layer(torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4), range(3)).any()
+    assert torch.equal(layer.running_mean, before)
