@@ -322,7 +322,7 @@ def assess(
 @app.command()
 def models(
     every: Annotated[
-        bool, typer.Option("--all", help="Measure every combination of encoder, size and fusion; takes about a minute.")
+        bool, typer.Option("--all", help="Measure every combination of encoder, size and fusion; takes some minutes.")
     ] = False,
     modalities: Annotated[
         str,

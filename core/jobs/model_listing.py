@@ -35,7 +35,7 @@ def models_data(modalities: str, resolution_m: float, every_combination: bool) -
     Args:
         modalities: see ``core.models.catalogue.stated_modalities``.
         resolution_m: pixel size of the map in metres.
-        every_combination: whether to measure all combinations of encoder, size and fusion, too: about a minute.
+        every_combination: whether to measure all combinations of encoder, size and fusion, too: some minutes.
 
     Raises:
         RsfusionError: the inputs cannot be understood.

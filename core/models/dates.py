@@ -18,7 +18,7 @@ YEAR_DAYS = 365.2425
 class DatePooling(nn.Module):
     """Attention over the dates of each place: a learned query asks features and day of the year.
 
-    After the pooling of Garnot et al. (2020, arXiv:1911.07757), whose master query it takes; weights by place are ours,
+    After L-TAE (Garnot and Landrieu 2020, arXiv:2007.00586), whose learned master query it takes; weights by place are ours,
     since clouds are. One date passes unchanged but for its day's code, and a date that is not known has no code.
 
     Args:

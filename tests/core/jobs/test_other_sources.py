@@ -57,6 +57,12 @@ def test_a_model_with_generated_kernels_maps_with_another_sensor(
     with rasterio.open(own["output"]) as dataset:
         same = dataset.read(1)
     assert (other > 0).all()
+    # And it can be trained further there.
+    further = {**finetune_job, "inputs": job["inputs"], "base_model": job["model"], "epochs": 1, "report": None}
+    further["output_model"] = str(tmp_path / "out" / "further.safetensors")
+    told = run_here(further)
+    assert told.code == 0, told.last
+    assert [entry.sensor for entry in load_model(Path(further["output_model"]))[1].specification.modalities] == ["landsat_oli"]
     # Six of twelve bands, seen through other wavelengths, still show most of the same ground.
     assert (other == same).mean() > 0.5
 
