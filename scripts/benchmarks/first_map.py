@@ -2,8 +2,9 @@
 
 From a weak land-cover map of the scene, patches of a few pixels are cut as polygons, about 20 a class; everything is
 trained on the same spatially blocked training part of them and scored on the pixels more than five pixels away from any
-patch. The models go through the command line (``rsfusion finetune`` and ``rsfusion map``), so time and memory are those
-that a user sees. The reference is a weak map: what is measured is agreement, not accuracy.
+patch. The models go through the command line (``rsfusion finetune`` and ``rsfusion map``), or with ``--through
+qgis_process`` through the plugin's algorithms in QGIS, so time and memory are those that a user sees. The reference is a
+weak map: what is measured is agreement, not accuracy.
 
     OMP_WAIT_POLICY=PASSIVE .venv/bin/python scripts/benchmarks/first_map.py ../shared/data/s1s2_scenes/282D_485L_3_3 \
         --output scripts/benchmarks/results/first_map.md
@@ -14,10 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,20 +81,46 @@ def cut_patches(landcover: Path, per_class: int, seed: int, path: Path) -> tuple
     return patch, classes
 
 
-def run_command(arguments: list[str]) -> tuple[float, float]:
+Options = dict[str, str]
+
+
+def run_command(job: str, options: Options) -> tuple[float, float]:
     """Runs ``rsfusion``; returns seconds and peak memory in MiB."""
+    arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
+    return _run([str(Path(sys.executable).with_name("rsfusion")), job, *arguments, "--json"], None)
+
+
+def run_in_qgis(job: str, options: Options) -> tuple[float, float]:
+    """Runs the plugin's algorithm by ``qgis_process``; the memory is that of the worker, or of QGIS if that takes more."""
+    program = shutil.which("qgis_process.bin") or shutil.which("qgis_process")
+    if program is None:
+        raise SystemExit("qgis_process is not installed.")
+    algorithm = {"finetune": "rsfusion:finetune", "map": "rsfusion:landcovermap"}[job]
+    parameters = [f"{key.upper().replace('-', '_')}={value}" for key, value in options.items()]
+    with tempfile.TemporaryDirectory() as profile:
+        environment = os.environ | {
+            "QT_QPA_PLATFORM": "offscreen",
+            "QGIS_PLUGINPATH": str(Path(__file__).resolve().parents[2]),
+            "QGIS_CUSTOM_CONFIG_PATH": profile,
+            "RSFUSION_PYTHON": sys.executable,
+        }
+        subprocess.run([program, "plugins", "enable", "rsfusion_plugin"], env=environment, check=True, capture_output=True)
+        return _run([program, "run", algorithm, "--", *parameters], environment)
+
+
+def _run(command: list[str], environment: dict[str, str] | None) -> tuple[float, float]:
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [str(Path(sys.executable).with_name("rsfusion")), *arguments, "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
     assert process.stdout is not None
     tail = process.stdout.read().decode()
+    # Of the process and of those that it has waited for.
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"rsfusion {' '.join(arguments)} failed:\n{tail[-3000:]}")
+        raise SystemExit(f"{' '.join(command)} failed:\n{tail[-3000:]}")
     return time.perf_counter() - started, usage.ru_maxrss / 1024
+
+
+WAYS = {"rsfusion": run_command, "qgis_process": run_in_qgis}
 
 
 def scores(predicted: NDArray[Any], truth: NDArray[Any], where: NDArray[np.bool_], classes: list[int]) -> dict[str, float]:
@@ -132,19 +161,20 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--patches", type=int, default=20)
+    parser.add_argument("--through", choices=list(WAYS), default="rsfusion")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for scene_folder in options.scenes:
         for seed in range(options.seeds):
-            rows += measure(scene_folder, seed, options.patches)
+            rows += measure(scene_folder, seed, options.patches, WAYS[options.through])
             options.output.write_text(table(rows, options.patches))
             print(table(rows, options.patches), flush=True)
 
 
-def measure(folder: Path, seed: int, patches: int) -> list[dict[str, Any]]:
+def measure(folder: Path, seed: int, patches: int, run: Callable[[str, Options], tuple[float, float]]) -> list[dict[str, Any]]:
     """All models on one scene with one draw of patches."""
     optical, sar, elevation = folder / "s2_l2a.tif", folder / "s1_rtc_db.tif", folder / "dem.tif"
-    inputs = ["--optical", str(optical), "--sar", str(sar), "--elevation", str(elevation)]
+    inputs = {"optical": str(optical), "sar": str(sar), "elevation": str(elevation)}
     with rasterio.open(folder / "landcover.tif") as dataset:
         truth = dataset.read(1).astype(int)
     rows = []
@@ -154,9 +184,9 @@ def measure(folder: Path, seed: int, patches: int) -> list[dict[str, Any]]:
         where = (distance_transform_edt(patch < 0) > AWAY_PIXELS) & np.isin(truth, classes)
         for architecture in ARCHITECTURES:
             model, output = work / f"{architecture}.safetensors", work / f"{architecture}.tif"
-            labels = ["--labels", str(work / "patches.gpkg"), "--class-field", "code", "--seed", str(seed)]
-            training = run_command(["finetune", *inputs, *labels, "--architecture", architecture, "--output-model", str(model)])
-            mapping = run_command(["map", "--model", str(model), *inputs, "--output", str(output)])
+            labels = {"labels": str(work / "patches.gpkg"), "class-field": "code", "seed": str(seed)}
+            training = run("finetune", inputs | labels | {"architecture": architecture, "output-model": str(model)})
+            mapping = run("map", inputs | {"model": str(model), "output": str(output)})
             with rasterio.open(output) as dataset:
                 predicted = dataset.read(1)
             rows.append(
@@ -184,8 +214,8 @@ def table(rows: list[dict[str, Any]], patches: int) -> str:
         "",
         f"About {patches} patches a class of {SIDES[0]} to {SIDES[1]} pixels a side; 70 % of them, in spatial blocks, train "
         f"every model. Agreement with a weak yearly land-cover map on the pixels more than {AWAY_PIXELS} pixels away from "
-        "any patch, in percent: mean and standard deviation over the seeds. Seconds are those of `rsfusion finetune` (which "
-        "trains the baselines, too) and `rsfusion map` together, or of training and predicting a baseline.",
+        "any patch, in percent: mean and standard deviation over the seeds. Seconds are those of fine-tuning (which trains "
+        "the baselines, too) and mapping together, or of training and predicting a baseline.",
         "",
         "| scene | model | seeds | mIoU | macro F1 | overall | seconds | peak MiB |",
         "|---|---|---|---|---|---|---|---|",
