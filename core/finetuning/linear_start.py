@@ -1,4 +1,4 @@
-"""The linear model that a network with a shortcut starts from.
+"""The linear models that a network with a shortcut starts from.
 
 A few polygons determine a regularised linear model over the statistics of neighbourhoods well, and a network's hundred
 thousand weights badly: so the former is fitted first, and the latter learns what to add to it.
@@ -16,7 +16,8 @@ from core.finetuning.training_data import TrainingData
 from core.models.fusion_model import FusionModel
 from core.models.specification import ModelSpecification
 from core.models.stems.channels import channels_radius
-from core.models.stems.stem import LinearShortcut, StatisticsStem
+from core.models.stems.stem import StatisticsStem
+from core.models.subsets import input_subsets
 
 INVERSE_REGULARISATION = 0.01
 """Of the logistic regression over standardised statistics; between 0.003 and 0.03 little changed on the scenes tried."""
@@ -30,7 +31,9 @@ MOST_PIXELS = 5000
 def fit_linear_start(
     model: FusionModel, specification: ModelSpecification, data: TrainingData, features: NDArray[np.bool_]
 ) -> None:
-    """Fits the shortcut on the labels of some features, and lets the network start by adding nothing.
+    """Fits the linear models on the labels of some features, and lets the network start by adding nothing.
+
+    There is one for each set of inputs; where labels need all inputs, the one for all of them alone.
 
     Args:
         model: with a shortcut; changed in place.
@@ -38,36 +41,58 @@ def fit_linear_start(
         data: blocks around the labels.
         features: (n_features,) bool, those to learn from.
     """
+    linear = model.linear
+    if linear is None:
+        raise TypeError("The model has no linear models.")
     pixels = _thinned(data.pixels[features[data.pixels[:, 3]]])
-    shortcuts = {entry.name: _shortcut(model, entry.name) for entry in specification.modalities}
     parts = _channels(model, specification, data, pixels)
-    columns = np.concatenate(list(parts.values()), axis=1)
-    mean = np.where(np.isfinite(columns).any(axis=0), np.nan_to_num(np.nanmean(columns, axis=0)), 0.0)
-    spread = np.maximum(np.nan_to_num(np.nanstd(columns, axis=0)), LEAST_SPREAD)
+    centres, spreads = {}, {}
+    for name, part in parts.items():
+        is_known = np.isfinite(part).any(axis=0)
+        centres[name] = np.where(is_known, np.nan_to_num(np.nanmean(np.where(is_known, part, 0.0), axis=0)), 0.0)
+        spreads[name] = np.maximum(np.nan_to_num(np.nanstd(np.where(is_known, part, 0.0), axis=0)), LEAST_SPREAD)
+        linear.part(name).centre.copy_(torch.from_numpy(centres[name]))
     # Where an input is missing its channels count as their mean, as in the model, where they then add nothing.
-    standardised = np.nan_to_num((columns - mean) / spread)
+    standardised = {name: np.nan_to_num((part - centres[name]) / spreads[name]) for name, part in parts.items()}
+    has = {name: np.isfinite(part).any(axis=1) for name, part in parts.items()}
+    for number, subset in enumerate(input_subsets(specification)):
+        if number and not data.allows_missing:
+            break
+        names = [name for name in parts if name in subset]
+        rows = np.all([has[name] for name in names], axis=0)
+        if len(np.unique(pixels[rows, 2])) < len(np.unique(pixels[:, 2])):
+            # Where classes have pixels with gaps only, these have to do.
+            rows = np.ones(len(pixels), bool)
+        columns = np.concatenate([standardised[name][rows] for name in names], axis=1)
+        weights, intercept = _fitted(columns, pixels[rows, 2], specification.n_classes)
+        first = 0
+        for name in names:
+            own = slice(first, first + parts[name].shape[1])
+            linear.part(name).weight[number] = torch.from_numpy(weights[:, own] / spreads[name])
+            first = own.stop
+        linear.intercept[number] = torch.from_numpy(intercept)
+    torch.nn.init.zeros_(model.head.classifier.weight)
+    if model.head.classifier.bias is not None:
+        torch.nn.init.zeros_(model.head.classifier.bias)
+
+
+def _fitted(
+    columns: NDArray[np.float64], classes: NDArray[np.int64], n_classes: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(n_classes, n_columns) weights and (n_classes,) intercepts of a regularised logistic regression."""
     estimator = LogisticRegression(C=INVERSE_REGULARISATION, class_weight="balanced", max_iter=3000)
-    estimator.fit(standardised, pixels[:, 2])
+    estimator.fit(columns, classes)
     present, coefficients, intercepts = estimator.classes_, estimator.coef_, estimator.intercept_
     if len(present) == 2:
         # One line of numbers stands for both classes.
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
-    weights = np.zeros((specification.n_classes, columns.shape[1]))
-    weights[present] = coefficients / spread
+    weights = np.zeros((n_classes, columns.shape[1]))
+    weights[present] = coefficients
     # A class without labels in the training part should never win.
-    intercept = np.full(specification.n_classes, intercepts.min() - 10.0)
+    intercept = np.full(n_classes, intercepts.min() - 10.0)
     intercept[present] = intercepts
-    first = 0
-    for name, part in parts.items():
-        own = slice(first, first + part.shape[1])
-        shortcuts[name].weight.copy_(torch.from_numpy(weights[:, own]))
-        shortcuts[name].bias.copy_(torch.from_numpy(-weights[:, own] @ mean[own]))
-        first = own.stop
-    model.intercept.copy_(torch.from_numpy(intercept).view(-1, 1, 1))
-    torch.nn.init.zeros_(model.head.classifier.weight)
-    if model.head.classifier.bias is not None:
-        torch.nn.init.zeros_(model.head.classifier.bias)
+    return weights, intercept
 
 
 def _thinned(pixels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -77,13 +102,6 @@ def _thinned(pixels: NDArray[np.int64]) -> NDArray[np.int64]:
         rows = np.flatnonzero(pixels[:, 2] == index)
         kept.append(rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_PIXELS)).round().astype(int)])
     return np.asarray(pixels[np.sort(np.concatenate(kept))])
-
-
-def _shortcut(model: FusionModel, name: str) -> LinearShortcut:
-    stem = model.stems[name]
-    if not isinstance(stem, StatisticsStem) or stem.shortcut is None:
-        raise TypeError(f"The input '{name}' has no shortcut.")
-    return stem.shortcut
 
 
 @torch.no_grad()

@@ -18,12 +18,13 @@ from torch.nn import functional
 from core.finetuning.evaluation import Predictions, calibrated_log_loss, fit_temperature, is_clearly_better, predict_labelled
 from core.finetuning.freezing import freeze
 from core.finetuning.records import EpochRecord
-from core.finetuning.sampling import WindowSampler, class_weights, proper_subsets
+from core.finetuning.sampling import WindowSampler, class_weights
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.training_data import TrainingData
 from core.models.checkpoint import load_checkpoint, save_checkpoint
 from core.models.fusion_model import FusionModel
 from core.models.specification import ModelSpecification
+from core.models.subsets import proper_subsets
 
 GRADIENT_LIMIT = 1.0
 """Largest norm of a step's gradient: a window of mislabelled pixels must not undo an epoch."""
@@ -167,35 +168,82 @@ def train(
             best_epoch, best_loss = epoch, min(best_loss, record.validation_loss)
             run.best.load_state_dict(run.average.state_dict())
             if start is not None and isinstance(run.best, FusionModel):
-                run.best.scale_shortcut(weight)
+                if run.best.linear is not None:
+                    run.best.linear.scale(weight)
                 linear_weight = weight
         extra = {"best_epoch": best_epoch, "best_loss": best_loss, "step": step, "weight": linear_weight}
         save_checkpoint(checkpoint, identity, run.modules, run.optimizer, run.schedule, [asdict(r) for r in records], extra)
     held_out = predict_labelled(run.best, specification, data, validation, device) if can_validate else None
     temperature = fit_temperature(held_out) if held_out is not None else 1.0
-    subsets = _without_inputs(run.best, specification, data, validation, device, progress) if can_validate else ()
+    # Beside a network that learned by itself, each set of inputs may take another part of its linear model.
+    source = run.model if start is not None and best_epoch else None
+    subsets = _without_inputs(run.best, source, specification, data, validation, device, progress) if can_validate else ()
     run.best.requires_grad_(True)
     return TrainingResult(run.best, tuple(records), best_epoch, held_out, temperature, linear_weight, subsets)
 
 
 def _without_inputs(
     model: nn.Module,
+    source: nn.Module | None,
     specification: ModelSpecification,
     data: TrainingData,
     validation: NDArray[np.bool_],
     device: torch.device,
     progress: Progress,
 ) -> tuple[SubsetResult, ...]:
-    """How the model does with some of its inputs missing, where it was trained for that."""
+    """How the model does with some of its inputs missing, where it was trained for that.
+
+    Args:
+        model: delivered.
+        source: with the linear models as they were fitted, where the held-out labels are to say how much of each counts.
+    """
     results = []
     chosen = proper_subsets(specification) if data.allows_missing else []
     for number, inputs in enumerate(chosen, 1):
         # Also the place where a user who cancels is heard.
         progress(1.0, f"Scoring with some of the inputs: {number} of {len(chosen)}")
-        predictions = predict_labelled(model, specification, data, validation, device, inputs)
+        if isinstance(model, FusionModel) and isinstance(source, FusionModel):
+            predictions = _balanced(model, source, number, inputs, specification, data, validation, device)
+        else:
+            predictions = predict_labelled(model, specification, data, validation, device, inputs)
         if len(predictions.classes):
             results.append(SubsetResult(inputs, predictions, fit_temperature(predictions)))
     return tuple(results)
+
+
+def _balanced(
+    model: FusionModel,
+    source: FusionModel,
+    number: int,
+    inputs: frozenset[str],
+    specification: ModelSpecification,
+    data: TrainingData,
+    validation: NDArray[np.bool_],
+    device: torch.device,
+) -> Predictions:
+    """Chooses how much of the network and of the linear model counts where only these inputs are there."""
+    model.uses_shortcut = False
+    network = predict_labelled(model, specification, data, validation, device, inputs)
+    model.uses_shortcut = True
+    linear = predict_labelled(_LinearOnly(source), specification, data, validation, device, inputs)
+    if not len(network.classes) or model.linear is None or source.linear is None:
+        return network
+    shares = [(weight, 1.0) for weight in SHORTCUT_WEIGHTS] + [(1.0, 0.0)]
+    candidates = [replace(network, scores=np.float32(n) * network.scores + np.float32(w) * linear.scores) for w, n in shares]
+    best = min(range(len(shares)), key=lambda each: calibrated_log_loss(candidates[each]))
+    model.linear.set_share(number, source.linear, *shares[best])
+    return candidates[best]
+
+
+class _LinearOnly(nn.Module):
+    """A model without its network."""
+
+    def __init__(self, model: FusionModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, values: dict[str, Tensor]) -> Tensor:
+        return self.model.linear_scores(values)
 
 
 def _phase(epoch: int, epochs: int, records: list[EpochRecord]) -> str:

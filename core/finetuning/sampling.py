@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 import torch
@@ -15,12 +14,10 @@ from core.finetuning.settings import TrainingSettings
 from core.finetuning.training_data import TrainingData
 from core.models.registry import model_step, receptive_radius
 from core.models.specification import ModelSpecification
+from core.models.subsets import LISTED, proper_subsets
 from core.scenes.grid import Window, aligned
 from core.scenes.reading import usable_pixels
 from core.scenes.scene import shows_ground
-
-LISTED = 4
-"""Up to so many inputs, all sets of them are drawn alike in training, and scored."""
 
 Inputs = dict[str, Tensor]
 
@@ -115,22 +112,6 @@ class WindowSampler:
             chosen = [modality for modality, is_kept in zip(modalities, kept, strict=True) if is_kept]
             if len(chosen) < len(modalities) and any(shows_ground(modality.role, roles) for modality in chosen):
                 return frozenset(modality.name for modality in chosen)
-
-
-def proper_subsets(specification: ModelSpecification) -> list[frozenset[str]]:
-    """The sets of some, but not all, of a model's inputs that a map can rest on, small ones first.
-
-    With more than ``LISTED`` inputs only those of one, and of all but one: there are too many others to look at.
-    """
-    modalities = specification.modalities
-    roles = [modality.role for modality in modalities]
-    counts = range(1, len(modalities)) if len(modalities) <= LISTED else (1, len(modalities) - 1)
-    return [
-        frozenset(modality.name for modality in chosen)
-        for count in counts
-        for chosen in combinations(modalities, count)
-        if any(shows_ground(modality.role, roles) for modality in chosen)
-    ]
 
 
 def class_weights(data: TrainingData, features: NDArray[np.bool_], n_classes: int) -> Tensor:

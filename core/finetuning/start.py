@@ -14,6 +14,9 @@ from core.models.specification import ModelSpecification
 HEAD = "head.classifier."
 """Prefix of the weights that belong to the classes and not to the sensors."""
 
+LINEAR = "linear."
+"""Prefix of the linear models beside the network."""
+
 
 def start_model(
     specification: ModelSpecification, seed: int, base: tuple[nn.Module, ModelCard] | None, scheme: ClassScheme
@@ -40,5 +43,4 @@ def keeps_classes(base: tuple[nn.Module, ModelCard] | None, scheme: ClassScheme)
 
 def _belongs_to_classes(name: str) -> bool:
     """Whether a weight means nothing for other classes: the last layer's, and the linear model's."""
-    is_linear = name == "intercept" or (name.startswith("stems.") and ".shortcut." in name)
-    return is_linear or name.startswith(HEAD)
+    return name.startswith((HEAD, LINEAR))

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+
+@dataclass(frozen=True, eq=False)
+class LinearInput:
+    """What a linear model sees of a modality.
+
+    Attributes:
+        values: (B, C, H, W) channels of a stem, zero where nothing is known.
+        known: (B, 1, H, W) float32, 1 or 0.
+        rows: which of all channels of the modality these are.
+    """
+
+    values: Tensor
+    known: Tensor
+    rows: Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,14 +34,14 @@ class FeatureMap:
         known: (B, 1, h, w) float32, 1 where any pixel beneath was measured, else 0.
         stride: reference pixels from one feature to the next.
         registers: (B, R, C) tokens of no place, such as a transformer's class token; None where there are none.
-        scores: (B, n_classes, H, W) what a stem's shortcut adds to the class scores; None where it has none.
+        linear: what the linear model beside the network sees; None where there is none.
     """
 
     values: Tensor
     known: Tensor
     stride: int
     registers: Tensor | None = None
-    scores: Tensor | None = None
+    linear: LinearInput | None = None
 
     def masked(self, values: Tensor) -> FeatureMap:
         """Other values on the same grid, zero where nothing is known."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,12 @@ from core.models.fusion.base import Fusion, Streams
 from core.models.fusion.build import build_fusion
 from core.models.geography import GeographicEncoding
 from core.models.heads import DenseHead, EmbeddingHead, SceneHead, difference
+from core.models.linear_models import LinearModels
 from core.models.specification import ModalitySpecification, ModelSpecification
 from core.models.stems.band_codes import BandCodes
 from core.models.stems.channels import channels_radius
 from core.models.stems.stem import GeneratedStem, PerSensorStem, StatisticsStem
+from core.models.subsets import input_subsets
 
 Values = Mapping[str, Tensor]
 
@@ -34,8 +37,6 @@ class FusionModel(nn.Module):
         specification: of the model.
     """
 
-    intercept: Tensor
-
     def __init__(self, specification: ModelSpecification) -> None:
         super().__init__()
         self.specification = specification
@@ -48,27 +49,19 @@ class FusionModel(nn.Module):
         names = list(self.modalities) if specification.has_dates else []
         self.date_poolings = nn.ModuleDict({name: DatePooling(geometry.channels) for name in names})
         self.geography = GeographicEncoding(geometry.channels) if specification.has_geography else None
+        self.linear = self._make_linear() if specification.has_shortcut else None
         self.uses_shortcut = specification.has_shortcut
         """Switched off while the network learns by itself."""
-        if specification.has_shortcut:
-            self.register_buffer("intercept", torch.zeros(specification.n_classes, 1, 1))
         self.head: DenseHead | SceneHead = self._make_head()
         coarser = [entry.coarser for entry in specification.modalities]
         self.step = math.lcm(*self.fusion.encoder_strides, geometry.stride, *coarser)
 
     @property
     def is_linear(self) -> bool:
-        """Whether the fitted linear model is all that the scores come from."""
-        return self.specification.has_shortcut and not bool(self.head.classifier.weight.any())
-
-    @torch.no_grad()
-    def scale_shortcut(self, weight: float) -> None:
-        """Multiplies what the linear model adds to the scores."""
-        for stem in self.stems.values():
-            if isinstance(stem, StatisticsStem) and stem.shortcut is not None:
-                stem.shortcut.weight.mul_(weight)
-                stem.shortcut.bias.mul_(weight)
-        self.intercept.mul_(weight)
+        """Whether the fitted linear models are all that the scores come from."""
+        bias = self.head.classifier.bias
+        silent = not bool(self.head.classifier.weight.any()) and (bias is None or not bool(bias.any()))
+        return self.linear is not None and silent
 
     @property
     def radius(self) -> int | None:
@@ -96,8 +89,12 @@ class FusionModel(nn.Module):
             return GeneratedStem(modality, geometry, self.generator, self.specification.resolution_m)
         if self.specification.stem == "per_sensor":
             return PerSensorStem(modality, geometry)
-        n_scores = self.specification.n_classes if self.specification.has_shortcut else 0
-        return StatisticsStem(modality, geometry, self.specification.statistics_dropout, n_scores)
+        return StatisticsStem(modality, geometry, self.specification.statistics_dropout, self.specification.has_shortcut)
+
+    def _make_linear(self) -> LinearModels:
+        stems = {name: stem for name, stem in self.stems.items() if isinstance(stem, StatisticsStem)}
+        channels = {name: len(stem.channels.views) * stem.channels.count for name, stem in stems.items()}
+        return LinearModels(channels, input_subsets(self.specification), self.specification.n_classes)
 
     def _make_head(self) -> DenseHead | SceneHead:
         specification, fusion = self.specification, self.fusion
@@ -147,15 +144,33 @@ class FusionModel(nn.Module):
             values, after = shown_twice(_as_present(values, present), _as_present(after, after_present))
             present = None
         streams = self._streams(values, dates, geography, present, bands)
-        features: Features = self.fusion(streams)
+        linear, share = None, None
+        if self.linear is not None and self.uses_shortcut:
+            linear, share = self.linear({name: each.linear for name, each in streams.items() if each.linear is not None})
+            if not self.training and self.is_linear:
+                return torch.as_tensor(linear[:, :, :height, :width])
+        # What the linear models have seen need not stay in memory.
+        features: Features = self.fusion({name: replace(stream, linear=None) for name, stream in streams.items()})
         if after is not None:
             later = self.features(after, dates=after_dates, geography=geography, bands=bands)
             features = difference(features, later)
         answer: Tensor = self.head(features)
-        if self.uses_shortcut:
-            scores = [stream.scores for stream in streams.values() if stream.scores is not None]
-            answer = answer + torch.stack(scores).sum(dim=0) + self.intercept
+        if linear is not None and share is not None:
+            answer = share * answer + linear
         return answer if answer.ndim == 2 else answer[:, :, :height, :width]
+
+    def linear_scores(self, values: Values) -> Tensor:
+        """What the linear models alone say; see ``forward``.
+
+        Raises:
+            TypeError: the model has none.
+        """
+        if self.linear is None:
+            raise TypeError("the model has no linear models")
+        height, width = self.size_of(values)
+        streams = self._streams(values, None, None, None, None)
+        scores, _ = self.linear({name: each.linear for name, each in streams.items() if each.linear is not None})
+        return torch.as_tensor(scores[:, :, :height, :width])
 
     def features(
         self,
@@ -167,7 +182,8 @@ class FusionModel(nn.Module):
         bands: Mapping[str, Sequence[str]] | None = None,
     ) -> Features:
         """What the fusion makes of the values; see ``forward``."""
-        features: Features = self.fusion(self._streams(values, dates, geography, present, bands))
+        streams = self._streams(values, dates, geography, present, bands)
+        features: Features = self.fusion({name: replace(stream, linear=None) for name, stream in streams.items()})
         return features
 
     def dense(self, features: Features) -> FeatureMap:

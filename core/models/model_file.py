@@ -20,9 +20,12 @@ from core.labels.scheme import ClassScheme, LandCoverClass
 from core.models.registry import build_model
 from core.models.specification import ModelSpecification
 
-FORMAT_VERSION: Literal[2] = 2
+FORMAT_VERSION: Literal[3] = 3
 _KEY = "rsfusion"
-_OLDER_HINT = "Version 1 was written before models had parts to choose from: train it again, or map with the older software."
+_OLDER = {
+    1: "Version 1 was written before models had parts to choose from",
+    2: "Version 2 was written before each set of inputs had a linear model of its own",
+}
 _PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")
 
 
@@ -57,7 +60,7 @@ class ModelCard(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    format_version: Literal[2] = FORMAT_VERSION
+    format_version: Literal[3] = FORMAT_VERSION
     software_version: str
     specification: ModelSpecification
     resolution_m: float = Field(gt=0)
@@ -123,7 +126,9 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
         if version != FORMAT_VERSION:
             raise ModelFileError(
                 f"The model '{path}' has format version {version}; this software reads version {FORMAT_VERSION}.",
-                _OLDER_HINT if version == 1 else "Use the version of the software that wrote it, or a newer one.",
+                f"{_OLDER[version]}: train it again, or map with the older software."
+                if isinstance(version, int) and version in _OLDER
+                else "Use the version of the software that wrote it, or a newer one.",
             )
         card = ModelCard.model_validate(content)
     except (json.JSONDecodeError, ValidationError) as error:

@@ -114,7 +114,7 @@ class ModelSpecification(_Value):
             of the features each; of the stem ``statistics``.
         attention_direction: of ``asymmetric_attention``: whether auxiliary streams read the main one, too.
         has_transfer_gate: of ``asymmetric_attention``.
-        has_shortcut: class scores are the sum of a fitted linear model's over the stem's statistics and the network's.
+        has_shortcut: class scores are the sum of those of fitted linear models over the stems' statistics and the network's.
         has_dates: inputs may have several dates.
         has_geography: place and resolution are inputs.
         window: side in reference pixels of the windows that a model with a global view is trained on and maps with.

@@ -111,7 +111,7 @@ def parted(features: Features, count: int) -> list[Features]:
 def _chunks(level: FeatureMap, count: int) -> list[FeatureMap]:
     registers = [None] * count if level.registers is None else list(level.registers.chunk(count))
     parts = zip(level.values.chunk(count), level.known.chunk(count), registers, strict=True)
-    return [replace(level, values=values, known=known, registers=own, scores=None) for values, known, own in parts]
+    return [replace(level, values=values, known=known, registers=own, linear=None) for values, known, own in parts]
 
 
 def is_anything_known(level: FeatureMap) -> Tensor:

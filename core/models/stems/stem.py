@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.models.features import FeatureMap, coarser_known
+from core.models.features import FeatureMap, LinearInput, coarser_known
 from core.models.specification import ModalitySpecification
 from core.models.stems.band_codes import BandCodes
 from core.models.stems.channels import BandChannels, enlarged
@@ -33,11 +33,11 @@ class StatisticsStem(nn.Module):
         specification: of the modality.
         geometry: that the encoder wants.
         dropout: probability that a statistic is withheld in training.
-        n_scores: class scores of the shortcut; none by default.
+        is_shown: whether its channels go on to a linear model, too.
     """
 
     def __init__(
-        self, specification: ModalitySpecification, geometry: StemGeometry, dropout: float = 0.0, n_scores: int = 0
+        self, specification: ModalitySpecification, geometry: StemGeometry, dropout: float = 0.0, is_shown: bool = False
     ) -> None:
         super().__init__()
         self.geometry = geometry
@@ -47,7 +47,7 @@ class StatisticsStem(nn.Module):
         # Statistics differ in spread by their nature: the mean of many pixels varies less than one pixel.
         self.standardisation = KnownStandardisation(views * bands)
         self.kernels = BandKernels(geometry.channels, views, bands, geometry.kernel)
-        self.shortcut = LinearShortcut(views * bands, n_scores) if n_scores else None
+        self.is_shown = is_shown
 
     def forward(self, values: Tensor, bands: Sequence[str] | None = None) -> FeatureMap:
         """Features of a modality; see ``BandChannels.forward`` for the arguments."""
@@ -55,11 +55,12 @@ class StatisticsStem(nn.Module):
         mixed = range(self.channels.count)
         index = self.channels.index(bands) if self.channels.mixtures is None else list(mixed)
         channels, known = self.channels(values, bands)
-        scores = None if self.shortcut is None else self.shortcut(channels, self._rows(index)) * known
-        channels = self.dropout(self.standardisation(channels, known, self._rows(index)))
+        rows = self._rows(index)
+        linear = LinearInput(channels, known, rows) if self.is_shown else None
+        channels = self.dropout(self.standardisation(channels, known, rows))
         features = apply_kernel(channels, self.kernels(index), self.geometry.stride, self.geometry.padding_mode)
         known = coarser_known(known, self.geometry.stride)
-        return FeatureMap(features * known, known, self.geometry.stride, scores=scores)
+        return FeatureMap(features * known, known, self.geometry.stride, linear=linear)
 
     def _rows(self, index: list[int]) -> list[int]:
         """The channels of some of the bands."""
@@ -194,28 +195,6 @@ class GeneratedStem(nn.Module):
         features = apply_kernel(channels, weight, self.geometry.stride, self.geometry.padding_mode)
         known = coarser_known(known, self.geometry.stride)
         return FeatureMap(features * known, known, self.geometry.stride)
-
-
-class LinearShortcut(nn.Module):
-    """Class scores straight from a modality's channels: a linear model that was fitted beforehand, and not trained.
-
-    Args:
-        channels: of the modality.
-        n_classes: scores put out.
-    """
-
-    weight: Tensor
-    bias: Tensor
-
-    def __init__(self, channels: int, n_classes: int) -> None:
-        super().__init__()
-        self.register_buffer("weight", torch.zeros(n_classes, channels))
-        self.register_buffer("bias", torch.zeros(n_classes))
-
-    def forward(self, channels: Tensor, rows: Sequence[int]) -> Tensor:
-        """(B, n_classes, H, W) from (B, C, H, W): those of the channels whose rows are given."""
-        weight = self.weight if len(rows) == self.weight.shape[1] else self.weight[:, list(rows)]
-        return functional.conv2d(channels, weight[:, :, None, None], self.bias)
 
 
 Stem = StatisticsStem | PerSensorStem | GeneratedStem

@@ -22,6 +22,7 @@ from core.labels.label_set import LabelSet
 from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard, class_cards, load_model, save_model
 from core.models.specification import ModelSpecification
+from core.models.subsets import input_subsets, proper_subsets
 from core.scenes.grid import Window, aligned
 from core.scenes.scene import Scene
 from tests.core.finetuning.scenes import labels_at, mixed_scene, specification_for
@@ -80,25 +81,62 @@ def test_the_start_is_a_logistic_regression_over_the_statistics(scene: Scene) ->
     np.testing.assert_allclose(scores_of(model, data, data.pixels[chosen]), expected, atol=2e-2)
 
 
-def test_a_missing_input_counts_as_its_mean(scene: Scene) -> None:
+def test_each_set_of_inputs_has_a_model_of_its_own(scene: Scene) -> None:
+    """Fitted on these inputs alone; and a pixel gets that of the inputs that it has."""
     labels, data, wanted = prepared(scene, [i % 3 for i in range(15)], allows_missing=True)
-    model = started(wanted, labels)
+    model = started(wanted, labels).eval()
     fit_linear_start(model, wanted, data, np.ones(15, bool))
-    name = wanted.modalities[0].name
+    columns, first, slices = channels_of(model, data, data.pixels), 0, {}
+    for entry in wanted.modalities:
+        count = model.linear.part(entry.name).centre.numel()
+        slices[entry.name] = slice(first, first + count)
+        first += count
+    mean, spread = np.nanmean(columns, axis=0), np.nanstd(columns, axis=0)
+    standardised = np.nan_to_num((columns - mean) / spread)
+    for number, subset in enumerate(input_subsets(wanted)):
+        names = [name for name in slices if name in subset]
+        rows = np.all([np.isfinite(columns[:, slices[name]]).any(axis=1) for name in names], axis=0)
+        estimator = LogisticRegression(C=INVERSE_REGULARISATION, class_weight="balanced", max_iter=3000)
+        estimator.fit(np.concatenate([standardised[rows, slices[name]] for name in names], axis=1), data.pixels[rows, 2])
+        found = [model.linear.part(name).weight[number].numpy() * spread[slices[name]] for name in names]
+        np.testing.assert_allclose(np.concatenate(found, axis=1), estimator.coef_, atol=2e-3)
+        np.testing.assert_allclose(model.linear.intercept[number], estimator.intercept_, atol=2e-3)
+        assert not any(model.linear.part(name).weight[number].any() for name in slices if name not in subset)
     side = 48
     values = {
         entry.name: torch.rand(1, len(entry.bands), side * entry.finer // entry.coarser, side * entry.finer // entry.coarser)
         for entry in wanted.modalities
     }
+    name = wanted.modalities[0].name
+    hole = {key: each.clone() for key, each in values.items()}
+    hole[name][:, :, :24] = torch.nan
     with torch.no_grad():
-        streams = {key: model.stems[key](value) for key, value in values.items()}
-        without = model.eval()({key: value for key, value in values.items() if key != name})
-        scores = [stream.scores for key, stream in streams.items() if key != name and stream.scores is not None]
-    torch.testing.assert_close(without, torch.stack(scores).sum(dim=0) + model.intercept, rtol=1e-4, atol=1e-4)
-    stem = model.stems[name]
-    own = channels_of(model, data, data.pixels)[:, : stem.shortcut.weight.shape[1]]
-    mean = torch.from_numpy(np.nanmean(own, axis=0)).float()
-    torch.testing.assert_close(stem.shortcut.weight @ mean + stem.shortcut.bias, torch.zeros(3), rtol=0, atol=2e-2)
+        whole, without = model(values), model({key: each for key, each in values.items() if key != name})
+        mixed = model(hole)
+    torch.testing.assert_close(mixed[:, :, :14], without[:, :, :14], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(mixed[:, :, 34:], whole[:, :, 34:], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(whole[:, :, :14], without[:, :, :14], atol=1e-2)
+
+
+def test_a_band_that_is_not_given_adds_nothing(scene: Scene) -> None:
+    labels, data, wanted = prepared(scene, [i % 3 for i in range(15)], allows_missing=False)
+    model = started(wanted, labels).eval()
+    fit_linear_start(model, wanted, data, np.ones(15, bool))
+    entry = wanted.modalities[0]
+    part = model.linear.part(entry.name)
+    count = model.stems[entry.name].channels.count
+    values = {
+        each.name: torch.rand(1, len(each.bands), 24 * each.finer // each.coarser, 24 * each.finer // each.coarser)
+        for each in wanted.modalities
+    }
+    given = list(entry.band_names)[1:]
+    with torch.no_grad():
+        found = model(values | {entry.name: values[entry.name][:, 1:]}, bands={entry.name: given})
+        gone = sorted(entry.band_names).index(entry.band_names[0])
+        for view in range(part.centre.numel() // count):
+            part.weight[0, :, view * count + gone] = 0
+        expected = model(values)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("classes", [[0, 2], [0, 1]])
@@ -156,11 +194,12 @@ def test_a_base_model_hands_its_linear_model_on_to_the_same_classes_only(scene: 
         software_version="0", specification=wanted, resolution_m=10, class_scheme="t", classes=class_cards(labels.scheme)
     )
     same = start_model(wanted, 1, (model, card), labels.scheme)
-    assert torch.equal(same.intercept, model.intercept)
+    assert torch.equal(same.linear.intercept, model.linear.intercept)
     fewer = labels_at(scene.grid, BOXES, [i % 2 for i in range(15)])
     other = start_model(wanted.model_copy(update={"n_classes": 2}), 1, (model, card), fewer.scheme)
-    assert other.intercept.tolist() == [[[0.0]], [[0.0]]]
-    assert not any(value.any() for name, value in other.named_buffers() if ".shortcut." in name and name.startswith("stems"))
+    assert other.linear.intercept.shape == (1 + len(proper_subsets(wanted)), 2)
+    assert not other.linear.intercept.any()
+    assert not any(value.any() for name, value in other.named_buffers() if name.startswith("linear.parts"))
 
 
 def test_the_network_learns_alone_and_is_delivered_with_a_part_of_the_start(
@@ -170,7 +209,12 @@ def test_the_network_learns_alone_and_is_delivered_with_a_part_of_the_start(
     validation = np.arange(15) >= 12
     model = started(wanted, labels)
     fit_linear_start(model, wanted, data, ~validation)
-    fitted = {name: value.clone() for name, value in model.named_buffers() if ".shortcut." in name or name == "intercept"}
+    fitted = {
+        name: value.clone()
+        for name, value in model.named_buffers()
+        if name == "linear.intercept" or (name.startswith("linear.parts") and name.endswith(".weight"))
+    }
+    assert fitted
     monkeypatch.setattr("core.finetuning.loop.is_clearly_better", lambda seen, start: True)
     monkeypatch.setattr("core.finetuning.loop.SHORTCUT_WEIGHTS", (0.5,))
     losses = iter([9.0, 8.0])
@@ -188,3 +232,28 @@ def test_the_network_learns_alone_and_is_delivered_with_a_part_of_the_start(
     result.model.uses_shortcut = False
     alone = predict_labelled(result.model, wanted, data, validation, device)
     assert np.abs(alone.scores - seen.scores).max() > 0.1
+
+
+def test_where_inputs_are_missing_the_better_of_network_and_linear_model_counts(scene: Scene, tmp_path: Path) -> None:
+    """The scores reported for each set of inputs are those that the delivered model gives, and the best of what there was."""
+    labels, data, wanted = prepared(scene, [i % 3 for i in range(15)], allows_missing=True)
+    validation = np.arange(15) >= 9
+    model = started(wanted, labels)
+    fit_linear_start(model, wanted, data, ~validation)
+    start = {name: value.clone() for name, value in model.state_dict().items() if name.startswith("linear.")}
+    settings = TrainingSettings(epochs=2, windows_per_epoch=16, window_size=24, learning_rate=1e-3)
+    device = torch.device("cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.finetuning.loop.is_clearly_better", lambda seen, start: True)
+        result = train(model, wanted, data, validation, settings, device, tmp_path / "c", "this", lambda part, phase: None)
+    if result.best_epoch == 0:
+        pytest.skip("the network did not lower the loss of noise")
+    shares = result.model.linear.network
+    assert shares[0] == 1
+    for number, entry in enumerate(result.subsets, 1):
+        found = predict_labelled(result.model, wanted, data, validation, device, entry.inputs)
+        np.testing.assert_allclose(found.scores, entry.predictions.scores, atol=1e-4)
+        assert shares[number] in (0, 1)
+        ratio = result.model.linear.intercept[number] / start["linear.intercept"][number]
+        assert float(ratio[0]) == pytest.approx(float(ratio[1]), abs=1e-5)
+        assert min(abs(float(ratio[0]) - weight) for weight in (0.0, 0.5, 1.0)) < 1e-5

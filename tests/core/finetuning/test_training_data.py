@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from core.errors import LabelError, OutputError
 from core.finetuning import training_data
-from core.finetuning.sampling import WindowSampler, class_weights, proper_subsets
+from core.finetuning.sampling import WindowSampler, class_weights
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.training_data import BLOCK, TrainingData
 from core.labels.rasterizing import rasterize
+from core.models.subsets import proper_subsets
 from core.scenes.grid import COARSER_FACTORS, Window, aligned
 from core.scenes.reading import SceneReader, valid_pixels
 from core.scenes.scene import Scene, SceneRequest, build_scene

@@ -132,7 +132,7 @@ def random_model(wanted: ModelSpecification, seed: int = 0, least: int = 48) -> 
             if not parameter.any():
                 parameter.normal_(0, 0.2)
         for name, buffer in model.named_buffers():
-            if ".shortcut." in name or name == "intercept":
+            if name.startswith("linear.") and buffer.is_floating_point():
                 buffer.normal_(0, 0.2)
     side = side_of(wanted, least)
     values = inputs(wanted, side, side, 2, seed, missing=0.05)

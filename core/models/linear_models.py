@@ -1,0 +1,116 @@
+"""Linear models over the statistics of the stems, beside the network: one for each set of inputs that may be there.
+
+A linear model fitted on all inputs is poor on some of them: on the scenes tried its weights for one sensor lean on those
+for the others. Each set therefore has a model of its own, and each pixel gets that of the inputs which it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from core.models.features import LinearInput
+
+
+class ModalityWeights(nn.Module):
+    """What one modality has in each of the models.
+
+    Attributes:
+        weight: (S, K, C) of S models, K classes and C channels.
+        centre: (C,) the channels' means, which add nothing: so does a band that is not given.
+    """
+
+    weight: Tensor
+    centre: Tensor
+
+    def __init__(self, n_models: int, n_classes: int, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(n_models, n_classes, channels))
+        self.register_buffer("centre", torch.zeros(channels))
+
+
+class LinearModels(nn.Module):
+    """Class scores straight from the stems' channels, by models that were fitted beforehand and are not trained.
+
+    Args:
+        channels: by modality, of its stem.
+        subsets: the sets of modalities, all of them first. Sets that are not listed get the first model, to which what is
+            missing adds nothing.
+        n_classes: scores put out.
+
+    Attributes:
+        intercept: (S, K) of each model.
+        network: (S,) how much the network's scores count beside each.
+    """
+
+    intercept: Tensor
+    network: Tensor
+    table: Tensor
+
+    def __init__(self, channels: Mapping[str, int], subsets: Sequence[frozenset[str]], n_classes: int) -> None:
+        super().__init__()
+        self.names = tuple(channels)
+        self.parts = nn.ModuleDict({name: ModalityWeights(len(subsets), n_classes, count) for name, count in channels.items()})
+        self.register_buffer("intercept", torch.zeros(len(subsets), n_classes))
+        self.register_buffer("network", torch.ones(len(subsets)))
+        bits = {frozenset(names): number for number, names in enumerate(subsets)}
+        members = [self._members(number) for number in range(2 ** len(self.names))]
+        self.register_buffer("table", torch.tensor([bits.get(names, 0) for names in members]), persistent=False)
+
+    def _members(self, number: int) -> frozenset[str]:
+        """The modalities whose bits are set."""
+        return frozenset(name for bit, name in enumerate(self.names) if number >> bit & 1)
+
+    def part(self, name: str) -> ModalityWeights:
+        """What a modality has in each of the models."""
+        part = self.parts[name]
+        if not isinstance(part, ModalityWeights):
+            raise TypeError(f"'{name}' has no weights.")
+        return part
+
+    @torch.no_grad()
+    def scale(self, weight: float) -> None:
+        """Multiplies what all models say."""
+        self.intercept.mul_(weight)
+        for name in self.names:
+            self.part(name).weight.mul_(weight)
+
+    @torch.no_grad()
+    def set_share(self, number: int, source: LinearModels, linear: float, network: float) -> None:
+        """How much of a model, as another holds it, and of the network counts where its inputs are there."""
+        self.network[number] = network
+        self.intercept[number] = linear * source.intercept[number]
+        for name in self.names:
+            self.part(name).weight[number] = linear * source.part(name).weight[number]
+
+    def forward(self, inputs: Mapping[str, LinearInput]) -> tuple[Tensor, Tensor]:
+        """Scores (B, K, H, W), and how much the network's count beside them, (B, 1, H, W) or (1, 1, 1, 1).
+
+        Args:
+            inputs: by modality, those that are there.
+        """
+        first = next(iter(inputs.values()))
+        bits = torch.zeros_like(first.known, dtype=torch.int64)
+        for bit, name in enumerate(self.names):
+            if name in inputs:
+                bits += (inputs[name].known > 0).to(torch.int64) << bit
+        models = self.table[bits]
+        occurring = torch.unique(models).tolist()
+        total = self._scores(occurring[0], inputs)
+        for number in occurring[1:]:
+            total = torch.where(models == number, self._scores(number, inputs), total)
+        return total, self.network[models] if len(occurring) > 1 else self.network[occurring[0]].view(1, 1, 1, 1)
+
+    def _scores(self, number: int, inputs: Mapping[str, LinearInput]) -> Tensor:
+        total = self.intercept[number].view(1, -1, 1, 1)
+        for name in self.names:
+            if name in inputs:
+                given, part = inputs[name], self.part(name)
+                rows = list(given.rows)
+                weight = part.weight[number][:, rows]
+                scores = functional.conv2d(given.values, weight[:, :, None, None], -(weight @ part.centre[rows]))
+                total = total + scores * given.known
+        return total

@@ -1,0 +1,32 @@
+"""The sets of a model's inputs that a map can rest on."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from core.models.specification import ModelSpecification
+from core.scenes.scene import shows_ground
+
+LISTED = 4
+"""Up to so many inputs, all sets of them are listed."""
+
+
+def proper_subsets(specification: ModelSpecification) -> list[frozenset[str]]:
+    """The sets of some, but not all, of a model's inputs that a map can rest on, small ones first.
+
+    With more than ``LISTED`` inputs only those of one, and of all but one: there are too many others to look at.
+    """
+    modalities = specification.modalities
+    roles = [modality.role for modality in modalities]
+    counts = range(1, len(modalities)) if len(modalities) <= LISTED else (1, len(modalities) - 1)
+    return [
+        frozenset(modality.name for modality in chosen)
+        for count in counts
+        for chosen in combinations(modalities, count)
+        if any(shows_ground(modality.role, roles) for modality in chosen)
+    ]
+
+
+def input_subsets(specification: ModelSpecification) -> tuple[frozenset[str], ...]:
+    """All inputs, then ``proper_subsets``."""
+    return (frozenset(modality.name for modality in specification.modalities), *proper_subsets(specification))
