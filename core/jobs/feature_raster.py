@@ -51,6 +51,10 @@ def run_features(job: FeaturesJob, context: JobContext) -> dict[str, Any]:
     if not isinstance(loaded, FusionModel) or isinstance(loaded.head, SceneHead):
         raise ModelFileError(f"The model '{job.model}' is one of whole scenes.", "Give a model of pixels.")
     model = FeatureModel(loaded, card.has_trained_decoder).to(device).eval()
+    if job.picture and job.components not in (0, 3):
+        raise UsageError(
+            f"A picture shows three components, and {job.components} were asked for.", "Ask for components or for a picture."
+        )
     count = 3 if job.picture else job.components or model.n_features
     if count > model.n_features:
         raise UsageError(f"components: the model has {model.n_features} features, not {count}.", "Ask for fewer components.")
@@ -144,12 +148,27 @@ def _components(engine: MappingEngine, window: Window, count: int) -> _Component
         rows = np.linspace(0, window.height - own[1], SAMPLE_SQUARES).astype(int)
         corners = [(int(column), int(row)) for row in np.unique(rows) for column in np.unique(columns)]
         parts = [Window(window.column + column, window.row + row, *own) for column, row in corners]
-    step = max(1, sum(part.width * part.height for part in parts) // SAMPLE_PIXELS)
-    sample = [strip.probabilities[:, strip.mapped][:, ::step].T for part in parts for strip in engine.strips(part)]
-    pixels = np.concatenate(sample)
-    if len(pixels) < 2:
-        raise RasterError("Too few pixels have data for principal components.", "Check nodata values and the extent.")
+    pixels = _sampled(engine, parts)
+    if len(pixels) <= count and parts != [window]:
+        # What lies evenly over the window has missed its data.
+        pixels = _sampled(engine, [window])
+    if len(pixels) <= count:
+        raise RasterError(
+            f"{len(pixels)} pixels have data, too few for {count} principal components.", "Check nodata values and the extent."
+        )
     return _Components(pixels, count)
+
+
+def _sampled(engine: MappingEngine, parts: list[Window]) -> NDArray[np.float32]:
+    """(n, features) of some of the pixels with data, evenly over parts of the scene."""
+    step = max(1, sum(part.width * part.height for part in parts) // SAMPLE_PIXELS)
+    sample = []
+    for part in parts:
+        for strip in engine.strips(part):
+            known = strip.probabilities[:, strip.mapped]
+            # A strip with few pixels gives them all.
+            sample.append(known[:, :: step if known.shape[1] > step else 1].T)
+    return np.concatenate(sample)
 
 
 def _picture(values: NDArray[np.float32], mapped: NDArray[np.bool_]) -> NDArray[np.float32]:

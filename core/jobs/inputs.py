@@ -87,12 +87,17 @@ def _told(scene: Scene, context: JobContext) -> Scene:
 
 
 def scene_for_model(
-    inputs: Inputs, specification: ModelSpecification, context: JobContext, allows_missing: bool = False
+    inputs: Inputs,
+    specification: ModelSpecification,
+    context: JobContext,
+    allows_missing: bool = False,
+    keeps_others: bool = False,
 ) -> tuple[Scene, ModelSpecification]:
     """The scene with the model's inputs, bands and scales; and the model's specification for these inputs.
 
     Where a raster does not say what it is, the model's own sensor for that input is tried. The specification is the
-    model's own, but for models that take other sensors than those of their training.
+    model's own, but for models that take other sensors than those of their training. ``keeps_others`` leaves further
+    rasters in the scene, which the specification does not know.
 
     Raises:
         SensorError: the model needs what the rasters lack.
@@ -119,4 +124,4 @@ def scene_for_model(
         (modality.name, modality.role, modality.sensor, modality.band_names, modality.scale)
         for modality in specification.modalities
     ]
-    return _told(select(scene, needed, allows_missing), context), specification
+    return _told(select(scene, needed, allows_missing, keeps_others), context), specification

@@ -30,7 +30,7 @@ from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard, load_model, save_model
 from core.models.registry import build_model, count_parameters, model_step, receptive_radius
 from core.models.specification import ModelSpecification
-from core.models.specify import specify_for_scenes
+from core.models.specify import specify_for_scenes, with_inputs_of
 from core.pretraining.launch import started_processes
 from core.pretraining.loop import PretrainingResult, pretrain
 from core.pretraining.methods import METHODS
@@ -60,6 +60,11 @@ def run_pretrain(job: PretrainJob, context: JobContext) -> dict[str, Any]:
     context.info(f"Device: {describe_device(device)}.")
     context.progress(0.0, "Reading the rasters")
     recipe = make_recipe(job.method, job.setting, job.switches)
+    if getattr(recipe, "continual_from", "") and job.initial_model is None:
+        raise UsageError(
+            "continual_from keeps what a given model says of its sensor, and no model was given.",
+            "Give the model to go on from, or leave 'continual_from' empty.",
+        )
     model, specification, scenes = _prepare(job, recipe, context)
     settings = _settings(job, recipe, specification)
     windows = SceneWindows(scenes, specification, settings.window_size, settings.batch_size)
@@ -149,6 +154,9 @@ def _prepare(
         architecture = job.architecture or METHODS[job.method].architecture
         specification, scenes = specify_for_scenes(scenes, architecture, encoder=job.encoder, size=job.size)
         specification = recipe.specification(specification)
+        if receptive_radius(specification) is None:
+            # It is used with windows of the size that it was trained on.
+            specification = specification.model_copy(update={"window": recipe.settings(job.setting).window_size})
         recipe.check(specification)
         with torch.random.fork_rng():
             torch.manual_seed(job.seed)
@@ -156,15 +164,22 @@ def _prepare(
     if job.architecture or job.encoder or job.size:
         raise UsageError("The model to go on from brings its own architecture.", "Leave out architecture, encoder and size.")
     loaded, card = load_model(Path(job.initial_model))
-    found = [scene_for_model(inputs, card.specification, context, allows_missing=True) for inputs in job.scenes]
-    specification = card.specification.model_copy(
-        update={"head": "embedding", "n_classes": 1, "has_shortcut": False, "architecture": card.specification.architecture}
-    )
+    found = [scene_for_model(inputs, card.specification, context, True, True) for inputs in job.scenes]
+    scenes = tuple(scene for scene, _ in found)
+    if any(own != found[0][1] for _, own in found):
+        raise UsageError(
+            "The scenes show the model other sensors or pixel sizes than each other.",
+            "Go on from a model with scenes that are alike.",
+        )
+    specification = with_inputs_of(found[0][1], scenes)
+    specification = specification.model_copy(update={"head": "embedding", "n_classes": 1, "has_shortcut": False})
     wanted = recipe.specification(specification)
     if wanted != specification:
+        own, asked = specification.model_dump(), wanted.model_dump()
+        parts = [f"{name} {asked[name]} and not {own[name]}" for name in own if own[name] != asked[name]]
         raise UsageError(
-            f"The model '{job.initial_model}' has other parts than the method's switches ask for.",
-            "Train from scratch, or leave the switches as they are.",
+            f"The method's switches ask for other parts than '{job.initial_model}' has: {', '.join(parts)}.",
+            "Set the switches to what the model has, such as geography=false, or train from scratch.",
         )
     recipe.check(specification)
     with torch.random.fork_rng():
@@ -173,7 +188,7 @@ def _prepare(
     own = {name: value for name, value in loaded.state_dict().items() if name in model.state_dict()}
     fitting = {name: value for name, value in own.items() if value.shape == model.state_dict()[name].shape}
     model.load_state_dict(fitting, strict=False)
-    return model, specification, tuple(scene for scene, _ in found)
+    return model, specification, scenes
 
 
 def _probe(
@@ -206,6 +221,7 @@ def _settings(job: PretrainJob, recipe: Recipe, specification: ModelSpecificatio
         window_size=-(-wanted // step) * step,
         epochs=job.epochs or settings.epochs,
         batch_size=job.batch_size or settings.batch_size,
+        accumulation=job.accumulation,
         windows_per_epoch=job.windows or settings.windows_per_epoch,
         minutes=job.minutes,
         seed=job.seed,

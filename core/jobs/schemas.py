@@ -179,7 +179,10 @@ class PretrainJob(_Schema):
     windows: int | None = Field(
         None, ge=1, description="Windows an epoch; by default as many as cover the scenes, 256 to 2048."
     )
-    batch_size: int | None = Field(None, ge=1, le=4096, description="Windows a step; the method's own by default.")
+    batch_size: int | None = Field(None, ge=1, le=4096, description="Windows a batch; the method's own by default.")
+    accumulation: int = Field(
+        1, ge=1, le=1024, description="Batches a step of the optimiser: a larger step in the same memory."
+    )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
     output_model: str = Field(description="Model file to write (.safetensors).")

@@ -67,6 +67,30 @@ def specify_model(
     )
 
 
+def with_inputs_of(specification: ModelSpecification, scenes: Sequence[Scene]) -> ModelSpecification:
+    """The specification with the acquisitions of scenes that it does not know, behind its own.
+
+    Raises:
+        UsageError: two scenes mean different things by one name, or there are too many.
+    """
+    added: dict[str, ModalitySpecification] = {}
+    for scene in scenes:
+        for acquisition in scene.acquisitions:
+            if acquisition.name in {entry.name for entry in specification.modalities}:
+                continue
+            found = _specify_modality(acquisition)
+            known = added.setdefault(found.name, found)
+            same = (known.sensor, known.band_names, known.finer, known.coarser)
+            if same != (found.sensor, found.band_names, found.finer, found.coarser):
+                raise UsageError(
+                    f"The scenes have different rasters for the new input '{found.name}'.",
+                    "Give rasters of the same sensor, bands and pixel size in all of them.",
+                )
+    modalities = (*specification.modalities, *added.values())
+    check_count(len(modalities))
+    return specification.model_copy(update={"modalities": modalities})
+
+
 def check_count(inputs: int) -> None:
     """Raises:
     UsageError: more inputs than a model takes.

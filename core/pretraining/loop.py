@@ -136,6 +136,7 @@ def pretrain(
     records = [PretrainingRecord(**record) for record in written]
     step, sums = int(extra["step"]), dict(extra["sums"])
     started = time.monotonic() - float(extra["seconds"])
+    _check_alike(run, processes, step)
 
     def save() -> None:
         if not processes.is_main:
@@ -164,6 +165,7 @@ def pretrain(
         objective.after_step(model, part)
         progress(part, _phase(epoch, records, settings))
         if step % steps == 0 or part >= 1:
+            _stop_if_idle(sums)
             records.append(_record(run, windows, epoch, sums, probe))
             sums = {}
             _stop_if_collapsed(records)
@@ -245,6 +247,30 @@ def _record(run: _Run, windows: SceneWindows, epoch: int, sums: dict[str, Any], 
         score = probe(run.model)
         monitors = {PROBE: score, **monitors} if math.isfinite(score) else monitors
     return PretrainingRecord(epoch, losses, health.spread, health.effective_rank, health.dependence, monitors)
+
+
+def _check_alike(run: _Run, processes: Processes, step: int) -> None:
+    """Raises:
+    TrainingError: the processes do not start from the same state.
+    """
+    own = (float(step), sum(float(parameter.detach().double().sum()) for parameter in run.trained))
+    if own != (processes.agree(own[0]), processes.agree(own[1])):
+        raise TrainingError(
+            "The processes do not start from the same state: only the first one writes what a run goes on from.",
+            "Give all machines the same folder for the model, or start without what is left of the former run.",
+        )
+
+
+def _stop_if_idle(sums: dict[str, Any]) -> None:
+    """Raises:
+    TrainingError: no loss had anything to compare in the whole epoch.
+    """
+    if all(total == 0 for total, _ in sums.values()):
+        terms = f" The terms {', '.join(sums)} were zero throughout." if sums else ""
+        raise TrainingError(
+            f"There was nothing to learn from in a whole epoch.{terms}",
+            "Enlarge the batch, and see that the sensors that are to be compared show the same ground in a scene.",
+        )
 
 
 def _stop_if_collapsed(records: list[PretrainingRecord]) -> None:

@@ -94,7 +94,7 @@ METHODS: dict[MethodName, Method] = {
         Method(
             "anchor_aware_mae",
             "Anchor-aware masked autoencoder (A2-MAE)",
-            "Sets of images of one place, of different dates, bands and resolutions.",
+            "Sets of images of one place, of different bands and resolutions.",
             "vit_joint_tokens",
             "Zhang et al. (2024), arXiv:2406.08079",
         ),

@@ -90,8 +90,13 @@ class SceneWindows:
         for number, scene in enumerate(self._scenes):
             self._parts[number] = []
             with SceneReader(scene) as reader:
-                wanted = _parts_of(scene, self.size, budget, generator)
-                self._parts[number] = [part for w in wanted if (part := _read(reader, number, w, self.size)) is not None]
+                # Parts without data are drawn anew; a scene that shows nothing even so sits out the epoch.
+                for _ in range(TRIES):
+                    wanted = _parts_of(scene, self.size, budget, generator)
+                    found = [part for w in wanted if (part := _read(reader, number, w, self.size)) is not None]
+                    if found:
+                        self._parts[number] = found
+                        break
         self._check()
 
     def batch(self, generator: np.random.Generator) -> Windows:
@@ -156,12 +161,13 @@ class SceneWindows:
         self._check()
 
     def _check(self) -> None:
-        for scene, parts in zip(self._scenes, self._parts, strict=True):
-            if not parts:
-                raise RasterError(
-                    f"Nothing of '{scene.paths[0]}' that was looked at has data.",
-                    "Leave this scene out, or check its nodata value.",
-                )
+        empty = [scene for scene, parts in zip(self._scenes, self._parts, strict=True) if not parts]
+        # Read whole, a scene without data is a mistake of the user's; of parts that were drawn, some may miss it.
+        if empty and (self._is_whole or len(empty) == len(self._scenes)):
+            raise RasterError(
+                f"Nothing of '{empty[0].paths[0]}' that was looked at has data.",
+                "Leave this scene out, or check its nodata value.",
+            )
 
 
 def _read(reader: SceneReader, number: int, window: Window, size: int) -> _Part | None:

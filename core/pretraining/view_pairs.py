@@ -11,6 +11,7 @@ from core.models.encoders.encoder import Encoder
 from core.models.features import FeatureMap, Features, features_of
 from core.models.fusion_model import FusionModel
 from core.models.heads import SceneHead
+from core.models.stems.channels import RELIEF, is_relief
 from core.pretraining.objectives.objective import Step, Windows
 from core.pretraining.views import ViewSettings, draw_maps, vary, view_of
 
@@ -77,7 +78,9 @@ def seen(step: Step, windows: Windows, maps: Tensor, settings: ViewSettings, shr
     varied = {}
     for name, values in view.values.items():
         entry = step.model.modalities[name]
-        deviation = torch.tensor([band.standard_deviation for band in entry.bands], device=values.device)
+        # Heights above the sea enter against their surroundings: the scene's own spread would drown these.
+        spreads = [RELIEF[0][1] if is_relief(entry) else band.standard_deviation for band in entry.bands]
+        deviation = torch.tensor(spreads, device=values.device)
         varied[name] = vary(values, entry.kind, deviation, settings, step.generator)
     return Windows(varied, view.geography)
 

@@ -318,7 +318,10 @@ def shows_ground(role: Role, roles: Sequence[Role]) -> bool:
 
 
 def select(
-    scene: Scene, needed: Sequence[tuple[str, Role, str, tuple[str, ...], Scale]], allows_missing: bool = False
+    scene: Scene,
+    needed: Sequence[tuple[str, Role, str, tuple[str, ...], Scale]],
+    allows_missing: bool = False,
+    keeps_others: bool = False,
 ) -> Scene:
     """The scene as a model wants it: its acquisitions, bands and scales, in the model's order.
 
@@ -326,6 +329,7 @@ def select(
         scene: what the user gave.
         needed: name, role, sensor, bands and scale of each of the model's inputs.
         allows_missing: whether some of the inputs may be missing altogether; a missing band is never allowed.
+        keeps_others: whether what the model does not know stays, behind what it does, under names that it does not use.
 
     Raises:
         SensorError: an input or a band is missing; the message names all of them.
@@ -349,10 +353,18 @@ def select(
             f"The model needs what the rasters lack: {'; '.join(missing)}.",
             "Give rasters of the sensors that the model was trained on, or name the sensor if it was recognised wrongly.",
         )
-    extra = [a.name for a in scene.acquisitions if not any(a.role == c.role and a.sensor == c.sensor for c in chosen)]
+    extra = [a for a in scene.acquisitions if not any(a.role == c.role and a.sensor == c.sensor for c in chosen)]
     notes = scene.notes
-    if extra:
-        notes += (f"Not used, because the model was trained without: {', '.join(extra)}.",)
+    if extra and keeps_others:
+        taken = {name for name, *_ in needed}
+        for acquisition in extra:
+            free = (acquisition.name, *(f"{acquisition.name}_{number}" for number in range(2, len(taken) + 3)))
+            own = next(each for each in free if each not in taken)
+            taken.add(own)
+            chosen.append(replace(acquisition, name=own))
+        notes += (f"New to the model, whose parts for it start afresh: {', '.join(a.name for a in extra)}.",)
+    elif extra:
+        notes += (f"Not used, because the model was trained without: {', '.join(a.name for a in extra)}.",)
     warnings = scene.warnings
     if absent:
         names = ", ".join(f"{sensor} ({role})" for role, sensor, _ in absent)

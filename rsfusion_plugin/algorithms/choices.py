@@ -56,7 +56,7 @@ METHODS = {
     "asymmetric_attention": "An optical image that leads, beside heights or radar.",
     "cross_scale_mae": "Many scenes of the same sensors, which read each other in a transformer.",
     "cross_sensor_alignment": "Several sensors of the same ground whose features should say the same.",
-    "anchor_aware_mae": "Sets of images of one place, of different dates, bands and resolutions.",
+    "anchor_aware_mae": "Sets of images of one place, of different bands and resolutions.",
 }
 """Ways of pre-training with when to use which; the first is the default."""
 

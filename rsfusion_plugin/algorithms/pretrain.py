@@ -121,8 +121,13 @@ class Pretrain(WorkerAlgorithm):
             True,
         )
         self.add(
-            QgsProcessingParameterNumber("BATCH_SIZE", tr("Windows a step"), integer, None, True, 1, 4096),
-            tr("More windows a step take more memory and tell the methods of contrast more."),
+            QgsProcessingParameterNumber("BATCH_SIZE", tr("Windows a batch"), integer, None, True, 1, 4096),
+            tr("More windows a batch take more memory and tell the methods of contrast more."),
+            True,
+        )
+        self.add(
+            QgsProcessingParameterNumber("ACCUMULATION", tr("Batches a step"), integer, 1, False, 1, 1024),
+            tr("A larger step of the optimiser in the same memory. Only the windows of one batch are compared."),
             True,
         )
         self.add(
@@ -174,6 +179,7 @@ class Pretrain(WorkerAlgorithm):
             "minutes": self.optional_number(parameters, "MINUTES", context),
             "windows": self.optional_whole_number(parameters, "WINDOWS", context),
             "batch_size": self.optional_whole_number(parameters, "BATCH_SIZE", context),
+            "accumulation": self.parameterAsInt(parameters, "ACCUMULATION", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),
             "output_model": self.destination(parameters, "OUTPUT_MODEL", context),

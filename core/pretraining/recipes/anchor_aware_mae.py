@@ -20,7 +20,8 @@ class AnchorAwareMaeRecipe(Recipe):
 
     Attributes:
         anchor: whether masks follow an anchor; otherwise they are drawn for each modality alone.
-        geography: whether latitude, longitude and resolution are inputs.
+        geography: whether latitude, longitude and resolution are inputs of the pre-training. Fine-tuning and maps withhold
+            them: on one scene coordinates become a way to learn labels by heart.
         mask_ratio: part of the patches that is hidden.
     """
 

@@ -72,6 +72,56 @@ def test_labels_are_asked_and_nothing_is_trained_on_them(job, pretrained, sample
     check_refused(wrong, tmp_path, "nothing")
 
 
+def test_a_new_sensor_joins_a_model_that_is_kept_for_the_old_one(job, pretrained, sample, tmp_path):
+    further = {
+        **job,
+        "scenes": [{"optical": [str(sample.optical)], "sar": [str(sample.sar)], "elevation": [str(sample.elevation)]}],
+        "initial_model": job["output_model"],
+        "size": None,
+        "epochs": 1,
+        "report": None,
+        "accumulation": 2,
+        "output_model": str(tmp_path / "further.safetensors"),
+    }
+    told = run_here(further)
+    assert told.code == 0, told.last
+    assert "New to the model, whose parts for it start afresh: dsm." in told.texts("info")
+    card = load_model(Path(further["output_model"]))[1]
+    assert [entry.name for entry in card.specification.modalities] == ["sentinel2_l2a", "sentinel1", "dsm"]
+    assert card.training["settings"]["accumulation"] == 2
+    assert card.training["steps"] == 1
+
+
+def test_what_is_kept_needs_a_model(job, tmp_path):
+    wrong = {
+        **job,
+        "method": "cross_sensor_alignment",
+        "switches": {"continual_from": "sentinel1"},
+        "output_model": str(tmp_path / "m.safetensors"),
+        "report": None,
+    }
+    check_refused(wrong, tmp_path, "no model was given", code=2)
+
+
+def test_published_windows_are_those_that_a_transformer_is_used_with(job, tmp_path):
+    whole = {
+        **job,
+        "method": "cross_scale_mae",
+        "setting": "paper",
+        "size": "tiny",
+        "epochs": 1,
+        "windows": 1,
+        "batch_size": 1,
+        "switches": {"contrast": False},
+        "output_model": str(tmp_path / "m.safetensors"),
+        "report": None,
+    }
+    told = run_here(whole)
+    assert told.code == 0, told.last
+    card = load_model(tmp_path / "m.safetensors")[1]
+    assert card.specification.window == card.training["settings"]["window_size"] == 128
+
+
 def test_the_same_job_gives_the_same_bytes(job, pretrained, tmp_path):
     again = run_here(job | {"output_model": str(tmp_path / "base.safetensors"), "report": None})
     assert again.code == 0

@@ -131,7 +131,7 @@ class Collapsing(Objective):
     def forward(self, step: Step) -> dict[str, torch.Tensor]:
         for parameter in step.model.fusion.parameters():
             parameter.data.zero_()
-        return {"nothing": self.weight.square()}
+        return {"nothing": (self.weight - 1).square()}
 
 
 class NotANumber(Collapsing):
@@ -144,6 +144,22 @@ def test_collapsed_features_stop_the_run(scene, tmp_path):
         run(scene, tmp_path / "checkpoint", objective=Collapsing, epochs=5)
     with pytest.raises(TrainingError, match="no number in step 1"):
         run(scene, tmp_path / "other", objective=NotANumber)
+
+
+class Idle(Collapsing):
+    def forward(self, step: Step) -> dict[str, torch.Tensor]:
+        return {"nothing": 0.0 * self.weight}
+
+
+class Silent(Collapsing):
+    def forward(self, step: Step) -> dict[str, torch.Tensor]:
+        return {}
+
+
+@pytest.mark.parametrize("objective", [Idle, Silent])
+def test_an_epoch_with_nothing_to_learn_from_stops_the_run(scene, tmp_path, objective):
+    with pytest.raises(TrainingError, match="nothing to learn from in a whole epoch"):
+        run(scene, tmp_path / "checkpoint", objective=objective)
 
 
 def test_minutes_end_a_run(scene, tmp_path):

@@ -130,6 +130,25 @@ def test_a_scene_without_data_is_named(tmp_path):
         look_everywhere()
 
 
+def test_a_scene_whose_parts_miss_its_data_sits_out_the_epoch(tmp_path):
+    """Half of one scene is nodata: over many epochs some draws miss the rest, and the run goes on with the other scene."""
+    generator = np.random.default_rng(0)
+    half = generator.uniform(1, 2, (1, 60, 60)).astype(np.float32)
+    half[:, :, 8:] = np.nan
+    paths = [write_raster(tmp_path / "half.tif", half, 10)]
+    paths.append(write_raster(tmp_path / "whole.tif", generator.uniform(1, 2, (1, 60, 60)), 10))
+    scenes = [build_scene(SceneRequest({"other": [path]}, {"other": "generic"})) for path in paths]
+    windows = windows_of(scenes, size=16, memory_bytes=4000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.pretraining.scene_windows.TRIES", 1)
+        present = set()
+        for epoch in range(30):
+            windows.open_epoch(0, epoch)
+            present.add(tuple(bool(parts) for parts in windows._parts))
+            assert len(windows.batch(np.random.default_rng(epoch))) > 0
+    assert present == {(True, True), (False, True)}
+
+
 def test_geography_is_that_of_the_windows(tmp_path):
     scene = ground_scene(tmp_path)
     specification, renamed = specify_for_scenes([scene], "unet_early")
