@@ -283,7 +283,8 @@ def table(rows: list[dict[str, Any]], epochs: int) -> str:
         "## Missing inputs",
         "",
         "Models trained on all inputs (a quarter of the steps with some withheld) and shown a part of them, beside a model "
-        "trained on that part alone. Mean IoU in percent.",
+        "trained on that part alone. Mean IoU in percent; – where a map cannot rest on the input, which is so of heights "
+        "alone, or where nothing was trained, which is so of pairs of the trees' inputs.",
         "",
         "| scene | inputs shown | trained on them alone | " + " | ".join(FUSIONS) + " |",
         "|---|---|---|" + "---|" * len(FUSIONS),
@@ -301,6 +302,7 @@ def table(rows: list[dict[str, Any]], epochs: int) -> str:
 
 
 def _spread(values: list[float], sign: str = "") -> str:
+    values = [value for value in values if np.isfinite(value)]
     if not values:
         return "–"
     mean = f"{np.mean(values):{sign}.1f}"
