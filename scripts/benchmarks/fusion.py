@@ -264,7 +264,7 @@ def table(rows: list[dict[str, Any]], epochs: int) -> str:
         "(s1s2_282D against a weak yearly map, flood_India against a hand-drawn one) or on tiles and plots held out "
         "(enmap_Potsdam, neon_MLBS). Mean IoU in percent, mean and standard deviation over the seeds. Against early: mean and "
         "standard deviation of the difference, seed by seed. Seconds are of training and validation, two runs at a time on two "
-        "cores.",
+        "cores, at times beside other work.",
         "",
         "| scene | model | seeds | mIoU | against early | macro F1 | seconds |",
         "|---|---|---|---|---|---|---|",
