@@ -59,6 +59,9 @@ def fit_linear_start(
         if number and not data.allows_missing:
             break
         names = [name for name in parts if name in subset]
+        if not names:
+            # A base model may know inputs that this scene does not have.
+            continue
         rows = np.all([has[name] for name in names], axis=0)
         if len(np.unique(pixels[rows, 2])) < len(np.unique(pixels[:, 2])):
             # Where classes have pixels with gaps only, these have to do.

@@ -198,10 +198,12 @@ def _without_inputs(
         source: with the linear models as they were fitted, where the held-out labels are to say how much of each counts.
     """
     results = []
-    chosen = proper_subsets(specification) if data.allows_missing else []
-    for number, inputs in enumerate(chosen, 1):
+    present = {acquisition.name for acquisition in data.scene.acquisitions}
+    listed = enumerate(proper_subsets(specification), 1) if data.allows_missing else ()
+    chosen = [(number, inputs) for number, inputs in listed if inputs < present]
+    for count, (number, inputs) in enumerate(chosen, 1):
         # Also the place where a user who cancels is heard.
-        progress(1.0, f"Scoring with some of the inputs: {number} of {len(chosen)}")
+        progress(1.0, f"Scoring with some of the inputs: {count} of {len(chosen)}")
         if isinstance(model, FusionModel) and isinstance(source, FusionModel):
             predictions = _balanced(model, source, number, inputs, specification, data, validation, device)
         else:

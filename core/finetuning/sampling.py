@@ -64,7 +64,12 @@ class WindowSampler:
         is_local = receptive_radius(specification) is not None
         wanted = settings.window_size if is_local else specification.window
         self._size = -(-wanted // step) * step
-        self._subsets = proper_subsets(specification) if data.allows_missing else []
+        # A base model may know inputs that this scene does not have.
+        present = {acquisition.name for acquisition in data.scene.acquisitions}
+        self._modalities = [modality for modality in specification.modalities if modality.name in present]
+        self._everything = frozenset(modality.name for modality in self._modalities)
+        subsets = proper_subsets(specification) if data.allows_missing else []
+        self._subsets = [names for names in subsets if names < self._everything]
         pixels = data.pixels[features[data.pixels[:, 3]]]
         self._by_class: list[list[NDArray[np.int64]]] = []
         for index in np.unique(pixels[:, 2]):
@@ -99,10 +104,9 @@ class WindowSampler:
 
     def _kept(self, generator: np.random.Generator) -> frozenset[str]:
         """The inputs of one step: a whole batch does without some, so that no running statistic mixes the two."""
-        everything = frozenset(modality.name for modality in self._specification.modalities)
         if not self._subsets or generator.random() >= self._settings.modality_dropout:
-            return everything
-        modalities = self._specification.modalities
+            return self._everything
+        modalities = self._modalities
         if len(modalities) <= LISTED:
             return self._subsets[generator.integers(len(self._subsets))]
         # Too many to list: any of them, each input with a chance of a half.

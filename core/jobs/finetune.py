@@ -114,7 +114,7 @@ def _train_and_score(
         raise RuntimeError("The split holds out nothing.")
     scores = HeldOutScores(prepared.labels.scheme, prepared.split.block, job.seed)
     delivered = scores.delivered(prepared.title, result.validation, seconds)
-    names = [modality.name for modality in prepared.specification.modalities]
+    names = [acquisition.name for acquisition in prepared.scene.acquisitions]
     subsets = subset_scores(result, names, prepared.labels.scheme)
     return TrainingOutcome(result, (delivered, *map(scores.baseline, baselines)), subsets)
 

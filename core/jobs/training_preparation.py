@@ -74,7 +74,8 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         scene = scene_of(job.inputs, context)
     else:
         _check_parts(job, base[1].specification, context)
-        scene, found = scene_for_model(job.inputs, base[1].specification, context)
+        may_lack = base[1].allows_missing and job.missing_inputs == "allow"
+        scene, found = scene_for_model(job.inputs, base[1].specification, context, may_lack)
     labels, counts = _counted_labels(job, scene.grid)
     for line in _label_lines(labels):
         context.info(line)

@@ -103,6 +103,19 @@ def test_a_base_model_keeps_its_architecture_and_that_is_said(finetune_job, trai
         assert (line in told.texts(other)) == (other == level)
 
 
+@pytest.mark.parametrize("field", ["class", "code"])
+def test_a_base_model_is_trained_on_a_scene_that_lacks_an_input(finetune_job, trained, sample, field):
+    """With the same classes, whose linear models it keeps, and with others."""
+    job = {**finetune_job, "inputs": {"optical": [str(sample.optical)]}, "base_model": str(trained.model), "epochs": 2}
+    job["labels"] = {**finetune_job["labels"], "class_field": field}
+    told = run_here(job)
+    assert told.code == 0, told.last
+    card = load_model(Path(job["output_model"]))[1]
+    assert [entry.name for entry in card.specification.modalities] == ["sentinel2_l2a", "sentinel1"]
+    assert card.training["inputs"] == {"sentinel2_l2a": ["sentinel2_l2a.tif"]}
+    assert card.allows_missing
+
+
 def test_the_report_is_one_file_with_the_same_numbers(trained):
     page = trained.report.read_text(encoding="utf-8")
     data = json.loads(page.split('id="rsfusion-data">')[1].split("</script>")[0])
