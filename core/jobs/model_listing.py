@@ -122,7 +122,7 @@ def models_text(data: dict[str, Any]) -> str:
         "pixels from one to the next, and channels.",
     ]
     if "combinations" not in data:
-        lines.append("--all measures every combination of encoder, size and fusion; --modalities takes other inputs.")
+        lines.append("--all measures every combination of stem, encoder, size and fusion; --modalities takes other inputs.")
     return "\n".join(lines)
 
 

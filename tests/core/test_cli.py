@@ -115,8 +115,8 @@ def test_models_are_listed_with_their_use_and_cost():
     lines = answer.stdout.splitlines()
     for name, entry in ARCHITECTURES.items():
         assert any(line.split()[:1] == [name] and line.endswith(entry.use) for line in lines), name
-        row = [entry.encoder, entry.size, entry.fusion]
-        assert any(line.split()[:4] == [name, *row] for line in lines), name
+        row = [entry.stem, entry.encoder, entry.size, entry.fusion]
+        assert any(line.split()[:5] == [name, *row] for line in lines), name
     assert "Sentinel-2 MSI, L2A (12 bands, 10 m); Sentinel-1 C-band SAR (2 bands, 10 m)" in answer.stdout
     assert "1:24 2:48 4:96" in answer.stdout
 
@@ -147,12 +147,12 @@ def test_all_combinations_are_listed_on_wish(monkeypatch):
     monkeypatch.setattr(catalogue, "SIZES", {"unet": ("tiny",), "resunet": ("small",)})
     arguments = ("--all", "--modalities", "sentinel1,dem")
     data = strict_json(models(*arguments, "--json").stdout)
-    assert len(data["combinations"]) == 2 * 8
+    assert len(data["combinations"]) == 2 * 2 * 8
     answer = models(*arguments)
-    assert "Every combination of encoder, size and fusion" in answer.stdout
+    assert "Every combination of stem, encoder, size and fusion" in answer.stdout
     for entry in data["combinations"]:
-        row = [entry["encoder"], entry["size"], entry["fusion"], f"{entry['parameters']:,}"]
-        assert any(line.split()[:4] == row for line in answer.stdout.splitlines()), row
+        row = [entry["stem"], entry["encoder"], entry["size"], entry["fusion"], f"{entry['parameters']:,}"]
+        assert any(line.split()[:5] == row for line in answer.stdout.splitlines()), row
 
 
 def test_a_model_file_is_described(trained):

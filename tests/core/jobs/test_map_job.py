@@ -113,6 +113,7 @@ def test_the_map_says_where_it_comes_from(mapped, trained):
         "extent": None,
         "missing_inputs": "allow",
         "resolution": None,
+        "mask": None,
     }
     assert [entry["name"] for entry in json.loads(tags["RSFUSION_CLASSES"])][:2] == ["Bare ground", "Built-up"]
     assert str(trained.model.parent) not in json.dumps(tags), "folders say more of the user than of the data"
