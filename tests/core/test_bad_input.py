@@ -184,8 +184,12 @@ def test_a_model_of_other_sensors(map_job, sample, tmp_path):
     check_refused({**map_job, "inputs": only_height}, tmp_path, "sentinel2_l2a as optical", "sentinel1 as sar", "dsm")
 
 
-def test_a_base_model_of_other_sensors(finetune_job, trained, tmp_path):
-    check_refused({**finetune_job, "base_model": str(trained.model)}, tmp_path, "sentinel1 as sar input")
+def test_a_base_model_of_other_sensors(finetune_job, sample, trained, tmp_path):
+    """Some of its inputs may be missing where that is allowed, but not all of them."""
+    job = {**finetune_job, "base_model": str(trained.model)}
+    check_refused({**job, "missing_inputs": "require"}, tmp_path, "sentinel1 as sar input")
+    heights = {**job, "inputs": {"elevation": [str(sample.elevation)]}}
+    check_refused(heights, tmp_path, "sentinel2_l2a as optical input", "sentinel1 as sar input")
 
 
 @pytest.mark.parametrize(
