@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from core.finetuning.evaluation import predict_labelled
-from core.finetuning.training_data import TrainingData
+from core.finetuning.training_data import TrainingData, thinned
 from core.models.feature_model import FeatureModel
 from core.models.fusion_model import FusionModel
 
@@ -38,7 +38,7 @@ class LinearProbe:
     def __init__(self, data: TrainingData, validation: NDArray[np.bool_], device: torch.device) -> None:
         self._device = device
         held_out = validation[data.pixels[:, 3]]
-        self._learn, self._score = (_thinned(data, mask) for mask in (~held_out, held_out))
+        self._learn, self._score = (_part(data, mask) for mask in (~held_out, held_out))
 
     def __call__(self, model: FusionModel) -> float:
         """Macro F1 over the classes that are held out; NaN where fewer than two classes are left to learn from."""
@@ -64,11 +64,8 @@ class LinearProbe:
         return float(f1_score(score.classes, predicted, labels=present, average="macro", zero_division=0.0))
 
 
-def _thinned(data: TrainingData, chosen: NDArray[np.bool_]) -> TrainingData:
+def _part(data: TrainingData, chosen: NDArray[np.bool_]) -> TrainingData:
     """The same blocks with some of the labelled pixels, at most ``MOST_PIXELS`` of a class."""
-    pixels = data.pixels[chosen]
-    rows = [np.flatnonzero(pixels[:, 2] == index) for index in np.unique(pixels[:, 2])]
-    kept = [each[np.linspace(0, len(each) - 1, min(len(each), MOST_PIXELS)).astype(int)] for each in rows]
-    thinned = copy.copy(data)
-    thinned.pixels = pixels[np.sort(np.concatenate(kept))] if kept else pixels
-    return thinned
+    part = copy.copy(data)
+    part.pixels = thinned(data.pixels[chosen], MOST_PIXELS)
+    return part

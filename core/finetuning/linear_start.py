@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from core.finetuning.evaluation import windows_around
-from core.finetuning.training_data import TrainingData
+from core.finetuning.training_data import TrainingData, thinned
 from core.models.fusion_model import FusionModel
 from core.models.specification import ModelSpecification
 from core.models.stems.channels import channels_radius
@@ -44,13 +44,14 @@ def fit_linear_start(
     linear = model.linear
     if linear is None:
         raise TypeError("The model has no linear models.")
-    pixels = _thinned(data.pixels[features[data.pixels[:, 3]]])
+    pixels = thinned(data.pixels[features[data.pixels[:, 3]]], MOST_PIXELS)
     parts = _channels(model, specification, data, pixels)
     centres, spreads = {}, {}
     for name, part in parts.items():
-        is_known = np.isfinite(part).any(axis=0)
-        centres[name] = np.where(is_known, np.nan_to_num(np.nanmean(np.where(is_known, part, 0.0), axis=0)), 0.0)
-        spreads[name] = np.maximum(np.nan_to_num(np.nanstd(np.where(is_known, part, 0.0), axis=0)), LEAST_SPREAD)
+        # A channel that is missing everywhere has no mean.
+        filled = np.where(np.isfinite(part).any(axis=0), part, 0.0)
+        centres[name] = np.nanmean(filled, axis=0)
+        spreads[name] = np.maximum(np.nanstd(filled, axis=0), LEAST_SPREAD)
         linear.part(name).centre.copy_(torch.from_numpy(centres[name]))
     # Where an input is missing its channels count as their mean, as in the model, where they then add nothing.
     standardised = {name: np.nan_to_num((part - centres[name]) / spreads[name]) for name, part in parts.items()}
@@ -96,15 +97,6 @@ def _fitted(
     intercept = np.full(n_classes, intercepts.min() - 10.0)
     intercept[present] = intercepts
     return weights, intercept
-
-
-def _thinned(pixels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """At most ``MOST_PIXELS`` of each class, evenly over the list."""
-    kept = []
-    for index in np.unique(pixels[:, 2]):
-        rows = np.flatnonzero(pixels[:, 2] == index)
-        kept.append(rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST_PIXELS)).round().astype(int)])
-    return np.asarray(pixels[np.sort(np.concatenate(kept))])
 
 
 @torch.no_grad()

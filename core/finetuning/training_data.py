@@ -143,6 +143,20 @@ class TrainingData:
         return TrainingWindow(values, classes, feature)
 
 
+def thinned(pixels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many pixels of each class, evenly over the list, in its order.
+
+    Args:
+        pixels: (n, 4) as ``TrainingData.pixels``.
+        most: of a class.
+    """
+    kept = [np.empty(0, np.int64)]
+    for index in np.unique(pixels[:, 2]):
+        rows = np.flatnonzero(pixels[:, 2] == index)
+        kept.append(rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)])
+    return np.asarray(pixels[np.sort(np.concatenate(kept))])
+
+
 class _Store:
     """Blocks of every acquisition on its own scale."""
 

@@ -127,8 +127,8 @@ class FusionModel(nn.Module):
             dates: by modality (B, T) days since the start of any year, NaN = unknown.
             geography: (B, 3) float64 latitude, longitude, resolution in metres; NaN = unknown.
             present: by modality (B,) bool, False = the sample lacks it, whatever its values are.
-            bands: by modality, the names of the bands given, where these are not all in the specification's order. The
-                linear model beside a network needs all of them.
+            bands: by modality, the names of the bands given, where these are not all in the specification's order. To
+                the linear models beside a network a band that is not given adds nothing.
             after_dates, after_present: of the later time.
 
         Returns:
@@ -146,11 +146,10 @@ class FusionModel(nn.Module):
         streams = self._streams(values, dates, geography, present, bands)
         linear, share = None, None
         if self.linear is not None and self.uses_shortcut:
-            linear, share = self.linear({name: each.linear for name, each in streams.items() if each.linear is not None})
+            linear, share = _linear_answer(self.linear, streams)
             if not self.training and self.is_linear:
                 return torch.as_tensor(linear[:, :, :height, :width])
-        # What the linear models have seen need not stay in memory.
-        features: Features = self.fusion({name: replace(stream, linear=None) for name, stream in streams.items()})
+        features = self._fused(streams)
         if after is not None:
             later = self.features(after, dates=after_dates, geography=geography, bands=bands)
             features = difference(features, later)
@@ -169,7 +168,7 @@ class FusionModel(nn.Module):
             raise TypeError("the model has no linear models")
         height, width = self.size_of(values)
         streams = self._streams(values, None, None, None, None)
-        scores, _ = self.linear({name: each.linear for name, each in streams.items() if each.linear is not None})
+        scores, _ = _linear_answer(self.linear, streams)
         return torch.as_tensor(scores[:, :, :height, :width])
 
     def features(
@@ -182,7 +181,10 @@ class FusionModel(nn.Module):
         bands: Mapping[str, Sequence[str]] | None = None,
     ) -> Features:
         """What the fusion makes of the values; see ``forward``."""
-        streams = self._streams(values, dates, geography, present, bands)
+        return self._fused(self._streams(values, dates, geography, present, bands))
+
+    def _fused(self, streams: Streams) -> Features:
+        """What the fusion makes of streams; what the linear models have seen need not stay in memory for it."""
         features: Features = self.fusion({name: replace(stream, linear=None) for name, stream in streams.items()})
         return features
 
@@ -273,6 +275,12 @@ class FusionModel(nn.Module):
         """Values filled up with missing ones to sides that every level divides."""
         more = [-side % self.step * entry.finer // entry.coarser for side in size]
         return functional.pad(values, (0, more[1], 0, more[0]), value=torch.nan) if any(more) else values
+
+
+def _linear_answer(linear: LinearModels, streams: Streams) -> tuple[Tensor, Tensor]:
+    """What the linear models say of the streams; see ``LinearModels.forward``."""
+    scores, share = linear({name: stream.linear for name, stream in streams.items() if stream.linear is not None})
+    return scores, share
 
 
 def _as_present(values: Values, present: Values | None) -> dict[str, Tensor]:

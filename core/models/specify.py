@@ -19,7 +19,7 @@ from core.models.specification import (
     SizeName,
 )
 from core.scenes.grid import Scale
-from core.scenes.scene import Acquisition, Scene
+from core.scenes.scene import Acquisition, Scene, free_name
 from core.sensors import robust_statistics
 
 MOST_INPUTS = 8
@@ -138,8 +138,7 @@ def specify_for_scenes(
             key = (acquisition.role, acquisition.sensor.name, acquisition.bands, acquisition.scale)
             if key not in modalities:
                 taken = {entry.name for entry in modalities.values()}
-                names = [acquisition.name, *(f"{acquisition.name}_{number}" for number in range(2, len(taken) + 3))]
-                name = next(name for name in names if name not in taken)
+                name = free_name(acquisition.name, taken)
                 modalities[key] = _specify_modality(acquisition).model_copy(update={"name": name})
             own.append(replace(acquisition, name=modalities[key].name))
         renamed.append(replace(scene, acquisitions=tuple(own)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -130,10 +130,7 @@ def build_scene(request: SceneRequest) -> Scene:
     acquisitions: list[Acquisition] = []
     for role in ROLES:
         for acquisition in _acquisitions_of_role(request, role, notes, warnings):
-            taken = {other.name for other in acquisitions}
-            name, number = acquisition.name, 2
-            while name in taken:
-                name, number = f"{acquisition.name}_{number}", number + 1
+            name = free_name(acquisition.name, {other.name for other in acquisitions})
             acquisitions.append(replace(acquisition, name=name))
     if not acquisitions:
         raise RasterError("No raster was given.", "Give at least one optical, SAR, elevation or other raster.")
@@ -143,6 +140,12 @@ def build_scene(request: SceneRequest) -> Scene:
         placed.append(replace(acquisition, scale=nearest_scale(grid.resolution_m(), acquisition.resolution_m)))
         notes.append(_scale_note(placed[-1], grid))
     return Scene(grid, tuple(placed), tuple(notes), tuple(dict.fromkeys(warnings)))
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name, numbered from two where others have it."""
+    names = (name, *(f"{name}_{number}" for number in range(2, len(taken) + 3)))
+    return next(each for each in names if each not in taken)
 
 
 def _acquisitions_of_role(request: SceneRequest, role: Role, notes: list[str], warnings: list[str]) -> Iterable[Acquisition]:
@@ -358,8 +361,7 @@ def select(
     if extra and keeps_others:
         taken = {name for name, *_ in needed}
         for acquisition in extra:
-            free = (acquisition.name, *(f"{acquisition.name}_{number}" for number in range(2, len(taken) + 3)))
-            own = next(each for each in free if each not in taken)
+            own = free_name(acquisition.name, taken)
             taken.add(own)
             chosen.append(replace(acquisition, name=own))
         notes += (f"New to the model, whose parts for it start afresh: {', '.join(a.name for a in extra)}.",)

@@ -11,13 +11,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from core.finetuning import linear_start
 from core.finetuning.evaluation import predict_labelled
-from core.finetuning.linear_start import INVERSE_REGULARISATION, fit_linear_start
+from core.finetuning.linear_start import INVERSE_REGULARISATION, MOST_PIXELS, fit_linear_start
 from core.finetuning.loop import train
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.start import start_model
-from core.finetuning.training_data import TrainingData
+from core.finetuning.training_data import TrainingData, thinned
 from core.labels.label_set import LabelSet
 from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard, class_cards, load_model, save_model
@@ -154,15 +153,14 @@ def test_two_classes_and_one_that_was_not_seen(scene: Scene, classes: list[int])
     assert right.mean() > 0.5
 
 
-def test_of_many_pixels_an_even_part_is_looked_at(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_many_pixels_an_even_part_is_looked_at(scene: Scene) -> None:
     _, data, _ = prepared(scene, [i % 3 for i in range(15)], allows_missing=False)
-    assert linear_start._thinned(data.pixels) is not data.pixels
-    np.testing.assert_array_equal(linear_start._thinned(data.pixels), data.pixels)
-    monkeypatch.setattr(linear_start, "MOST_PIXELS", 50)
-    thinned = linear_start._thinned(data.pixels)
-    assert np.bincount(thinned[:, 2]).tolist() == [50, 50, 50]
+    assert thinned(data.pixels, MOST_PIXELS) is not data.pixels
+    np.testing.assert_array_equal(thinned(data.pixels, MOST_PIXELS), data.pixels)
+    fewer = thinned(data.pixels, 50)
+    assert np.bincount(fewer[:, 2]).tolist() == [50, 50, 50]
     # Every feature of a class is still there.
-    assert len(np.unique(thinned[:, 3])) == 15
+    assert len(np.unique(fewer[:, 3])) == 15
 
 
 def test_the_start_is_delivered_unless_training_beats_it_and_is_saved(scene: Scene, tmp_path: Path) -> None:

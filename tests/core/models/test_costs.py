@@ -34,9 +34,8 @@ def test_parameters_are_those_of_the_model(fusion: FusionName) -> None:
     assert forward_cost(wanted).parameters == count_parameters(build_model(wanted))
 
 
-def test_operations_are_those_of_the_convolutions() -> None:
-    wanted = specification("unet_early", "one", stem="per_sensor", width=8, depth=2)
-    model = build_model(wanted).eval()
+def operations_of_convolutions(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> int:
+    """Of the layers alone: a stem's kernels are no layer."""
     counted = 0
 
     def count(module: torch.nn.Conv2d, _: object, output: torch.Tensor) -> None:
@@ -47,7 +46,14 @@ def test_operations_are_those_of_the_convolutions() -> None:
         if isinstance(module, torch.nn.Conv2d):
             module.register_forward_hook(count)  # type: ignore[arg-type]
     with torch.no_grad():
-        model({"aerial_rgb": torch.zeros(1, 3, 64, 64)})
+        model(values)
+    return counted
+
+
+def test_operations_are_those_of_the_convolutions() -> None:
+    wanted = specification("unet_early", "one", stem="per_sensor", width=8, depth=2)
+    model = build_model(wanted).eval()
+    counted = operations_of_convolutions(model, {"aerial_rgb": torch.zeros(1, 3, 64, 64)})
     stem = 2 * 64 * 64 * 3 * 8
     assert forward_cost(wanted).flops_per_pixel == pytest.approx((counted + stem) / 64**2, rel=1e-6)
 
@@ -65,18 +71,7 @@ def test_operations_of_attention_count() -> None:
     linear = sum(m.weight.numel() for m in model.fusion.encoder.modules() if isinstance(m, torch.nn.Linear))
     others = cost.flops_per_pixel - attention - 2 * linear * tokens / side**2
     # What is left is the stem and the head, whose cost is that of convolutions.
-    counted = 0
-
-    def count(module: torch.nn.Conv2d, _: object, output: torch.Tensor) -> None:
-        nonlocal counted
-        counted += 2 * output.shape[-1] * output.shape[-2] * module.weight.numel()
-
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            module.register_forward_hook(count)  # type: ignore[arg-type]
-    values = torch.zeros(1, 3, side, side)
-    with torch.no_grad():
-        model({"aerial_rgb": values})
+    counted = operations_of_convolutions(model, {"aerial_rgb": torch.zeros(1, 3, side, side)})
     stem = 2 * (side // patch) ** 2 * patch**2 * 3 * channels
     assert others == pytest.approx((counted + stem) / side**2, rel=1e-3)
 
