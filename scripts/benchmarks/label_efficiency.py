@@ -1,11 +1,16 @@
-"""Does pre-training help? Each method on a scene's own pixels, against classical models, from 3, 10 and 30 polygons a class.
+"""Does pre-training help? Each method, frozen and fine-tuned, against classical models, from 3, 10 and 30 polygons a class.
 
-A method is trained on all pixels of the scene without their labels: the pixels that are scored are among them, so the
-scores are transductive, as they are for whoever maps the scene that they pre-train on. Its features are then judged frozen, by
-a logistic regression and a random forest on the features alone, and by a logistic regression on the features beside the
-statistics of neighbourhoods; and, on request, by a whole fine-tuning. All learn from the same part of the patches (70 %, in
-spatial blocks); the rest chooses the logistic regression's strength and the networks' epoch. What is scored lies more than
-five pixels away from any patch. Every finished run is a line of a JSON file, and a second start goes on where the first ended:
+The scenes and their labels are those of ``labelled_scenes.py``. A method is trained on all pixels of a scene without their
+labels, and on the other scenes of its sensors where there are any: the pixels that are scored are among them, so the scores
+are transductive, as they are for whoever maps the scene that they pre-train on. Its features are then judged
+
+* frozen, by a logistic regression and a forest on the features alone,
+* frozen, by the vote of that regression with a regression and a forest on the pixels (the mean of the probabilities),
+* fine-tuned, as the product does: with its linear model beside the network where it has one.
+
+All learn from the same part of the polygons (about 70 %, in spatial blocks); the rest chooses the strength of the logistic
+regression, the networks' rate and epoch. Every finished run is a line of a JSON file, and a second start goes on where the
+first ended:
 
     OMP_WAIT_POLICY=PASSIVE .venv/bin/python scripts/benchmarks/label_efficiency.py ../shared/data
 
@@ -18,286 +23,420 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fusion import RESULTS, Scored
-from fusion_data import TASKS, Task
+from fusion import RESULTS
+from labelled_scenes import COUNTS, SCENES, LabelledScene, open_scene
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
-from core.finetuning.baselines import neighbourhood_features, pixel_features
-from core.finetuning.evaluation import calibrated_log_loss, context_reach
+from core.finetuning.baselines import labelled_features, neighbourhood_features, pixel_features
+from core.finetuning.evaluation import calibrated_log_loss, context_reach, predict_labelled
 from core.finetuning.linear_start import fit_linear_start
 from core.finetuning.loop import train
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.start import start_model
 from core.finetuning.training_data import TrainingData
-from core.labels.blocks import spatial_split
-from core.labels.reading import read_labels
 from core.mapping.engine import MappingEngine
 from core.models.feature_model import FeatureModel
 from core.models.fusion_model import FusionModel
-from core.models.model_file import ModelCard
+from core.models.model_file import ModelCard, class_cards
 from core.models.registry import build_model, model_step, receptive_radius
+from core.models.specification import ModelSpecification
 from core.models.specify import specify_for_scenes, specify_model, with_classes
 from core.pretraining.loop import pretrain
 from core.pretraining.methods import METHODS, MethodName
 from core.pretraining.recipes.build import make_recipe
 from core.pretraining.scene_windows import SceneWindows
 from core.scenes.reading import SceneReader
-from core.scenes.scene import Scene, build_scene
 
-SCENES = ("s1s2_282D", "flood_India")
-"""Those of ``fusion_data`` whose every pixel has a reference."""
+STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+TREES = 200
+RATES, RATE_COUNT = (1e-3, 3e-3), 10
 
-COUNTS = (3, 10, 30)
-STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
-RATES = (3e-4, 1e-3)
-VALIDATION = 0.3
+EPOCHS: dict[MethodName, int] = {
+    "latent_targets": 3,
+    "sar_optical_contrast_early": 8,
+    "sar_optical_contrast_intermediate": 8,
+    "sar_optical_contrast_late": 8,
+    "asymmetric_attention": 2,
+    "cross_scale_mae": 1,
+    "cross_sensor_alignment": 1,
+    "anchor_aware_mae": 3,
+}
+"""As many as take about a minute on one core on ``s1s2_282D``, the cross-sensor alignment two: a number of steps gives the
+same result twice, and a time does not. Few steps, for the transformers."""
 
-Features = dict[str, NDArray[np.float32]]
+WIDE = ("enmap_Potsdam", "neon_MLBS")
+"""Scenes of hundreds of bands, of which a step takes several times as long: half as many."""
+
+WINDOWS = 256
+"""Of an epoch of pre-training, on all scenes alike."""
+
+NEED_TWO: tuple[MethodName, ...] = ("sar_optical_contrast_late", "cross_sensor_alignment")
+
+NETWORK = TrainingSettings(epochs=8, patience=8, windows_per_epoch=120, window_size=32, modality_dropout=0.0)
+"""Smaller windows than the product's and no practice in doing without inputs: hundreds of trainings have to end."""
+
+KINDS = ("logistic regression", "forest")
+FROZEN = (*KINDS, "vote beside pixels")
+
+SCRATCH, PRODUCT = "U-Net from scratch", "U-Net from scratch, beside linear models"
+
+CPU = torch.device("cpu")
+
+Rows = NDArray[np.float32]
+Shares = NDArray[np.float64]
+"""(scored pixels, classes), probabilities."""
+
 Save = Callable[[dict[str, Any]], None]
 
 
-def pretrained(scene: Scene, method: MethodName, seed: int, minutes: float) -> tuple[FusionModel, Scene, bool]:
-    """A model trained on a scene without labels, the scene with its names, and whether its decoder was trained."""
-    recipe = make_recipe(method)
-    specification, scenes = specify_for_scenes([scene], METHODS[method].architecture)
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Features of labelled pixels and of scored ones, one row each."""
+
+    labelled: Rows
+    scored: Rows
+
+
+class Bench:
+    """One scene with one seed: what is learned from, what is scored, and every way from one to the other.
+
+    Args:
+        place: the scene.
+    """
+
+    def __init__(self, place: LabelledScene) -> None:
+        self.place = place
+        self.data = place.training_data(NETWORK.window_size)
+        self.pixels = self.data.pixels
+        self.scored = place.scored_pixels(self.data)
+        self.held_out = {count: place.held_out(count) for count in COUNTS}
+        self.used = {count: place.used(count) for count in COUNTS}
+        self._reached = {NETWORK.window_size: self.data}
+
+    def reaching(self, specification: ModelSpecification) -> TrainingData:
+        """The surroundings of the labels that a model needs."""
+        reach = max(NETWORK.window_size, context_reach(specification))
+        if reach not in self._reached:
+            self._reached[reach] = self.place.training_data(reach)
+        return self._reached[reach]
+
+    def part(self, count: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.int64]]:
+        """Which labelled pixels are learned from, which are held out, and the classes of all."""
+        used, held_out = self.used[count][self.pixels[:, 3]], self.held_out[count][self.pixels[:, 3]]
+        return used & ~held_out, held_out, self.pixels[:, 2]
+
+    def classical(self) -> dict[str, Table]:
+        """Pixels, and pixels with their neighbourhoods."""
+        if not self.place.has_map:
+            samples = labelled_features(self.data)
+            if not (np.array_equal(samples.classes, self.pixels[:, 2]) and np.array_equal(samples.feature, self.pixels[:, 3])):
+                raise ValueError("the samples are in another order than the labelled pixels")
+            kinds = {"pixels": samples.of("pixels"), "neighbourhoods": samples.of("neighbourhoods")}
+            return {kind: self._table(np.nan_to_num(values)) for kind, values in kinds.items()}
+        with SceneReader(self.place.scene) as reader:
+            pixels = pixel_features(reader.read(self.place.scene.grid.window), self.place.scene)
+        maps = {"pixels": pixels, "neighbourhoods": neighbourhood_features(pixels)}
+        return {kind: self._gathered(np.nan_to_num(values)) for kind, values in maps.items()}
+
+    def features(self, model: FusionModel, uses_decoder: bool) -> Table:
+        """What a model makes of the pixels, frozen."""
+        features = FeatureModel(model, uses_decoder).eval()
+        return self._answers(features, model.specification, features.n_features)
+
+    def scores(self, model: FusionModel) -> NDArray[np.int64]:
+        """The classes that a model gives to the scored pixels."""
+        table = self._answers(model, model.specification, model.specification.n_classes)
+        return np.asarray(table.scored.argmax(axis=1), np.int64)
+
+    def _answers(self, model: nn.Module, specification: ModelSpecification, channels: int) -> Table:
+        scene = self.place.scene
+        if not self.place.has_map:
+            data = self.reaching(specification)
+            every = np.ones(len(data.labels), bool)
+            answer = predict_labelled(model, specification.model_copy(update={"n_classes": channels}), data, every, CPU)
+            return self._table(answer.scores)
+        card = ModelCard(
+            software_version="benchmark",
+            specification=specification,
+            resolution_m=specification.resolution_m,
+            class_scheme=self.place.labels.scheme.name if specification.head == "dense" else "",
+            classes=class_cards(self.place.labels.scheme) if specification.head == "dense" else (),
+            allows_missing=True,
+        )
+        engine = MappingEngine(model, card, scene, CPU, n_features=channels)
+        labelled = np.zeros((len(self.pixels), channels), np.float32)
+        scored = np.zeros((len(self.scored), channels), np.float32)
+        for strip in engine.strips(scene.grid.window):
+            for pixels, rows in ((self.pixels, labelled), (self.scored, scored)):
+                inside = (pixels[:, 1] >= strip.window.row) & (pixels[:, 1] < strip.window.stop_row)
+                rows[inside] = strip.probabilities[:, pixels[inside, 1] - strip.window.row, pixels[inside, 0]].T
+        return Table(np.nan_to_num(labelled), np.nan_to_num(scored))
+
+    def _table(self, rows: Rows) -> Table:
+        """Of rows for all labelled pixels, those that are scored among them."""
+        return Table(rows, rows[self.place.rank[self.pixels[:, 3]] < 0])
+
+    def _gathered(self, maps: Rows) -> Table:
+        labelled, scored = (maps[:, pixels[:, 1], pixels[:, 0]].T for pixels in (self.pixels, self.scored))
+        return Table(labelled, scored)
+
+    def logistic(self, table: Table, count: int) -> Shares:
+        """Of a logistic regression whose strength the held-out part chooses."""
+        learned, held_out, classes = self.part(count)
+        held_out = held_out & np.isin(classes, classes[learned])
+        weights = 1.0 / np.bincount(classes[held_out])[classes[held_out]]
+        best: tuple[float, Any] | None = None
+        for strength in STRENGTHS:
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=500))
+            model.fit(table.labelled[learned], classes[learned])
+            said = model.predict_proba(table.labelled[held_out])
+            loss = log_loss(classes[held_out], said, labels=model.classes_, sample_weight=weights)
+            if best is None or loss < best[0]:
+                best = loss, model
+        assert best is not None
+        return self._shares(best[1], table)
+
+    def forest(self, table: Table, count: int) -> Shares:
+        """Of a random forest, which has nothing to choose."""
+        learned, _, classes = self.part(count)
+        forest = RandomForestClassifier(TREES, class_weight="balanced", random_state=self.place.seed)
+        return self._shares(forest.fit(table.labelled[learned], classes[learned]), table)
+
+    def _shares(self, estimator: Any, table: Table) -> Shares:
+        shares = np.zeros((len(table.scored), len(self.place.labels.scheme)))
+        shares[:, estimator.classes_] = estimator.predict_proba(table.scored)
+        return shares
+
+    def score(self, shares: Shares) -> dict[str, float]:
+        """Agreement of the likeliest classes of the scored pixels."""
+        return self.place.score(shares.argmax(axis=1), self.scored[:, 2])
+
+    def network(
+        self, count: int, base: FusionModel | None, has_shortcut: bool, rates: Sequence[float] = RATES
+    ) -> dict[str, Any]:
+        """The product's training, from scratch or from a base model; the held-out part chooses rate and epoch."""
+        place, seed = self.place, self.place.seed
+        n_classes = len(place.labels.scheme)
+        if base is None:
+            specification = specify_model(place.scene, "unet_intermediate", n_classes)
+        else:
+            specification = with_classes(base.specification, n_classes)
+        specification = specification.model_copy(update={"has_shortcut": has_shortcut and specification.has_shortcut})
+        data = self.reaching(specification)
+        kept = data.pixels
+        data.pixels = kept[self.used[count][kept[:, 3]]]
+        held_out, best = self.held_out[count], None
+        try:
+            for rate in rates:
+                model = start_model(specification, seed, None, place.labels.scheme)
+                if base is not None:
+                    own = {name: value for name, value in base.state_dict().items() if not name.startswith("head.classifier")}
+                    model.load_state_dict(own, strict=False)
+                if specification.has_shortcut:
+                    fit_linear_start(model, specification, data, self.used[count] & ~held_out)
+                settings = replace(NETWORK, seed=seed, learning_rate=rate)
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder) / "checkpoint"
+                    result = train(model, specification, data, held_out, settings, CPU, path, "b", lambda part, phase: None)
+                assert result.validation is not None
+                loss = calibrated_log_loss(result.validation)
+                if best is None or loss < best[0]:
+                    best = loss, result.model, rate, result.best_epoch
+        finally:
+            data.pixels = kept
+        assert best is not None
+        assert isinstance(best[1], FusionModel)
+        score = place.score(self.scores(best[1].eval()), self.scored[:, 2])
+        return score | {"rate": best[2], "best_epoch": best[3]}
+
+
+def pretrained(
+    place: LabelledScene, method: MethodName, switches: dict[str, Any] | None = None, times: float = 1.0
+) -> tuple[FusionModel, bool, dict[str, float]]:
+    """A model trained on a scene without labels, and whether its decoder was trained.
+
+    Args:
+        place: the scene, with the others of its sensors.
+        method: of the recipe.
+        switches: of the recipe.
+        times: the method's ``EPOCHS``.
+
+    Returns:
+        Besides, its cost: steps and seconds.
+    """
+    recipe = make_recipe(method, "small", switches)
+    specification, scenes = specify_for_scenes([place.scene, *place.others], METHODS[method].architecture)
     specification = recipe.specification(specification)
     recipe.check(specification)
     step = model_step(specification)
     settings = recipe.settings("small")
-    wanted = settings.window_size if receptive_radius(specification) is not None else specification.window
-    settings = replace(settings, seed=seed, minutes=minutes, window_size=-(-wanted // step) * step)
-    torch.manual_seed(seed)
+    window = -(-settings.window_size // step) * step
+    if receptive_radius(specification) is None:
+        specification = specification.model_copy(update={"window": window})
+    per_epoch = WINDOWS // 2 if place.name in WIDE else WINDOWS
+    epochs = max(1, round(times * EPOCHS[method]))
+    settings = replace(settings, seed=place.seed, epochs=epochs, windows_per_epoch=per_epoch, window_size=window)
+    torch.manual_seed(place.seed)
     model = build_model(specification)
     objective = recipe.objective(model)
     windows = SceneWindows(scenes, specification, settings.window_size, settings.batch_size)
+    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint"
-        result = pretrain(model, objective, windows, settings, torch.device("cpu"), path, "benchmark", lambda part, phase: None)
-    return result.model, scenes[0], result.trains_decoder
+        result = pretrain(model, objective, windows, settings, CPU, path, "benchmark", lambda part, phase: None)
+    cost = {"steps": float(result.steps), "seconds": round(time.perf_counter() - started, 1)}
+    return result.model, result.trains_decoder, cost
 
 
-def features_of(model: FusionModel, scene: Scene, uses_decoder: bool) -> NDArray[np.float32]:
-    """(channels, rows, columns) of the whole scene."""
-    features = FeatureModel(model, uses_decoder).eval()
-    card = ModelCard(
-        software_version="benchmark",
-        specification=model.specification,
-        resolution_m=model.specification.resolution_m,
-        class_scheme="",
-        classes=(),
-        allows_missing=True,
-    )
-    engine = MappingEngine(features, card, scene, torch.device("cpu"), n_features=features.n_features)
-    return np.concatenate([strip.probabilities for strip in engine.strips(scene.grid.window)], axis=1)
-
-
-def measure(name: str, data: Path, seed: int, options: argparse.Namespace, done: set[tuple[Any, ...]], save: Save) -> None:
+def measure(name: str, data: Path, seed: int, options: argparse.Namespace, done: set[Any], save: Save) -> None:
     """Every run of a scene and a seed that is not done yet."""
     with tempfile.TemporaryDirectory() as folder:
-        tasks: dict[int, Task] = {}
-        for count in COUNTS:
-            (Path(folder) / str(count)).mkdir()
-            tasks[count] = TASKS[name](data, seed, Path(folder) / str(count), patches=count)
-        scene = build_scene(tasks[COUNTS[0]].request(tuple(tasks[COUNTS[0]].inputs)))
-        with SceneReader(scene) as reader:
-            pixels = pixel_features(reader.read(scene.grid.window), scene)
-        classical: Features = {"pixels": pixels, "neighbourhoods": neighbourhood_features(pixels)}
-        for count, task in tasks.items():
-            for kind, features in classical.items():
-                _frozen(task, scene, kind, features, {"polygons": count}, seed, done, save)
-            if options.networks and ("U-Net from scratch", count) not in done:
-                _network(task, scene, None, True, {"polygons": count, "row": "U-Net from scratch"}, seed, save)
+        bench = Bench(open_scene(name, data, seed, Path(folder)))
+        judges = Judges(bench, done, save)
+        if options.frozen:
+            judges.classical()
+        if options.networks:
+            judges.network(SCRATCH, None, False, {})
+            judges.network(PRODUCT, None, True, {})
         for method in options.methods:
-            rows = [
-                (f"{method}, {kind}", count)
-                for count in COUNTS
-                for kind in ("logistic regression", "forest", "with neighbourhoods")
-            ]
-            rows += [(f"{method}, fine-tuned", count) for count in COUNTS if options.networks]
-            if all(row in done for row in rows):
+            row = method if options.times == 1 else f"{method} x {options.times:g}"
+            if method not in suited(bench.place) or not judges.lacks(row, options.frozen, options.networks):
                 continue
-            started = time.perf_counter()
-            model, named, has_decoder = pretrained(scene, method, seed, options.minutes)
-            features = features_of(model, named, has_decoder)
-            print(f"{name} {seed} {method}: {len(features)} features, {time.perf_counter() - started:.0f} s", flush=True)
-            for count, task in tasks.items():
-                _frozen(task, scene, method, features, {"polygons": count}, seed, done, save)
-                both = np.concatenate([features, classical["neighbourhoods"]])
-                _logistic(task, scene, f"{method}, with neighbourhoods", both, {"polygons": count}, seed, done, save)
-                if options.networks and (f"{method}, fine-tuned", count) not in done:
-                    _network(task, named, model, has_decoder, {"polygons": count, "row": f"{method}, fine-tuned"}, seed, save)
+            model, has_decoder, cost = pretrained(bench.place, method, times=options.times)
+            print(f"{name} {seed} {method}: {cost}", flush=True)
+            if options.frozen:
+                judges.frozen(row, bench.features(model, has_decoder), cost)
+            if options.networks:
+                judges.network(f"{row}, fine-tuned", model, True, cost)
 
 
-def _frozen(
-    task: Task,
-    scene: Scene,
-    kind: str,
-    features: NDArray[np.float32],
-    key: dict[str, Any],
-    seed: int,
-    done: set[Any],
-    save: Save,
-) -> None:
-    """A logistic regression and a forest on features of every pixel."""
-    _logistic(task, scene, f"{kind}, logistic regression", features, key, seed, done, save)
-    row = f"{kind}, forest"
-    if (row, key["polygons"]) in done:
-        return
-    scored, rows, columns, classes, learned = _labelled(task, scene, seed)
-    table = features[:, rows, columns].T
-    forest = RandomForestClassifier(300, n_jobs=-1, class_weight="balanced_subsample", random_state=seed)
-    forest.fit(table[learned], classes[learned])
-    save(key | {"row": row} | scored.of_map(_predicted(forest, features)))
+def suited(place: LabelledScene) -> tuple[MethodName, ...]:
+    """The methods that a scene's sensors allow."""
+    is_alone = len(place.scene.acquisitions) == 1
+    return tuple(method for method in METHODS if not is_alone or method not in NEED_TWO)
 
 
-def _logistic(
-    task: Task,
-    scene: Scene,
-    row: str,
-    features: NDArray[np.float32],
-    key: dict[str, Any],
-    seed: int,
-    done: set[Any],
-    save: Save,
-) -> None:
-    """A logistic regression whose strength is chosen on the held-out part."""
-    if (row, key["polygons"]) in done:
-        return
-    scored, rows, columns, classes, learned = _labelled(task, scene, seed)
-    table = features[:, rows, columns].T
-    best: tuple[float, Any] | None = None
-    for strength in STRENGTHS:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, class_weight="balanced", max_iter=2000))
-        model.fit(table[learned], classes[learned])
-        held_out = ~learned & np.isin(classes, model.classes_)
-        weights = _balanced(classes[held_out])
-        loss = log_loss(classes[held_out], model.predict_proba(table[held_out]), labels=model.classes_, sample_weight=weights)
-        if best is None or loss < best[0]:
-            best = loss, model
-    assert best is not None
-    save(key | {"row": row} | scored.of_map(_predicted(best[1], features)))
+class Judges:
+    """Runs what is not done yet, and saves it.
+
+    Args:
+        bench: of a scene and seed.
+        done: rows and numbers of polygons that are saved already.
+        save: takes a run.
+    """
+
+    def __init__(self, bench: Bench, done: set[Any], save: Save) -> None:
+        self._bench, self._done, self._save = bench, done, save
+        self._pixels: dict[int, list[Shares]] = {}
+
+    def lacks(self, method: str, frozen: bool, networks: bool) -> bool:
+        """Whether anything of a method is not done yet."""
+        rows = [f"{method}, {kind}" for kind in FROZEN if frozen] + [f"{method}, fine-tuned"] * networks
+        return any((row, count) not in self._done for row in rows for count in COUNTS)
+
+    def classical(self) -> None:
+        """Rows without pre-training; those on pixels also vote beside others."""
+        tables = self._bench.classical()
+        for count in COUNTS:
+            self._pixels[count] = [judge(tables["pixels"], count) for judge in (self._bench.logistic, self._bench.forest)]
+            around = [judge(tables["neighbourhoods"], count) for judge in (self._bench.logistic, self._bench.forest)]
+            for kind, shares in zip(KINDS, self._pixels[count], strict=True):
+                self._keep(f"pixels, {kind}", count, shares, {})
+            for kind, shares in zip(KINDS, around, strict=True):
+                self._keep(f"neighbourhoods, {kind}", count, shares, {})
+            self._keep("pixels, vote of both", count, sum(self._pixels[count]), {})
+
+    def frozen(self, method: str, table: Table, cost: dict[str, float]) -> None:
+        """Rows of frozen features; ``classical`` comes before."""
+        for count in COUNTS:
+            shares = [judge(table, count) for judge in (self._bench.logistic, self._bench.forest)]
+            votes = [sum(self._pixels[count]) + shares[0]]
+            for kind, each in zip(FROZEN, shares + votes, strict=True):
+                self._keep(f"{method}, {kind}", count, each, cost)
+
+    def network(self, row: str, base: FusionModel | None, has_shortcut: bool, cost: dict[str, float]) -> None:
+        """Rows of a network: its rate is chosen where labels are neither few nor many, and kept for the others."""
+        rates = RATES
+        for count in sorted(COUNTS, key=lambda each: each != RATE_COUNT):
+            if (row, count) not in self._done:
+                result = self._bench.network(count, base, has_shortcut, rates)
+                rates = (result["rate"],)
+                self._save({"row": row, "polygons": count} | result | cost)
+
+    def _keep(self, row: str, count: int, shares: Any, cost: dict[str, float]) -> None:
+        if (row, count) not in self._done:
+            self._save({"row": row, "polygons": count} | self._bench.score(shares) | cost)
 
 
-def _balanced(classes: NDArray[np.int64]) -> NDArray[np.float64]:
-    counts = np.bincount(classes)
-    return np.asarray(1.0 / counts[classes])
-
-
-def _predicted(estimator: Any, features: NDArray[np.float32]) -> NDArray[np.int64]:
-    predicted = estimator.predict(features.reshape(len(features), -1).T)
-    return np.asarray(predicted.reshape(features.shape[1:]), np.int64)
-
-
-def _labelled(
-    task: Task, scene: Scene, seed: int
-) -> tuple[Scored, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Where the labelled pixels are, their classes, and which of them are learned from; read once a task."""
-    if "labelled" not in task.kept:
-        labels = read_labels(str(task.labels), task.class_field, scene.grid)
-        split = spatial_split(labels, scene.grid, VALIDATION, seed)
-        data = TrainingData(scene, labels, 8, allows_missing=True)
-        columns, rows, classes, feature = data.pixels.T
-        scored = Scored(task, scene, labels, np.zeros(len(labels), bool))
-        task.kept["labelled"] = scored, rows, columns, classes, ~split.validation[feature]
-    kept: tuple[Scored, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]] = task.kept["labelled"]
-    return kept
-
-
-def _network(
-    task: Task, scene: Scene, base: FusionModel | None, has_decoder: bool, key: dict[str, Any], seed: int, save: Save
-) -> None:
-    """The product's training, from scratch or from a base model; the rate is chosen on the held-out part."""
-    labels = read_labels(str(task.labels), task.class_field, scene.grid)
-    split = spatial_split(labels, scene.grid, VALIDATION, seed)
-    n_classes = len(labels.scheme)
-    best: tuple[float, FusionModel] | None = None
-    for rate in RATES:
-        if base is None:
-            specification = specify_model(scene, "unet_intermediate", n_classes)
-        else:
-            specification = with_classes(base.specification, n_classes)
-        settings = TrainingSettings(seed=seed, learning_rate=rate)
-        data = TrainingData(scene, labels, max(settings.window_size, context_reach(specification)), allows_missing=True)
-        model = start_model(specification, seed, None, labels.scheme)
-        if base is not None:
-            own = {name: value for name, value in base.state_dict().items() if not name.startswith("head.classifier")}
-            model.load_state_dict(own, strict=False)
-        if specification.has_shortcut:
-            fit_linear_start(model, specification, data, ~split.validation)
-        with tempfile.TemporaryDirectory() as folder:
-            path, device = Path(folder) / "checkpoint", torch.device("cpu")
-            result = train(model, specification, data, split.validation, settings, device, path, "b", lambda part, phase: None)
-        assert result.validation is not None
-        loss = calibrated_log_loss(result.validation)
-        if best is None or loss < best[0]:
-            assert isinstance(result.model, FusionModel)
-            best = loss, result.model
-    assert best is not None
-    scored = Scored(task, scene, labels, np.zeros(len(labels), bool))
-    save(key | scored.model(best[1], data))
-
-
-def table(rows: list[dict[str, Any]], minutes: float) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """Mean IoU by row and number of polygons, in Markdown."""
     lines = [
         "# Label efficiency",
         "",
-        f"Pre-training of {minutes:g} minutes on one core a method, on the scene's own pixels without labels (transductive). "
-        "Mean IoU in percent, mean and standard deviation over the seeds, on pixels away from all patches. s1s2_282D against a "
-        "weak yearly map, flood_India against a hand-drawn one.",
-        "",
-        "| scene | model | seeds | " + " | ".join(f"{count} a class" for count in COUNTS) + " |",
-        "|---|---|---|" + "---|" * len(COUNTS),
+        "Mean IoU in percent, mean and standard deviation over the draws of polygons (each with a pre-training of its own). "
+        "Pre-training on the scene's own pixels without labels (transductive), and on two more scenes of the same sensors for "
+        "s1s2_282D: about a minute on one core. References: a weak yearly map (s1s2_282D: agreement), hand-drawn water "
+        "(floods), field labels (EnMAP), crowns (NEON).",
     ]
-    for scene, row in dict.fromkeys((entry["scene"], entry["row"]) for entry in rows):
-        own = [entry for entry in rows if (entry["scene"], entry["row"]) == (scene, row)]
-        cells = [scene, row, str(len({entry["seed"] for entry in own}))]
-        for count in COUNTS:
-            values = [100 * entry["miou"] for entry in own if entry["polygons"] == count]
-            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.1f}{spread}" if values else "–")
-        lines.append("| " + " | ".join(cells) + " |")
+    for scene in dict.fromkeys(row["scene"] for row in rows):
+        own = [row for row in rows if row["scene"] == scene]
+        header = "| model | draws | " + " | ".join(f"{count} a class" for count in COUNTS) + " | pre-training |"
+        lines += ["", f"## {scene}", "", header, "|---|---|" + "---|" * (len(COUNTS) + 1)]
+        for name in dict.fromkeys(row["row"] for row in own):
+            runs = [row for row in own if row["row"] == name]
+            cells = [name, str(len({run["seed"] for run in runs}))]
+            cells += [_cell([100 * run["miou"] for run in runs if run["polygons"] == count]) for count in COUNTS]
+            seconds = [run["seconds"] for run in runs if "seconds" in run]
+            cells.append(f"{np.mean(seconds):.0f} s" if seconds else "")
+            lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
+
+
+def _cell(values: list[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{spread}" if values else "–"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with the real scenes")
-    parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
+    parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--methods", nargs="*", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--minutes", type=float, default=3.0, help="of each pre-training")
+    parser.add_argument("--no-frozen", dest="frozen", action="store_false", help="leave out what learns no network on labels")
     parser.add_argument("--networks", action="store_true", help="train networks on the labels, too")
+    parser.add_argument("--times", type=float, default=1.0, help="length of the pre-training; other rows than those of 1")
     parser.add_argument("--output", type=Path, default=RESULTS / "label_efficiency", help="path without ending")
     options = parser.parse_args()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     for seed in options.seeds:
         for scene in options.scenes:
-            rows = _read(lines)
-            done = {(row["row"], row["polygons"]) for row in rows if (row["scene"], row["seed"]) == (scene, seed)}
+            done = {(row["row"], row["polygons"]) for row in read(lines) if (row["scene"], row["seed"]) == (scene, seed)}
 
             def save(result: dict[str, Any], scene: str = scene, seed: int = seed) -> None:
                 with lines.open("a") as stream:
-                    stream.write(json.dumps({"scene": scene, "seed": seed, "minutes": options.minutes} | result) + "\n")
-                page.write_text(table(_read(lines), options.minutes))
+                    stream.write(json.dumps({"scene": scene, "seed": seed} | result) + "\n")
+                page.write_text(table(read(lines)))
                 print(scene, seed, result["row"], result["polygons"], f"{100 * result['miou']:.1f}", flush=True)
 
             measure(scene, options.data.resolve(), seed, options, done, save)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[dict[str, Any]]:
+    """The runs of a file, none where there is no file."""
     return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 

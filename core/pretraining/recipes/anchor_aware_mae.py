@@ -33,7 +33,7 @@ class AnchorAwareMaeRecipe(Recipe):
     def settings(cls, setting: str) -> PretrainingSettings:
         if setting == "paper":
             return PretrainingSettings(epochs=400, batch_size=256, window_size=224, learning_rate=1.5e-4)
-        return PretrainingSettings(epochs=60, batch_size=32, window_size=64, learning_rate=5e-4)
+        return PretrainingSettings(epochs=60, batch_size=16, window_size=32, learning_rate=5e-4)
 
     def specification(self, specification: ModelSpecification) -> ModelSpecification:
         return specification.model_copy(update={"has_geography": self.geography})

@@ -47,7 +47,7 @@ class AsymmetricAttentionRecipe(Recipe):
         if setting == "paper":
             # Of MoCo-v2: SGD's rate does not carry over to AdamW.
             return PretrainingSettings(epochs=200, batch_size=256, window_size=224, learning_rate=1e-3, weight_decay=1e-4)
-        return PretrainingSettings(epochs=60, batch_size=32, window_size=64, learning_rate=1e-3)
+        return PretrainingSettings(epochs=60, batch_size=32, window_size=32, learning_rate=1e-3)
 
     def specification(self, specification: ModelSpecification) -> ModelSpecification:
         direction = "auxiliary_to_main" if self.asymmetry else "both"

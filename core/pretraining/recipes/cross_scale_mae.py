@@ -57,7 +57,7 @@ class CrossScaleMaeRecipe(Recipe):
     def settings(cls, setting: str) -> PretrainingSettings:
         if setting == "paper":
             return PretrainingSettings(epochs=100, batch_size=256, window_size=128, learning_rate=1.5e-4)
-        return PretrainingSettings(epochs=60, batch_size=32, window_size=64, learning_rate=5e-4)
+        return PretrainingSettings(epochs=60, batch_size=16, window_size=32, learning_rate=5e-4)
 
     def specification(self, specification: ModelSpecification) -> ModelSpecification:
         # With another encoder's own fusion asked for, the switches of this method have nothing to switch.

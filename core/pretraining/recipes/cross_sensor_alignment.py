@@ -43,7 +43,7 @@ class CrossSensorAlignmentRecipe(Recipe):
     weight: float = 0.1
     tokens: int = 64
     outputs: int = 4096
-    local_crops: int = 4
+    local_crops: int = 2
     radius_m: float = 0.0
 
     @classmethod
@@ -56,7 +56,7 @@ class CrossSensorAlignmentRecipe(Recipe):
             return PretrainingSettings(
                 epochs=400, batch_size=4, window_size=224, learning_rate=5e-4 * 4 / 256, weight_decay=0.04, gradient_limit=3.0
             )
-        return PretrainingSettings(epochs=60, batch_size=32, window_size=64, learning_rate=5e-4, weight_decay=0.04)
+        return PretrainingSettings(epochs=60, batch_size=16, window_size=32, learning_rate=5e-4, weight_decay=0.04)
 
     def check(self, specification: ModelSpecification) -> None:
         names = [entry.name for entry in specification.modalities]
