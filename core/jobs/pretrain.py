@@ -308,5 +308,7 @@ def _tell(result: PretrainingResult, context: JobContext) -> None:
     )
     for name, value in last.dependence.items():
         context.info(f"{name}: exchanging it moves the features by {value:.0%} of their distance between windows.")
+    if last.monitors:
+        context.info("; ".join(f"{name} {value:.2f}" for name, value in last.monitors.items()) + ".")
     for line in _weak_inputs(result):
         context.warning(line)

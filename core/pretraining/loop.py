@@ -242,7 +242,7 @@ def _record(run: _Run, windows: SceneWindows, epoch: int, sums: dict[str, Any], 
     seen = Windows({name: values.to(run.device) for name, values in batch.values.items()}, batch.geography.to(run.device))
     health = look_at(run.model, seen)
     losses = {name: total / count for name, (total, count) in sums.items()}
-    monitors = run.objective.monitors()
+    monitors = health.fusion | run.objective.monitors()
     if probe is not None and current().is_main:
         score = probe(run.model)
         monitors = {PROBE: score, **monitors} if math.isfinite(score) else monitors

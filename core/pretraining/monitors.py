@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from core.models.features import FeatureMap
+from core.models.fusion.asymmetric_attention import AsymmetricAttention
+from core.models.fusion.transfer_gate import TransferGate
 from core.models.fusion_model import FusionModel
 from core.pretraining.objectives.objective import Windows
 
@@ -19,6 +23,9 @@ LEAST_SPREAD = 0.05
 """Of unit features, times the root of their dimensions: one for features in every direction, zero for one point."""
 
 LEAST_RANK = 1.5
+
+SHUT, OPEN = 0.05, 0.95
+"""A transfer gate beyond these has stopped to choose."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +38,15 @@ class FeatureHealth:
         effective_rank: exponential of the entropy of the singular values (Roy and Vetterli 2007), 1 to the dimensions.
         dependence: by modality, how far the features move when its windows are exchanged, against how far those of two
             windows lie apart; 0 = it is ignored.
+        fusion: of asymmetric attention: ``given by <modality>``, the length of what is added to the main stream as a part of
+            the main stream's, at the stage where that is most (near 0 = the modality is ignored inside the network);
+            ``transfer gates``, their mean opening; ``stuck gates``, the part of them that is shut or open for good.
     """
 
     spread: float
     effective_rank: float
     dependence: dict[str, float]
+    fusion: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_collapsed(self) -> bool:
@@ -54,12 +65,45 @@ def look_at(model: FusionModel, windows: Windows) -> FeatureHealth:
     was_training = model.training
     model.eval()
     try:
-        level = model.features(windows.values, geography=windows.geography).levels[-1]
+        with _heard(model) as fusion:
+            level = model.features(windows.values, geography=windows.geography).levels[-1]
         features = places(level)
         dependence = {name: _dependence(model, windows, name, level) for name in windows.names}
     finally:
         model.train(was_training)
-    return FeatureHealth(spread_of(features), effective_rank(features), dependence)
+    return FeatureHealth(spread_of(features), effective_rank(features), dependence, fusion)
+
+
+@contextmanager
+def _heard(model: FusionModel) -> Iterator[dict[str, float]]:
+    """Fills in ``FeatureHealth.fusion`` while the model is asked; nothing of it where the fusion is another."""
+    given: dict[str, float] = {}
+    gates: list[Tensor] = []
+    handles = []
+    for path, module in model.fusion.named_modules():
+        if isinstance(module, AsymmetricAttention):
+            name = path.rsplit(".", 1)[-1]
+
+            def weigh(
+                module: nn.Module, seen: tuple[FeatureMap, FeatureMap], told: tuple[Tensor, ...], name: str = name
+            ) -> None:
+                length = float(told[0].norm() / seen[0].values.norm().clamp_min(1e-12))
+                given[name] = max(given.get(name, 0.0), length)
+
+            handles.append(module.register_forward_hook(weigh))
+        elif isinstance(module, TransferGate):
+            handles.append(module.second.register_forward_hook(lambda module, seen, told: gates.append(torch.sigmoid(told))))
+    found: dict[str, float] = {}
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+    found.update({f"given by {name}": length for name, length in given.items()})
+    if gates:
+        every = torch.cat([gate.flatten() for gate in gates])
+        found["transfer gates"] = float(every.mean())
+        found["stuck gates"] = float(((every < SHUT) | (every > OPEN)).float().mean())
 
 
 def places(level: FeatureMap) -> Tensor:

@@ -52,7 +52,7 @@ from core.models.feature_model import FeatureModel
 from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard, class_cards
 from core.models.registry import build_model, model_step, receptive_radius
-from core.models.specification import ModelSpecification
+from core.models.specification import FusionName, ModelSpecification
 from core.models.specify import specify_for_scenes, specify_model, with_classes
 from core.pretraining.loop import pretrain
 from core.pretraining.methods import METHODS, MethodName
@@ -264,7 +264,11 @@ class Bench:
 
 
 def pretrained(
-    place: LabelledScene, method: MethodName, switches: dict[str, Any] | None = None, times: float = 1.0
+    place: LabelledScene,
+    method: MethodName,
+    switches: dict[str, Any] | None = None,
+    times: float = 1.0,
+    fusion: FusionName | None = None,
 ) -> tuple[FusionModel, bool, dict[str, float]]:
     """A model trained on a scene without labels, and whether its decoder was trained.
 
@@ -273,12 +277,13 @@ def pretrained(
         method: of the recipe.
         switches: of the recipe.
         times: the method's ``EPOCHS``.
+        fusion: in place of the architecture's own.
 
     Returns:
         Besides, its cost: steps and seconds.
     """
     recipe = make_recipe(method, "small", switches)
-    specification, scenes = specify_for_scenes([place.scene, *place.others], METHODS[method].architecture)
+    specification, scenes = specify_for_scenes([place.scene, *place.others], METHODS[method].architecture, fusion=fusion)
     specification = recipe.specification(specification)
     recipe.check(specification)
     step = model_step(specification)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from core.models.fusion_model import FusionModel
 from core.models.specification import ModelSpecification
-from core.pretraining.masking import MaskSettings
+from core.pretraining.masking import AnchorChoice, MaskSettings
 from core.pretraining.objectives.masked_reconstruction import MaskedReconstruction
 from core.pretraining.objectives.objective import Objective
 from core.pretraining.recipes.recipe import Recipe
@@ -20,12 +20,14 @@ class AnchorAwareMaeRecipe(Recipe):
 
     Attributes:
         anchor: whether masks follow an anchor; otherwise they are drawn for each modality alone.
+        anchor_choice: ``random`` among the modalities with data, or the ``finest``.
         geography: whether latitude, longitude and resolution are inputs of the pre-training. Fine-tuning and maps withhold
             them: on one scene coordinates become a way to learn labels by heart.
         mask_ratio: part of the patches that is hidden.
     """
 
     anchor: bool = True
+    anchor_choice: AnchorChoice = "random"
     geography: bool = True
     mask_ratio: float = 0.75
 
@@ -39,5 +41,5 @@ class AnchorAwareMaeRecipe(Recipe):
         return specification.model_copy(update={"has_geography": self.geography})
 
     def objective(self, model: FusionModel) -> Objective:
-        masks = MaskSettings("anchor" if self.anchor else "independent", self.mask_ratio)
+        masks = MaskSettings("anchor" if self.anchor else "independent", self.mask_ratio, anchor=self.anchor_choice)
         return MaskedReconstruction(model, masks)

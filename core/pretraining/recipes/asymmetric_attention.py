@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from core.errors import UsageError
 from core.models.fusion_model import FusionModel
 from core.models.specification import ModelSpecification
 from core.pretraining.info_nce import ContrastSettings
@@ -52,6 +53,13 @@ class AsymmetricAttentionRecipe(Recipe):
     def specification(self, specification: ModelSpecification) -> ModelSpecification:
         direction = "auxiliary_to_main" if self.asymmetry else "both"
         return specification.model_copy(update={"attention_direction": direction, "has_transfer_gate": self.transfer_gate})
+
+    def check(self, specification: ModelSpecification) -> None:
+        if specification.fusion != "asymmetric_attention" and not (self.asymmetry and self.transfer_gate):
+            raise UsageError(
+                f"The model's fusion is '{specification.fusion}', which has no asymmetric attention to switch off.",
+                "Leave out 'asymmetry' and 'transfer_gate', or the architecture.",
+            )
 
     def objective(self, model: FusionModel) -> Objective:
         contrast = ImageContrastSettings(

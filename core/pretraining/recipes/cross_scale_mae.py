@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Self
 
+from core.errors import UsageError
 from core.models.fusion_model import FusionModel
 from core.models.specification import FusionName, ModelSpecification
 from core.pretraining.masking import MaskSettings
@@ -35,6 +36,8 @@ class CrossScaleMaeRecipe(Recipe):
         weight: of the contrast.
         least_ratio, most_ratio: of the crop.
         crop_ratio_of: ``side`` or ``area``.
+        pools_inside_crop: whether the whole window is pooled over the crop's ground alone, so that the same ground is
+            compared (ours).
         mask_ratio: part of the patches that is hidden.
         queue: earlier vectors as negatives; for small batches.
     """
@@ -46,6 +49,7 @@ class CrossScaleMaeRecipe(Recipe):
     least_ratio: float = 0.4
     most_ratio: float = 0.6
     crop_ratio_of: Literal["side", "area"] = "side"
+    pools_inside_crop: bool = False
     mask_ratio: float = 0.75
     queue: int = 1024
 
@@ -65,12 +69,24 @@ class CrossScaleMaeRecipe(Recipe):
             return specification
         return specification.model_copy(update={"fusion": _FUSIONS[self.cross_attention, self.cross_modality]})
 
+    def check(self, specification: ModelSpecification) -> None:
+        if specification.fusion not in _FUSIONS.values() and not (self.cross_attention and self.cross_modality):
+            raise UsageError(
+                f"The model's fusion is '{specification.fusion}', which has neither of the modules that are switched off.",
+                "Leave out 'cross_attention' and 'cross_modality', or the architecture.",
+            )
+
     def objective(self, model: FusionModel) -> Objective:
         masks = MaskSettings("consistent", self.mask_ratio)
         reconstruction = MaskedReconstruction(model, masks)
         if not self.contrast:
             return reconstruction
         settings = CrossScaleSettings(
-            self.least_ratio, self.most_ratio, self.crop_ratio_of, weight=self.weight, queue=self.queue
+            self.least_ratio,
+            self.most_ratio,
+            self.crop_ratio_of,
+            weight=self.weight,
+            pools_inside_crop=self.pools_inside_crop,
+            queue=self.queue,
         )
         return CrossScaleMae(reconstruction, CrossScaleContrast(model, settings, masks))

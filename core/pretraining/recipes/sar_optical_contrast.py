@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.errors import UsageError
+from core.labels.superpixels import SuperpixelMethod
 from core.models.fusion_model import FusionModel
 from core.models.specification import ModelSpecification
 from core.pretraining.objectives.image_contrast import ImageContrastSettings
@@ -22,16 +23,18 @@ class SarOpticalRecipe(Recipe):
     """After Chen and Bruzzone (2022, TGRS 60:5406011) and their code (MIT, read).
 
     Attributes:
-        image: whether windows are told apart.
+        image: whether windows are told apart; without, modalities are not either.
         superpixel: whether super-pixels are.
         one_pixel: one pixel of a super-pixel stands for it, as in the released code, in place of its mean.
         shift: largest shift of a view, as a part of its side; 0.2 as published.
+        segments: how super-pixels are cut; ``felzenszwalb`` as published, or ``slic``.
     """
 
     image: bool = True
     superpixel: bool = True
     one_pixel: bool = False
     shift: float = 0.2
+    segments: SuperpixelMethod = "felzenszwalb"
 
     @classmethod
     def settings(cls, setting: str) -> PretrainingSettings:
@@ -55,7 +58,7 @@ class SarOpticalRecipe(Recipe):
         """The settings of both terms."""
         return (
             ImageContrastSettings(),
-            SuperpixelContrastSettings(samples_one_place=self.one_pixel),
+            SuperpixelContrastSettings(samples_one_place=self.one_pixel, method=self.segments),
         )
 
 
@@ -96,5 +99,5 @@ class LateRecipe(SarOpticalRecipe):
     def terms(self) -> tuple[ImageContrastSettings, SuperpixelContrastSettings]:
         return (
             ImageContrastSettings(channels=64),
-            SuperpixelContrastSettings(channels=64, samples_one_place=self.one_pixel),
+            SuperpixelContrastSettings(channels=64, samples_one_place=self.one_pixel, method=self.segments),
         )

@@ -52,3 +52,29 @@ def test_an_input_that_is_not_looked_at_counts_for_nothing():
     dependence = look_at(model, windows).dependence
     assert dependence[name] == pytest.approx(0, abs=1e-6)
     assert all(value > 1e-3 for other, value in dependence.items() if other != name)
+
+
+def test_what_asymmetric_attention_gives_and_where_its_gates_stand():
+    wanted = small_specification("unet", "asymmetric_attention")
+    windows = small_windows(wanted, batch=4)
+    model = small_model(wanted)
+    fresh = look_at(model, windows).fusion
+    auxiliaries = [entry.name for entry in wanted.modalities[1:]]
+    # What is given starts at zero, and the gates start open.
+    assert {name: value for name, value in fresh.items() if name.startswith("given")} == {
+        f"given by {n}": 0 for n in auxiliaries
+    }
+    assert 0.5 < fresh["transfer gates"] < 0.9
+    assert fresh["stuck gates"] == 0
+    with torch.no_grad():
+        for attentions in model.fusion.attentions:
+            torch.nn.init.eye_(attentions[auxiliaries[0]].to_main.weight[:, :, 0, 0])
+        for gate in model.fusion.gates:
+            gate.second.bias.fill_(100.0)
+    later = look_at(model, windows).fusion
+    assert later[f"given by {auxiliaries[0]}"] > 0.01
+    assert later["transfer gates"] == pytest.approx(1)
+    assert later["stuck gates"] == 1
+    # Nothing listens any longer, and other fusions have nothing of the kind.
+    assert not any(module._forward_hooks for module in model.modules())
+    assert look_at(small_model(small_specification("unet", "early")), small_windows(wanted, batch=4)).fusion == {}

@@ -119,6 +119,27 @@ def test_switches_of_the_model_change_its_parts():
     assert not model_for("anchor_aware_mae", geography=False)[1].has_geography
 
 
+def test_switches_of_the_objective_change_its_parts():
+    recipe, _, model = model_for("cross_scale_mae", pools_inside_crop=True)
+    assert recipe.objective(model).contrast.settings.pools_inside_crop
+    recipe, _, model = model_for("sar_optical_contrast_late", segments="slic")
+    assert recipe.objective(model).superpixel.settings.method == "slic"
+    recipe, _, model = model_for("anchor_aware_mae", anchor_choice="finest")
+    assert recipe.objective(model).masks.anchor == "finest"
+
+
+@pytest.mark.parametrize(
+    ("method", "switch"),
+    [("asymmetric_attention", "asymmetry"), ("asymmetric_attention", "transfer_gate"), ("cross_scale_mae", "cross_attention")],
+)
+def test_a_switch_with_nothing_to_switch_is_refused(method, switch):
+    wanted = small_specification("unet", "early", head="embedding", n_classes=1)
+    make_recipe(method).check(make_recipe(method).specification(wanted))
+    recipe = make_recipe(method, "small", {switch: False})
+    with pytest.raises(UsageError, match="fusion is 'early'"):
+        recipe.check(recipe.specification(wanted))
+
+
 @EVERY_METHOD
 def test_published_settings_are_there_and_every_switch_has_a_line(method):
     paper, small = make_recipe(method, "paper"), make_recipe(method)

@@ -172,3 +172,22 @@ def test_the_entropy_of_the_teacher_shows_collapse_both_ways() -> None:
     sound = taught(torch.eye(12))
     assert sound["teacher_entropy"] == pytest.approx(0, abs=1e-3)
     assert sound["teacher_variety"] == pytest.approx(1, abs=1e-3)
+
+
+def test_four_windows_are_learned_from_a_teacher_that_stays() -> None:
+    # A teacher that moves changes what is to be learned, and its loss need not fall.
+    model, objective = made(n_local=1, momentum=1.0, final_momentum=1.0)
+    windows = fields(model.specification, 32, 4)
+    trained = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=2e-3)
+    losses = []
+    for number in range(40):
+        optimizer.zero_grad()
+        torch.manual_seed(5)
+        terms = objective(step_of(model, windows, 5))
+        losses.append(float(terms["self_distillation"].detach()))
+        backward(terms)
+        optimizer.step()
+        objective.after_step(model, number / 40)
+        objective.centre.zero_()
+    assert min(losses[-3:]) < 0.9 * losses[0]
