@@ -13,7 +13,7 @@ from torch import Tensor
 from core.errors import RasterError
 from core.models.specification import ModelSpecification
 from core.pretraining.objectives.objective import Windows
-from core.scenes.grid import Window, aligned
+from core.scenes.grid import Window, aligned, project_bounds
 from core.scenes.reading import SceneReader, usable_pixels
 from core.scenes.scene import Scene
 
@@ -24,6 +24,9 @@ LEAST_VALID = 0.5
 """Part of a window in which something has to be known for it to be shown."""
 
 TRIES = 20
+
+SCATTERED = 0.25
+"""A scene whose files cover less of its grid than this, such as plots of a forest, is looked at file by file."""
 
 Arrays = dict[str, NDArray[np.float32]]
 
@@ -67,6 +70,7 @@ class SceneWindows:
         self._specification = specification
         self.size, self.batch_size = size, batch_size
         self._memory_bytes = memory_bytes
+        self._grounds = [_ground_of(scene) for scene in scenes]
         self._parts: list[list[_Part]] = [[] for _ in scenes]
         self._is_whole = sum(_bytes_of(scene, scene.grid.window) for scene in scenes) <= memory_bytes
         if self._is_whole:
@@ -75,7 +79,7 @@ class SceneWindows:
     @property
     def n_windows(self) -> int:
         """How many windows lie beside each other on all scenes: what one epoch is to see."""
-        return sum(-(-s.grid.width // self.size) * -(-s.grid.height // self.size) for s in self._scenes)
+        return sum(-(-w.width // self.size) * -(-w.height // self.size) for ground in self._grounds for w in ground)
 
     def open_epoch(self, seed: int, epoch: int) -> None:
         """Chooses the parts that the epoch's windows are drawn from.
@@ -92,7 +96,7 @@ class SceneWindows:
             with SceneReader(scene) as reader:
                 # Parts without data are drawn anew; a scene that shows nothing even so sits out the epoch.
                 for _ in range(TRIES):
-                    wanted = _parts_of(scene, self.size, budget, generator)
+                    wanted = _parts_of(scene, self._grounds[number], self.size, budget, generator)
                     found = [part for w in wanted if (part := _read(reader, number, w, self.size)) is not None]
                     if found:
                         self._parts[number] = found
@@ -177,9 +181,28 @@ def _read(reader: SceneReader, number: int, window: Window, size: int) -> _Part 
     return _Part(number, window, values, valid) if valid.any() and min(window.shape) >= size else None
 
 
-def _parts_of(scene: Scene, size: int, budget: int, generator: np.random.Generator) -> list[Window]:
-    """Squares drawn anywhere in a scene, as many as the budget takes, of eight windows' side or less."""
+def _ground_of(scene: Scene) -> list[Window]:
+    """Where the files of the raster that covers most lie; the whole grid where that is much of it."""
+    grid = scene.grid
+    best: list[Window] = []
+    for acquisition in scene.acquisitions:
+        rasters = [source.raster for source in acquisition.files]
+        found = [grid.window_of(project_bounds(raster.bounds, raster.crs, grid.crs)) for raster in rasters]
+        inside = [window for window in (each.intersection(grid.window) for each in found) if not window.is_empty]
+        if _area(inside) > _area(best):
+            best = inside
+    return [grid.window] if _area(best) >= SCATTERED * grid.width * grid.height else best
+
+
+def _area(windows: Sequence[Window]) -> int:
+    return sum(window.width * window.height for window in windows)
+
+
+def _parts_of(scene: Scene, ground: Sequence[Window], size: int, budget: int, generator: np.random.Generator) -> list[Window]:
+    """Squares drawn anywhere on the ground, as many as the budget takes, of eight windows' side or less."""
     grid, step = scene.grid, scene.step
+    if len(ground) > 1 or ground[0] != grid.window:
+        return _around_files(scene, ground, size, budget, generator)
     whole = aligned(grid, grid.window, step)
     side = 8 * size
     while side > size and _bytes_of(scene, Window(0, 0, side, side)) > budget:
@@ -196,6 +219,26 @@ def _parts_of(scene: Scene, size: int, budget: int, generator: np.random.Generat
         )
         windows.append(Window(whole.column + left, whole.row + up, width, height))
     return windows
+
+
+def _around_files(
+    scene: Scene, ground: Sequence[Window], size: int, budget: int, generator: np.random.Generator
+) -> list[Window]:
+    """Some of the files in any order, each at least as large as a window, as many as the budget takes."""
+    step, total = scene.step, 0
+    parts: list[Window] = []
+    for number in generator.permutation(len(ground)):
+        own = ground[number]
+        # The file lies anywhere in the part, if it is the smaller of the two.
+        spare = [max(0, size - side) for side in (own.width, own.height)]
+        left, up = (int(generator.integers(each + 1)) for each in spare)
+        around = Window(own.column - left, own.row - up, own.width + spare[0], own.height + spare[1])
+        part = aligned(scene.grid, around, step)
+        total += _bytes_of(scene, part)
+        if parts and total > budget:
+            break
+        parts.append(part)
+    return parts
 
 
 def _bytes_of(scene: Scene, window: Window) -> int:

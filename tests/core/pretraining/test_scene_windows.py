@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 import torch
+from rasterio.transform import from_origin
 
 from core.errors import RasterError
 from core.models.specify import specify_for_scenes
@@ -147,6 +149,30 @@ def test_a_scene_whose_parts_miss_its_data_sits_out_the_epoch(tmp_path):
             present.add(tuple(bool(parts) for parts in windows._parts))
             assert len(windows.batch(np.random.default_rng(epoch))) > 0
     assert present == {(True, True), (False, True)}
+
+
+def test_plots_far_apart_are_looked_at_one_by_one(tmp_path):
+    """A grid of 4000 x 4000 pixels on which four plots of 20 pixels lie: windows show them, and memory holds no more."""
+    paths = []
+    for number, (left, top) in enumerate([(0, 0), (39_800, 0), (0, -39_800), (20_000, -20_000)]):
+        values = np.random.default_rng(number).uniform(number, number + 1, (1, 20, 20)).astype(np.float32)
+        transform = from_origin(500_000 + left, 5_400_000 + top, 10, 10)
+        paths.append(tmp_path / f"plot{number}.tif")
+        profile = {"driver": "GTiff", "height": 20, "width": 20, "count": 1, "dtype": "float32", "crs": "EPSG:32632"}
+        with rasterio.open(paths[-1], "w", **profile, transform=transform) as dataset:
+            dataset.write(values)
+    scene = build_scene(SceneRequest({"other": [str(path) for path in paths]}, {"other": "generic"}))
+    assert scene.grid.shape == (4000, 4000)
+    windows = windows_of([scene], size=32, batch=32, memory_bytes=100_000)
+    assert windows.n_windows == 4
+    windows.open_epoch(0, 1)
+    shown = windows.batch(np.random.default_rng(0)).values["generic"]
+    known = torch.isfinite(shown).flatten(1)
+    # A window is larger than a plot, and mostly shows all of it.
+    assert known.any(dim=1).all()
+    assert known.float().mean() > 0.3
+    assert {int(window[at].mean()) for window, at in zip(shown.flatten(1), known, strict=True)} == {0, 1, 2, 3}
+    assert sum(part.values["generic"].nbytes for part in windows._parts[0]) < 100_000
 
 
 def test_geography_is_that_of_the_windows(tmp_path):
