@@ -177,12 +177,12 @@ def train(
     temperature = fit_temperature(held_out) if held_out is not None else 1.0
     # Beside a network that learned by itself, each set of inputs may take another part of its linear model.
     source = run.model if start is not None and best_epoch else None
-    subsets = _without_inputs(run.best, source, specification, data, validation, device, progress) if can_validate else ()
+    subsets = without_inputs(run.best, source, specification, data, validation, device, progress) if can_validate else ()
     run.best.requires_grad_(True)
     return TrainingResult(run.best, tuple(records), best_epoch, held_out, temperature, linear_weight, subsets)
 
 
-def _without_inputs(
+def without_inputs(
     model: nn.Module,
     source: nn.Module | None,
     specification: ModelSpecification,

@@ -17,7 +17,7 @@ import core
 from core.assessment.contents import SubsetScore
 from core.assessment.report import write_training_report
 from core.errors import OutputError
-from core.finetuning.baselines import labelled_features, run_baselines
+from core.finetuning.candidates import KINDS, as_result, best_of, fit_candidates, replaces
 from core.finetuning.loop import train
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
@@ -59,13 +59,14 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
             save_model(model_path, outcome.result.model, card)
             staging.put_in_place()
     context.progress(1.0, "Done")
-    context.info(best_epoch_sentence(outcome.result))
+    context.info(best_epoch_sentence(outcome))
     tell_scores(context, outcome.scores)
     tell_subsets(context, outcome.subsets)
     delivered = outcome.scores[0].score
     return {
         "OUTPUT_MODEL": str(model_path),
         "REPORT": job.report or "",
+        "MODEL": outcome.scores[0].row.name,
         "OVERALL_ACCURACY": round(delivered.overall_accuracy, 4),
         "MACRO_F1": round(delivered.macro_f1, 4),
         "DEVICE_USED": describe_device(device),
@@ -92,31 +93,51 @@ def _train_and_score(
     inputs: Sequence[str],
     context: JobContext,
 ) -> TrainingOutcome:
-    """The trained model, and the scores of it and of the baselines on the same held-out pixels."""
+    """What is delivered, and the scores of it and of all else on the same held-out pixels."""
     validation = prepared.split.validation
-    baselines = run_baselines(labelled_features(prepared.data), validation, job.seed, context.part(0.08, 0.2))
-    if checkpoint.is_file():
-        context.info("A training of this model was interrupted; it goes on from there, if nothing has changed since.")
-    started = time.perf_counter()
-    result = train(
-        prepared.model,
+    scores = HeldOutScores(prepared.labels.scheme, prepared.split.block, job.seed)
+    is_network = job.mode not in KINDS
+    candidates = fit_candidates(
         prepared.specification,
         prepared.data,
         validation,
-        prepared.settings,
-        device,
-        checkpoint,
-        _identity(job, prepared, inputs),
-        context.part(0.2, 0.92),
+        job.seed,
+        prepared.base,
+        prepared.uses_decoder,
+        context.part(0.08, 0.2 if is_network else 0.9),
     )
-    seconds = time.perf_counter() - started
-    if result.validation is None:
-        raise RuntimeError("The split holds out nothing.")
-    scores = HeldOutScores(prepared.labels.scheme, prepared.split.block, job.seed)
-    delivered = scores.delivered(prepared.title, result.validation, seconds)
+    others = [scores.other(each.name, each.predictions, each.seconds) for each in candidates]
+    network, seconds = None, 0.0
+    if is_network:
+        if checkpoint.is_file():
+            context.info("A training of this model was interrupted; it goes on from there, if nothing has changed since.")
+        started = time.perf_counter()
+        network = train(
+            prepared.model,
+            prepared.specification,
+            prepared.data,
+            validation,
+            prepared.settings,
+            device,
+            checkpoint,
+            _identity(job, prepared, inputs),
+            context.part(0.2, 0.92),
+        )
+        seconds = time.perf_counter() - started
+    best = best_of([each for each in candidates if job.mode in ("auto", each.model.estimator.kind)] or candidates)
     names = [acquisition.name for acquisition in prepared.scene.acquisitions]
-    subsets = subset_scores(result, names, prepared.labels.scheme)
-    return TrainingOutcome(result, (delivered, *map(scores.baseline, baselines)), subsets)
+    if network is None or (job.mode == "auto" and replaces(best, network)):
+        result = as_result(best, prepared.data, validation, network, context.part(0.9, 0.93))
+        delivered = scores.delivered(best.name, best.predictions, best.seconds)
+        rest = [row for row, each in zip(others, candidates, strict=True) if each is not best]
+        if network is not None and network.validation is not None:
+            rest.insert(0, scores.other(prepared.title, network.validation, seconds))
+    else:
+        result, rest = network, others
+        if result.validation is None:
+            raise RuntimeError("The split holds out nothing.")
+        delivered = scores.delivered(prepared.title, result.validation, seconds)
+    return TrainingOutcome(result, (delivered, *rest), subset_scores(result, names, prepared.labels.scheme))
 
 
 def _identity(job: FinetuneJob, prepared: PreparedTraining, inputs: Sequence[str]) -> str:
@@ -130,7 +151,7 @@ def _card(job: FinetuneJob, prepared: PreparedTraining, outcome: TrainingOutcome
     result = outcome.result
     return ModelCard(
         software_version=core.__version__,
-        specification=prepared.specification,
+        specification=outcome.specification,
         resolution_m=round(prepared.scene.grid.resolution_m(), 6),
         class_scheme=prepared.labels.scheme.name,
         classes=class_cards(prepared.labels.scheme),
@@ -140,6 +161,7 @@ def _card(job: FinetuneJob, prepared: PreparedTraining, outcome: TrainingOutcome
             "class_field": job.labels.class_field,
             "base_model": Path(job.base_model).name if job.base_model else None,
             "encoder_weights": Path(job.encoder_weights).name if job.encoder_weights else None,
+            "mode": job.mode,
             "settings": asdict(prepared.settings),
             "best_epoch": result.best_epoch,
             "features": len(prepared.labels),

@@ -16,7 +16,9 @@ from core.models.specification import EncoderName, FusionName, SizeName
 from core.pretraining.methods import MethodName, SettingName
 
 MissingInputs = Literal["allow", "require"]
-TrainedPart = Literal["all", "last", "head"]
+ModeName = Literal["auto", "scratch", "linear", "partial", "full", "forest", "boosting", "logistic"]
+BASE_MODES: tuple[ModeName, ...] = ("linear", "partial", "full")
+"""Modes that need a base model."""
 Sentinel2Offset = Literal["auto", "yes", "no"]
 
 
@@ -122,10 +124,11 @@ class FinetuneJob(_Schema):
         "allow",
         description="'allow': learn to map where some inputs have no data, too; 'require': only where all have.",
     )
-    trained_part: TrainedPart = Field(
-        "all",
-        description="What of a base model is trained: 'all'; 'last': the last stage of its encoders and what follows; "
-        "'head': only what follows the encoders.",
+    mode: ModeName = Field(
+        "auto",
+        description="'auto': trains a network, forests, boosted trees and logistic regressions, and delivers what is best on "
+        "the held-out labels; 'scratch': a network; of a base model 'linear': only what follows its encoders is trained, "
+        "'partial': also their last stage, 'full': all; 'forest', 'boosting', 'logistic': no network.",
     )
     epochs: int = Field(24, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
@@ -138,6 +141,10 @@ class FinetuneJob(_Schema):
     @model_validator(mode="after")
     def _parts_exist(self) -> FinetuneJob:
         # Asked before any raster is read. A base model brings its own parts; these are compared where it is read.
+        if self.base_model is None and self.mode in BASE_MODES:
+            raise ValueError(f"mode '{self.mode}' trains a part of a base model, and none was given: give one, or take 'auto'")
+        if self.base_model is not None and self.mode == "scratch":
+            raise ValueError("mode 'scratch' starts from nothing: leave out the base model, or take 'auto' or 'full'")
         if self.base_model is None:
             try:
                 choose_parts(self.architecture, self.encoder, self.fusion, self.size)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from core.errors import LabelError, UsageError
+from core.finetuning.candidates import KINDS
 from core.finetuning.evaluation import context_reach
 from core.finetuning.linear_start import fit_linear_start
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.settings import TrainedPart, TrainingSettings
 from core.finetuning.start import keeps_classes, start_model
 from core.finetuning.training_data import TrainingData
 from core.jobs.events import JobContext
@@ -30,6 +32,9 @@ from core.models.specify import specify_model, with_classes
 from core.scenes.grid import Grid
 from core.scenes.scene import Scene
 
+TRAINED_PARTS: dict[str, TrainedPart] = {"linear": "head", "partial": "last"}
+"""What of the network each mode trains; all of it by default."""
+
 
 @dataclass(frozen=True, eq=False)
 class PreparedTraining:
@@ -40,7 +45,9 @@ class PreparedTraining:
         labels: inside the scene.
         data: pixels around the labels.
         split: which labels are held out.
-        specification, model: of what is trained.
+        specification, model: of the network.
+        base: the base model before its training; None without one.
+        uses_decoder: whether the base model's decoder was trained.
         settings: of the training.
         label_lines: features and pixels of every class, a sentence each.
         warnings: what the user should know of the labels.
@@ -52,6 +59,8 @@ class PreparedTraining:
     split: Split
     specification: ModelSpecification
     model: FusionModel
+    base: FusionModel | None
+    uses_decoder: bool
     settings: TrainingSettings
     label_lines: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -70,6 +79,11 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
     """
     context.progress(0.0, "Reading the rasters and the labels")
     base = load_model(Path(job.base_model)) if job.base_model else None
+    if base is not None and not isinstance(base[0], FusionModel):
+        raise UsageError(
+            f"The base model '{job.base_model}' is '{title_of(base[1].specification)}', which cannot be trained further.",
+            "Give a model of 'Pre-train on unlabelled scenes', or one that was fine-tuned with mode 'scratch' or 'full'.",
+        )
     if base is None:
         scene = scene_of(job.inputs, context)
     else:
@@ -104,11 +118,25 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
     model = start_model(specification, job.seed, base, labels.scheme)
     if specification.has_shortcut and not keeps_classes(base, labels.scheme):
         fit_linear_start(model, specification, data, ~split.validation)
-    context.info(f"Model: {title_of(specification)}, {count_parameters(model):,} parameters.")
+    if job.mode not in KINDS:
+        context.info(f"Model: {title_of(specification)}, {count_parameters(model):,} parameters.")
     if job.encoder_weights:
         _load_encoder(model, job, context)
     warnings = (*labels.report.remarks(), *gaps)
-    return PreparedTraining(scene, labels, data, split, specification, model, settings, tuple(_label_lines(labels)), warnings)
+    before = copy.deepcopy(model) if base is not None else None
+    return PreparedTraining(
+        scene,
+        labels,
+        data,
+        split,
+        specification,
+        model,
+        before,
+        base is not None and base[1].has_trained_decoder,
+        settings,
+        tuple(_label_lines(labels)),
+        warnings,
+    )
 
 
 def _load_encoder(model: FusionModel, job: FinetuneJob, context: JobContext) -> None:
@@ -172,7 +200,8 @@ def _settings(job: FinetuneJob, n_features: int) -> TrainingSettings:
     defaults = TrainingSettings()
     # A window a feature and epoch, so that many labels are all seen, up to ten times the usual number.
     windows = int(np.clip(n_features, defaults.windows_per_epoch, 10 * defaults.windows_per_epoch))
-    return replace(defaults, epochs=job.epochs, seed=job.seed, windows_per_epoch=windows, trained_part=job.trained_part)
+    part = TRAINED_PARTS.get(job.mode, "all")
+    return replace(defaults, epochs=job.epochs, seed=job.seed, windows_per_epoch=windows, trained_part=part)
 
 
 def _only_with_data(data: TrainingData, labels: LabelSet, counts: PixelCounts) -> tuple[PixelCounts, list[str]]:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from core.assessment.contents import SubsetScore, TrainingReport
 from core.assessment.quicklook import imagery_picture
-from core.finetuning.loop import TrainingResult
 from core.jobs.devices import describe_device
 from core.jobs.provenance import software
 from core.jobs.schemas import FinetuneJob
 from core.jobs.training_preparation import PreparedTraining
 from core.jobs.training_scores import TrainingOutcome
 from core.mapping.engine import MappingEngine
+from core.models.estimator_model import EstimatorModel
+from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard
 from core.scenes.grid import Window
 from core.scenes.scene import Scene
@@ -57,7 +58,7 @@ def training_report(
             f"{scores[0].row.name} over {', '.join(a.sensor.title for a in scene.acquisitions)}, "
             f"{len(prepared.labels.scheme)} classes, trained on {len(prepared.labels) - held_out} features.",
             f"Scored on {held_out} features that lie in other blocks of ground.",
-            f"{best_epoch_sentence(outcome.result)} The whole job took {seconds:.0f} seconds on {describe_device(device)}.",
+            f"{best_epoch_sentence(outcome)} The whole job took {seconds:.0f} seconds on {describe_device(device)}.",
         ),
         rows=tuple(entry.row for entry in scores),
         accuracy=scores[0].score,
@@ -65,7 +66,7 @@ def training_report(
         scheme=prepared.labels.scheme,
         missing_inputs=_with_titles(outcome.subsets, scene),
         curves=result.records,
-        best_epoch=result.best_epoch,
+        best_epoch=result.best_epoch if isinstance(result.model, FusionModel) else None,
         imagery=imagery,
         map_codes=codes,
         label_lines=prepared.label_lines,
@@ -73,7 +74,7 @@ def training_report(
         split_lines=(
             f"Blocks of {split.block_size_m:.0f} m; {held_out} of {len(prepared.labels)} features are held out.",
             "The held-out labels also chose the epoch and the temperature of the delivered model, so its scores are "
-            "slightly too good; the baselines had no such choice.",
+            "slightly too good, as are those of whatever was chosen among many.",
             *split.notes,
         ),
         warnings=(*scene.warnings, *prepared.warnings),
@@ -94,8 +95,15 @@ def _missing_lines(prepared: PreparedTraining) -> tuple[str, ...]:
     return ("The model needs all of its inputs: where one of them has no data, its map is left empty.",)
 
 
-def best_epoch_sentence(result: TrainingResult) -> str:
-    """Which epoch the model is from."""
+def best_epoch_sentence(outcome: TrainingOutcome) -> str:
+    """Which epoch the model is from, or what it is in place of a network."""
+    result = outcome.result
+    if isinstance(result.model, EstimatorModel):
+        delivered = outcome.scores[0].row.name
+        if not result.records:
+            return f"{delivered} said most of the held-out labels among its kind; no network was trained."
+        better = f"{delivered[0].lower()}{delivered[1:]}"
+        return f"The network was not clearly better on the held-out labels than {better}, which is the model."
     if result.best_epoch == 0:
         return (
             f"None of {len(result.records)} epochs was clearly better on the held-out labels than the linear model that "

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from core.assessment.confusion import Accuracy, accuracy, bootstrap_interval, confusion_matrix
 from core.assessment.contents import ModelScore, SubsetScore
-from core.finetuning.baselines import BaselineResult
 from core.finetuning.evaluation import Predictions
 from core.finetuning.loop import TrainingResult
 from core.jobs.events import JobContext
 from core.labels.scheme import ClassScheme
+from core.models.estimator_model import EstimatorModel
+from core.models.fusion_model import FusionModel
+from core.models.specification import ModelSpecification
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +34,21 @@ class TrainingOutcome:
 
     Attributes:
         result: of the training.
-        scores: of the delivered model first, then the baselines.
+        scores: of the delivered model first, then of all else that was tried.
         subsets: see ``subset_scores``.
     """
 
     result: TrainingResult
     scores: tuple[ScoredModel, ...]
     subsets: tuple[SubsetScore, ...]
+
+    @property
+    def specification(self) -> ModelSpecification:
+        """Of the delivered model."""
+        model = self.result.model
+        if not isinstance(model, FusionModel | EstimatorModel):
+            raise TypeError("the model has no specification")
+        return model.specification
 
 
 class HeldOutScores:
@@ -59,9 +69,9 @@ class HeldOutScores:
         """The model that the job delivers."""
         return self._scored(name, predictions.predicted, predictions.classes, predictions.feature, seconds, is_delivered=True)
 
-    def baseline(self, result: BaselineResult) -> ScoredModel:
-        """A classical baseline on the same labels."""
-        return self._scored(result.name, result.predicted, result.classes, result.feature, result.seconds, is_delivered=False)
+    def other(self, name: str, predictions: Predictions, seconds: float) -> ScoredModel:
+        """Another model on the same labels."""
+        return self._scored(name, predictions.predicted, predictions.classes, predictions.feature, seconds, is_delivered=False)
 
     def _scored(
         self,

@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.errors import UsageError
-from core.models.specification import SIZES, EncoderName, FusionName, ModelSpecification, SizeName, StemName
+from core.models.specification import (
+    SIZES,
+    EncoderName,
+    EstimatorName,
+    EstimatorSpecification,
+    FusionName,
+    ModelSpecification,
+    SizeName,
+    StemName,
+)
 
 ArchitectureName = Literal[
     "unet_intermediate",
@@ -221,8 +230,24 @@ def choose_parts(
     return Parts(stem, chosen, size or (own.size if own.size in sizes else "small"), fusion or own.fusion)
 
 
+ESTIMATORS: dict[EstimatorName, str] = {
+    "forest": "Random forest",
+    "boosting": "Boosted trees",
+    "logistic": "Logistic regression",
+}
+
+
+def estimator_title(estimator: EstimatorSpecification) -> str:
+    """The name in reports."""
+    parts = ["pixels"] + ["neighbourhoods"] * estimator.neighbourhoods + ["base features"] * estimator.base_features
+    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{ESTIMATORS[estimator.kind]} on {listed}"
+
+
 def title_of(specification: ModelSpecification) -> str:
-    """The name in reports: the architecture's, with the parts that were chosen in place of its own."""
+    """The name in reports: the estimator's, or the architecture's with the parts that were chosen in place of its own."""
+    if specification.estimator is not None:
+        return estimator_title(specification.estimator)
     entry = next((entry for entry in ARCHITECTURES.values() if entry.name == specification.architecture), None)
     if entry is None:
         return specification.architecture

@@ -12,7 +12,8 @@ import torch
 from core.errors import UsageError
 from core.models.architectures import ARCHITECTURES, ArchitectureName, Parts, choose_parts
 from core.models.costs import forward_cost
-from core.models.registry import build_model
+from core.models.fusion_model import FusionModel
+from core.models.registry import any_model
 from core.models.specification import SIZES, BandSpecification, FusionName, ModalitySpecification, ModelSpecification
 from core.scenes.grid import nearest_scale
 from core.sensors import get_sensor
@@ -54,8 +55,10 @@ def catalogue_entry(specification: ModelSpecification) -> CatalogueEntry:
     """Measures a model with one small forward pass."""
     cost = forward_cost(specification)
     with torch.device("meta"):
-        model = build_model(specification)
-    levels = tuple(Level(*pair) for pair in zip(model.fusion.strides, model.fusion.channels, strict=True))
+        model = any_model(specification)
+    levels: tuple[Level, ...] = ()
+    if isinstance(model, FusionModel):
+        levels = tuple(Level(*pair) for pair in zip(model.fusion.strides, model.fusion.channels, strict=True))
     return CatalogueEntry(specification, cost.parameters, cost.flops_per_pixel / 1000, levels, model.radius)
 
 

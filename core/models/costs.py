@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from core.models.registry import build_model, count_parameters, model_step
+from core.models.registry import any_model, count_parameters, model_step
 from core.models.specification import ModelSpecification
 
 SIDE = 64
@@ -44,7 +44,7 @@ class ForwardCost:
 def forward_cost(specification: ModelSpecification) -> ForwardCost:
     """Builds the model and runs it once on a small window."""
     with torch.random.fork_rng():
-        model = build_model(specification).eval()
+        model = any_model(specification).eval()
     step = model_step(specification)
     side = -(-SIDE // step) * step
     values = {}

@@ -9,6 +9,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from core.models.specification import ModalitySpecification
+
+Values = Mapping[str, Tensor]
+"""By modality (B, C, h, w), each on its own scale."""
+
+
+def size_of(values: Values, modalities: Mapping[str, ModalitySpecification]) -> tuple[int, int]:
+    """Rows and columns of a window in reference pixels.
+
+    Raises:
+        ValueError: no modality, an unknown one, or shapes that do not belong together.
+    """
+    unknown = [name for name in values if name not in modalities]
+    if unknown or not values:
+        raise ValueError(f"expected some of {', '.join(modalities)}; got {', '.join(values) or 'nothing'}")
+    sizes = {
+        name: tuple(side * modalities[name].coarser / modalities[name].finer for side in given.shape[-2:])
+        for name, given in values.items()
+    }
+    first = next(iter(sizes.values()))
+    if any(size != first for size in sizes.values()) or any(side != int(side) for side in first):
+        raise ValueError(f"the modalities cover different windows, in reference pixels: {sizes}")
+    return int(first[0]), int(first[1])
+
 
 @dataclass(frozen=True, eq=False)
 class LinearInput:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from core.models.dates import DatePooling, pool_dates
 from core.models.decoders.build import decoder_maker
-from core.models.features import FeatureMap, Features
+from core.models.features import FeatureMap, Features, Values, size_of
 from core.models.fusion.base import Fusion, Streams
 from core.models.fusion.build import build_fusion
 from core.models.geography import GeographicEncoding
@@ -23,8 +23,6 @@ from core.models.stems.band_codes import BandCodes
 from core.models.stems.channels import channels_radius
 from core.models.stems.stem import GeneratedStem, PerSensorStem, StatisticsStem
 from core.models.subsets import input_subsets
-
-Values = Mapping[str, Tensor]
 
 
 class FusionModel(nn.Module):
@@ -248,17 +246,7 @@ class FusionModel(nn.Module):
         Raises:
             ValueError: see ``forward``.
         """
-        unknown = [name for name in values if name not in self.modalities]
-        if unknown or not values:
-            raise ValueError(f"expected some of {', '.join(self.modalities)}; got {', '.join(values) or 'nothing'}")
-        sizes = {
-            name: tuple(side * self.modalities[name].coarser / self.modalities[name].finer for side in given.shape[-2:])
-            for name, given in values.items()
-        }
-        first = next(iter(sizes.values()))
-        if any(size != first for size in sizes.values()) or any(side != int(side) for side in first):
-            raise ValueError(f"the modalities cover different windows, in reference pixels: {sizes}")
-        return int(first[0]), int(first[1])
+        return size_of(values, self.modalities)
 
     def _seen(self, values: Values) -> list[str]:
         """The modalities of which anything is known in the batch; the first one given where nothing is at all."""

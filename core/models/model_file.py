@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from core.errors import ModelFileError, OutputError
 from core.labels.scheme import ClassScheme, LandCoverClass
-from core.models.registry import build_model
+from core.models.registry import any_model
 from core.models.specification import ModelSpecification
 
 FORMAT_VERSION: Literal[3] = 3
@@ -137,7 +137,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
             "The file was changed after it was written; use the original.",
         ) from None
     try:
-        model = build_model(card.specification)
+        model = any_model(card.specification)
         model.load_state_dict(state)
     # KeyError: an input whose name torch keeps for itself.
     except (RuntimeError, KeyError) as error:

@@ -7,19 +7,25 @@ from functools import lru_cache
 import torch
 from torch import nn
 
+from core.models.estimator_model import EstimatorModel
 from core.models.fusion_model import FusionModel
 from core.models.specification import ModelSpecification
 
 
 def build_model(specification: ModelSpecification) -> FusionModel:
-    """A freshly initialised model; the caller seeds torch's generator. See ``FusionModel.forward``."""
+    """A freshly initialised network; the caller seeds torch's generator. See ``FusionModel.forward``."""
     return FusionModel(specification)
 
 
-def for_inputs(model: nn.Module, specification: ModelSpecification) -> FusionModel:
+def any_model(specification: ModelSpecification) -> FusionModel | EstimatorModel:
+    """As ``build_model``, for specifications with an estimator, too: that is empty until it is fitted or loaded."""
+    return FusionModel(specification) if specification.estimator is None else EstimatorModel(specification)
+
+
+def for_inputs(model: nn.Module, specification: ModelSpecification) -> nn.Module:
     """A model with generated kernels for other sensors than its own, in evaluation mode: the same weights."""
     with torch.random.fork_rng():
-        other = build_model(specification)
+        other = any_model(specification)
     other.load_state_dict(model.state_dict())
     return other.eval()
 
@@ -39,7 +45,7 @@ def receptive_radius(specification: ModelSpecification) -> int | None:
 def _window_needs(specification: ModelSpecification) -> tuple[int, int | None]:
     # Shapes alone are asked for: no memory is taken, and no random number drawn.
     with torch.device("meta"):
-        model = FusionModel(specification)
+        model = any_model(specification)
     return model.step, model.radius
 
 

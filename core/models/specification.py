@@ -22,6 +22,7 @@ FusionName = Literal[
     "cross_attention_and_modality",
     "joint_tokens",
 ]
+EstimatorName = Literal["forest", "boosting", "logistic"]
 HeadName = Literal["dense", "scene", "embedding", "change"]
 
 SIZES: dict[EncoderName, tuple[SizeName, ...]] = {
@@ -96,6 +97,22 @@ class ModalitySpecification(_Value):
         return tuple(band.name for band in self.bands)
 
 
+class EstimatorSpecification(_Value):
+    """One of scikit-learn's estimators as the model.
+
+    Attributes:
+        kind: random forest, boosted trees or logistic regression.
+        neighbourhoods: whether it sees the statistics of the pixels' neighbourhoods.
+        base_features: whether it sees what a base model of the specification's parts makes of the pixels.
+        uses_decoder: whether these are what the base model's decoder makes of them; otherwise all of its levels.
+    """
+
+    kind: EstimatorName
+    neighbourhoods: bool = False
+    base_features: bool = False
+    uses_decoder: bool = False
+
+
 class ModelSpecification(_Value):
     """Everything that is needed to build a model's modules again.
 
@@ -118,6 +135,7 @@ class ModelSpecification(_Value):
         has_dates: inputs may have several dates.
         has_geography: place and resolution are inputs.
         window: side in reference pixels of the windows that a model with a global view is trained on and maps with.
+        estimator: what stands in place of the network, or behind it.
     """
 
     architecture: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -140,6 +158,7 @@ class ModelSpecification(_Value):
     has_dates: bool = False
     has_geography: bool = False
     window: int = Field(64, ge=16, le=512)
+    estimator: EstimatorSpecification | None = None
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -154,6 +173,8 @@ class ModelSpecification(_Value):
             raise ValueError(f"encoder 'unet' has a finest stride of 1, not {self.finest}")
         if self.has_shortcut and (self.stem != "statistics" or self.head != "dense" or self.has_dates):
             raise ValueError("a shortcut needs the stem 'statistics', the head 'dense', and one date")
+        if self.estimator is not None and (self.head != "dense" or self.has_shortcut or self.has_dates):
+            raise ValueError("an estimator needs the head 'dense', one date, and no shortcut")
         if self.head in ("dense", "change") and not 2 <= self.n_classes <= 255:
             raise ValueError(f"a map has 2 to 255 classes, not {self.n_classes}")
         return self

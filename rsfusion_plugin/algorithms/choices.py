@@ -61,7 +61,7 @@ METHODS = {
 """Ways of pre-training with when to use which; the first is the default."""
 
 SETTINGS = ("small", "paper")
-TRAINED_PARTS = ("all", "last", "head")
+MODES = ("auto", "scratch", "linear", "partial", "full", "forest", "boosting", "logistic")
 ENCODERS = (AUTO, "unet", "resnet", "resunet", "vit")
 FUSIONS = (
     AUTO,

@@ -11,7 +11,7 @@ from qgis.core import (
 
 from ..texts import tr
 from .base import JobRequest, WorkerAlgorithm
-from .choices import ARCHITECTURES, AUTO, ENCODERS, FUSIONS, SIZES, TRAINED_PARTS
+from .choices import ARCHITECTURES, AUTO, ENCODERS, FUSIONS, MODES, SIZES
 from .inputs import (
     add_choice,
     add_device,
@@ -94,12 +94,13 @@ class Finetune(WorkerAlgorithm):
         )
         add_choice(
             self,
-            "TRAINED_PART",
-            tr("What is trained of that model"),
-            TRAINED_PARTS,
+            "MODE",
+            tr("What is trained"),
+            MODES,
             tr(
-                "'all'; 'last': the last stage of its encoders and what follows; 'head': only what follows the encoders. With"
-                " few labels less may be more."
+                "'auto': a network, forests, boosted trees and logistic regressions; what is best on the held-out labels is"
+                " the model. 'scratch': a network. Of a base model 'linear': only what follows its encoders, 'partial': also"
+                " their last stage, 'full': all. 'forest', 'boosting', 'logistic': no network, in seconds."
             ),
         )
         self._add_architecture()
@@ -228,7 +229,7 @@ class Finetune(WorkerAlgorithm):
             "fusion": self.optional_choice(parameters, "FUSION", context),
             "size": self.optional_choice(parameters, "SIZE", context),
             "missing_inputs": self.parameterAsEnumString(parameters, "MISSING_INPUTS", context),
-            "trained_part": self.parameterAsEnumString(parameters, "TRAINED_PART", context),
+            "mode": self.parameterAsEnumString(parameters, "MODE", context),
             "epochs": self.parameterAsInt(parameters, "EPOCHS", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),

@@ -40,13 +40,25 @@ def trained(sample: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("trained")
     model, report = folder / "model.safetensors", folder / "report.html"
     arguments = ["--optical", str(sample.optical), "--sar", str(sample.sar), "--labels", str(sample.labels)]
-    arguments += ["--class-field", "class", "--epochs", "2", "--output-model", str(model), "--report", str(report)]
+    arguments += [
+        "--class-field",
+        "class",
+        "--mode",
+        "scratch",
+        "--epochs",
+        "2",
+        "--output-model",
+        str(model),
+        "--report",
+        str(report),
+    ]
     told = run_command("finetune", *arguments)
     assert told.code == 0, told.stderr
     job = {
         "kind": "finetune",
         "inputs": {"optical": [str(sample.optical)], "sar": [str(sample.sar)]},
         "labels": {"path": str(sample.labels), "class_field": "class"},
+        "mode": "scratch",
         "epochs": 2,
         "output_model": str(model),
         "report": str(report),
@@ -76,6 +88,7 @@ def finetune_job(sample: Any, few_labels: Path, tmp_path: Path) -> dict[str, Any
         "inputs": {"optical": [str(sample.optical)]},
         "labels": {"path": str(few_labels), "class_field": "class"},
         "architecture": "unet_early",
+        "mode": "scratch",
         "epochs": 1,
         "output_model": str(tmp_path / "out" / "model.safetensors"),
         "report": str(tmp_path / "out" / "report.html"),

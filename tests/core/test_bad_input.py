@@ -186,7 +186,7 @@ def test_a_model_of_other_sensors(map_job, sample, tmp_path):
 
 def test_a_base_model_of_other_sensors(finetune_job, sample, trained, tmp_path):
     """Some of its inputs may be missing where that is allowed, but not all of them."""
-    job = {**finetune_job, "base_model": str(trained.model)}
+    job = {**finetune_job, "mode": "full", "base_model": str(trained.model)}
     check_refused({**job, "missing_inputs": "require"}, tmp_path, "sentinel1 as sar input")
     heights = {**job, "inputs": {"elevation": [str(sample.elevation)]}}
     check_refused(heights, tmp_path, "sentinel2_l2a as optical input", "sentinel1 as sar input")
@@ -202,7 +202,7 @@ def test_a_base_model_of_other_sensors(finetune_job, sample, trained, tmp_path):
     ],
 )
 def test_parts_that_a_base_model_does_not_have(finetune_job_beside, trained, tmp_path, parts, words):
-    job = {**finetune_job_beside, "base_model": str(trained.model), **parts}
+    job = {**finetune_job_beside, "mode": "full", "base_model": str(trained.model), **parts}
     has = "encoder 'unet', fusion 'intermediate', size 'small'"
     told = check_refused(job, tmp_path, *words, str(trained.model), has, code=2)
     assert "without a base model" in told.last["hint"]

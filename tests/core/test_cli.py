@@ -299,7 +299,7 @@ def training(sample: Any, few_labels: Path) -> list[str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
-@pytest.mark.parametrize(("when", "pattern"), [("a baseline", "Baseline: random forest"), ("training", "epoch 2 of")])
+@pytest.mark.parametrize(("when", "pattern"), [("a baseline", "Fitting: forest"), ("training", "epoch 2 of")])
 def test_ctrl_c_leaves_nothing(training, tmp_path, when, pattern):
     (tmp_path / "model.safetensors").write_bytes(b"old model")
     process = start(*training, "1000", cwd=tmp_path)

@@ -186,7 +186,7 @@ def test_the_package_that_runs_is_the_one_beside_the_worker(tmp_path):
     assert events[-1]["outputs"]["OUTPUT"] == str(scene)
 
 
-@pytest.mark.parametrize("moment", ["Baseline: random forest", "epoch 1 of"])
+@pytest.mark.parametrize("moment", ["Fitting: forest", "epoch 1 of"])
 def test_closing_stdin_cancels(endless, tmp_path, moment):
     (tmp_path / "out" / "model.safetensors").write_bytes(b"old model")
     process = start(endless)

@@ -78,7 +78,7 @@ def test_methods_are_those_of_the_registry():
     assert list(choices.METHODS.items()) == [(entry.name, entry.use) for entry in METHODS.values()]
     assert tuple(choices.METHODS) == get_args(schemas.PretrainJob.model_fields["method"].annotation)
     assert get_args(schemas.PretrainJob.model_fields["setting"].annotation) == choices.SETTINGS
-    assert get_args(schemas.FinetuneJob.model_fields["trained_part"].annotation) == choices.TRAINED_PARTS
+    assert get_args(schemas.FinetuneJob.model_fields["mode"].annotation) == choices.MODES
 
 
 def test_protocol_and_version_are_the_same():
@@ -183,7 +183,7 @@ JOBS = [
         "fusion": "joint_tokens",
         "size": "tiny",
         "missing_inputs": "require",
-        "trained_part": "head",
+        "mode": "linear",
         "epochs": 2,
         "seed": 1,
         "device": "cpu",

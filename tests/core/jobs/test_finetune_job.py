@@ -29,7 +29,7 @@ def test_the_card_says_what_the_model_is(trained):
     assert 0 < card.training["features_held_out"] < card.training["features"] == 84
     models = card.scores["models"]
     assert models[0]["name"] == "U-Net, intermediate fusion"
-    assert len(models) == 4
+    assert len(models) == 7
     assert models[0]["overall_accuracy"] == trained.told.outputs["OVERALL_ACCURACY"]
     assert models[0]["macro_f1"] == trained.told.outputs["MACRO_F1"]
     assert str(trained.model.parent) not in card.model_dump_json()
@@ -90,10 +90,16 @@ def test_parts_in_place_of_the_architectures_own(finetune_job):
     ("architecture", "level"), [("unet_intermediate", None), ("unet_early", "warning"), ("vit_joint_tokens", "warning")]
 )
 def test_a_base_model_keeps_its_architecture_and_that_is_said(finetune_job, trained, architecture, level):
-    job = {**finetune_job, "inputs": trained.job["inputs"], "base_model": str(trained.model), "architecture": architecture}
+    job = {
+        **finetune_job,
+        "inputs": trained.job["inputs"],
+        "mode": "full",
+        "base_model": str(trained.model),
+        "architecture": architecture,
+    }
 
     def stop(context, event) -> None:
-        if event.get("phase", "").startswith("Baseline"):
+        if event.get("phase", "").startswith("Fitting"):
             context.cancel()
 
     told = run_here({**job, "encoder": "unet", "size": "small"}, stop)
@@ -106,7 +112,13 @@ def test_a_base_model_keeps_its_architecture_and_that_is_said(finetune_job, trai
 @pytest.mark.parametrize("field", ["class", "code"])
 def test_a_base_model_is_trained_on_a_scene_that_lacks_an_input(finetune_job, trained, sample, field):
     """With the same classes, whose linear models it keeps, and with others."""
-    job = {**finetune_job, "inputs": {"optical": [str(sample.optical)]}, "base_model": str(trained.model), "epochs": 2}
+    job = {
+        **finetune_job,
+        "inputs": {"optical": [str(sample.optical)]},
+        "mode": "full",
+        "base_model": str(trained.model),
+        "epochs": 2,
+    }
     job["labels"] = {**finetune_job["labels"], "class_field": field}
     told = run_here(job)
     assert told.code == 0, told.last
@@ -121,7 +133,7 @@ def test_the_report_is_one_file_with_the_same_numbers(trained):
     data = json.loads(page.split('id="rsfusion-data">')[1].split("</script>")[0])
     assert round(data["overall_accuracy"], 4) == trained.told.outputs["OVERALL_ACCURACY"]
     assert len(data["curves"]) == 2
-    assert [model["is_delivered"] for model in data["models"]] == [True, False, False, False]
+    assert [model["is_delivered"] for model in data["models"]] == [True] + 6 * [False]
     assert 'src="http' not in page
     assert 'href="http' not in page
     assert str(trained.model.parent) not in page
@@ -165,6 +177,7 @@ def test_points_with_a_style_and_a_base_model(finetune_job, styled, trained, tmp
     job = {
         **finetune_job,
         "labels": {"path": str(styled), "class_field": "code"},
+        "mode": "full",
         "base_model": str(trained.model),
         "report": None,
     }
@@ -239,7 +252,7 @@ def test_labels_without_data_are_said_and_not_held_out(finetune_job, few_labels,
     assert "labelled pixels lie where a raster has no data" in Path(finetune_job["report"]).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("phase", ["Reading the surroundings", "Baseline: logistic", "Training: epoch 1", "Mapping a piece"])
+@pytest.mark.parametrize("phase", ["Reading the surroundings", "Fitting: logistic", "Training: epoch 1", "Mapping a piece"])
 def test_cancelling_leaves_what_was_there(finetune_job, tmp_path, phase):
     for key in ("output_model", "report"):
         Path(finetune_job[key]).write_bytes(b"old")

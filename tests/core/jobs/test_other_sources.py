@@ -58,7 +58,7 @@ def test_a_model_with_generated_kernels_maps_with_another_sensor(
         same = dataset.read(1)
     assert (other > 0).all()
     # And it can be trained further there.
-    further = {**finetune_job, "inputs": job["inputs"], "base_model": job["model"], "epochs": 1, "report": None}
+    further = {**finetune_job, "inputs": job["inputs"], "mode": "full", "base_model": job["model"], "epochs": 1, "report": None}
     further["output_model"] = str(tmp_path / "out" / "further.safetensors")
     told = run_here(further)
     assert told.code == 0, told.last

@@ -128,9 +128,9 @@ def test_the_same_job_gives_the_same_bytes(job, pretrained, tmp_path):
     assert (tmp_path / "base.safetensors").read_bytes() == Path(job["output_model"]).read_bytes()
 
 
-@pytest.mark.parametrize("part", ["head", "all"])
-def test_a_base_model_is_fine_tuned_in_part_or_whole(job, pretrained, finetune_job, sample, part):
-    finetune = finetune_job | {"base_model": job["output_model"], "trained_part": part}
+@pytest.mark.parametrize(("mode", "part"), [("linear", "head"), ("full", "all")])
+def test_a_base_model_is_fine_tuned_in_part_or_whole(job, pretrained, finetune_job, sample, mode, part):
+    finetune = finetune_job | {"base_model": job["output_model"], "mode": mode}
     finetune["inputs"] = {"optical": [str(sample.optical)], "sar": [str(sample.sar)]}
     told = run_here(finetune)
     assert told.code == 0, told.last

@@ -1,0 +1,112 @@
+"""The estimators that stand beside the network, and which of all is delivered."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from core.finetuning.estimators import EstimatorTraining, estimator_specification
+from core.finetuning.evaluation import Predictions, calibrated_log_loss, fit_temperature, is_clearly_better, predict_labelled
+from core.finetuning.loop import TrainingResult, without_inputs
+from core.finetuning.training_data import TrainingData
+from core.models.architectures import title_of
+from core.models.estimator_model import EstimatorModel
+from core.models.fusion_model import FusionModel
+from core.models.specification import EstimatorName, EstimatorSpecification, ModelSpecification
+
+KINDS: tuple[EstimatorName, ...] = ("forest", "boosting", "logistic")
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A fitted estimator and what it says of the held-out labels.
+
+    Attributes:
+        name: in reports.
+        model: fitted on what is not held out.
+        predictions: of the held-out pixels.
+        seconds: to fit and to ask it.
+    """
+
+    name: str
+    model: EstimatorModel
+    predictions: Predictions
+    seconds: float
+
+
+def fit_candidates(
+    network: ModelSpecification,
+    data: TrainingData,
+    validation: NDArray[np.bool_],
+    seed: int,
+    base: FusionModel | None,
+    uses_decoder: bool,
+    progress: Callable[[float, str], None],
+) -> list[Candidate]:
+    """Every kind of estimator on pixels, on pixels and neighbourhoods, and on these beside a base model's features.
+
+    Args:
+        network: specification of the network beside them.
+        data: blocks around the labels.
+        validation: (n_features,) bool, the features held out.
+        seed: of everything random.
+        base: a model that was trained before; not changed.
+        uses_decoder: whether its decoder was trained, too.
+        progress: told the part done, and in which phase; raises to stop.
+    """
+    seen = [EstimatorSpecification(kind="forest", neighbourhoods=around) for around in (False, True)]
+    if base is not None:
+        both = {"neighbourhoods": True, "base_features": True, "uses_decoder": uses_decoder}
+        seen.append(EstimatorSpecification(kind="forest", **both))
+    candidates = []
+    for number, estimator in enumerate(seen):
+        progress(number / len(seen), "Reading the features of the labelled pixels")
+        specification = estimator_specification(network, estimator)
+        training = EstimatorTraining(specification, data, base, seed)
+        for kind in KINDS:
+            progress((number + 0.5) / len(seen), f"Fitting: {kind}")
+            started = time.perf_counter()
+            model = training.fitted(kind, ~validation)
+            predictions = predict_labelled(model, model.specification, data, validation, torch.device("cpu"))
+            seconds = time.perf_counter() - started
+            candidates.append(Candidate(title_of(model.specification), model, predictions, seconds))
+    return candidates
+
+
+def best_of(candidates: Sequence[Candidate]) -> Candidate:
+    """The one whose calibrated log loss on the held-out labels is the lowest."""
+    return min(candidates, key=lambda candidate: calibrated_log_loss(candidate.predictions))
+
+
+def replaces(candidate: Candidate, network: TrainingResult) -> bool:
+    """Whether an estimator is to be delivered in place of a network: unless that is clearly better."""
+    if network.validation is None:
+        return True
+    return not is_clearly_better(network.validation, candidate.predictions)
+
+
+def as_result(
+    candidate: Candidate,
+    data: TrainingData,
+    validation: NDArray[np.bool_],
+    network: TrainingResult | None,
+    progress: Callable[[float, str], None],
+) -> TrainingResult:
+    """An estimator as what a training has led to.
+
+    Args:
+        candidate: that is delivered.
+        data, validation: as for ``fit_candidates``.
+        network: trained beside it, whose epochs the report shows.
+        progress: told the part done, and in which phase; raises to stop.
+    """
+    model = candidate.model
+    subsets = without_inputs(model, None, model.specification, data, validation, torch.device("cpu"), progress)
+    temperature = fit_temperature(candidate.predictions)
+    records = () if network is None else network.records
+    return TrainingResult(model, records, 0, candidate.predictions, temperature, None, subsets)

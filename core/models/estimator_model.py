@@ -1,0 +1,217 @@
+"""A forest, boosted trees or a logistic regression as the model: it maps, and is stored, as any other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from core.models.feature_model import FeatureModel
+from core.models.features import Values, size_of
+from core.models.fusion_model import FusionModel
+from core.models.specification import EstimatorSpecification, ModelSpecification
+from core.models.stems.channels import BandChannels, channels_radius
+from core.models.subsets import input_subsets
+
+LEAST_SHARE = 1e-3
+"""Probability below which a class's score falls no further: trees that all say no are not infinitely sure."""
+
+PROGRAM = "programs.{}"
+CLASSES = "classes.{}"
+
+
+class EstimatorModel(nn.Module):
+    """Scikit-learn's estimators over the channels of every pixel, one for each set of inputs that may be there.
+
+    What an estimator sees are the normalised bands, relief in place of height above the sea, and, where that was wanted,
+    the statistics of the pixel's neighbourhoods and what a base model makes of the pixel. The estimators are kept as
+    ONNX graphs, which are data and run no code of their own; ``onnxruntime`` runs them.
+
+    Args:
+        specification: with an estimator.
+
+    Attributes:
+        subsets: the sets of inputs, all of them first. One without an estimator of its own takes that of all inputs, with
+            what is missing at its mean.
+        step, radius: as for ``FusionModel``.
+    """
+
+    def __init__(self, specification: ModelSpecification) -> None:
+        super().__init__()
+        if specification.estimator is None:
+            raise ValueError("the specification has no estimator")
+        self.specification = specification
+        self.estimator: EstimatorSpecification = specification.estimator
+        self.modalities = {entry.name: entry for entry in specification.modalities}
+        around = self.estimator.neighbourhoods
+        self.channels = nn.ModuleDict(
+            {
+                entry.name: BandChannels(entry, on_reference_grid=True, has_statistics=around, reduces_many=around)
+                for entry in specification.modalities
+            }
+        )
+        self.base = FusionModel(_base_of(specification)) if self.estimator.base_features else None
+        self.subsets = input_subsets(specification)
+        self.n_classes = specification.n_classes
+        self._programs: dict[int, bytes] = {}
+        self._classes: dict[int, NDArray[np.int64]] = {}
+        self._sessions: dict[tuple[int, int], Any] = {}
+        coarser = [entry.coarser for entry in specification.modalities]
+        self.step = math.lcm(*coarser, *([] if self.base is None else [self.base.step]))
+        own = max(channels_radius(entry, has_statistics=around) for entry in specification.modalities)
+        base_radius = 0 if self.base is None else self.base.radius
+        self.radius = None if base_radius is None else max(own, base_radius)
+
+    def columns_of(self, names: frozenset[str]) -> list[slice]:
+        """Where the channels of some inputs lie among the columns; with all inputs, the base model's features, too."""
+        parts, first = [], 0
+        for name, count in self._counts().items():
+            if name in names or (name not in self.modalities and len(names) == len(self.modalities)):
+                parts.append(slice(first, first + count))
+            first += count
+        return parts
+
+    @property
+    def n_columns(self) -> int:
+        """Values of a pixel."""
+        return sum(self._counts().values())
+
+    def _counts(self) -> dict[str, int]:
+        counts = {}
+        for name, part in self.channels.items():
+            if not isinstance(part, BandChannels):
+                raise TypeError(f"'{name}' has no channels.")
+            counts[name] = len(part.views) * part.count
+        if self.base is not None:
+            counts["/base"] = self._features().n_features
+        return counts
+
+    def _features(self) -> FeatureModel:
+        if self.base is None:
+            raise TypeError("the estimator sees no base model")
+        return FeatureModel(self.base, self.estimator.uses_decoder)
+
+    def put(self, number: int, program: bytes, classes: NDArray[np.int64]) -> None:
+        """Takes an estimator.
+
+        Args:
+            number: of the set of inputs.
+            program: an ONNX graph of rows (n, columns) float32 to labels and probabilities (n, classes).
+            classes: numbers of its classes among the model's.
+        """
+        self._programs[number], self._classes[number] = program, np.asarray(classes, np.int64)
+        self._sessions = {key: session for key, session in self._sessions.items() if key[0] != number}
+
+    def rows(self, values: Values) -> tuple[Tensor, Tensor]:
+        """What estimators see, (B, columns, H, W), zero where unknown; and by pixel (B, H, W) the bits of the inputs known.
+
+        Raises:
+            ValueError: see ``FusionModel.forward``.
+        """
+        height, width = size_of(values, self.modalities)
+        some = next(iter(values.values()))
+        bits = torch.zeros(len(some), height, width, dtype=torch.int64, device=some.device)
+        parts = []
+        for bit, name in enumerate(self.modalities):
+            if name in values:
+                channels, known = self.channels[name](values[name])
+                parts.append(channels * known)
+                bits += (known[:, 0] > 0).to(torch.int64) << bit
+            else:
+                parts.append(torch.zeros(len(some), self._counts()[name], height, width, device=some.device))
+        if self.base is not None:
+            parts.append(self._features()(values))
+        return torch.cat(parts, dim=1), bits
+
+    def forward(self, values: Values) -> Tensor:
+        """(B, n_classes, H, W) logarithms of probabilities; even where no estimator was fitted yet. See
+        ``FusionModel.forward``."""
+        rows, bits = self.rows(values)
+        batch, _, height, width = rows.shape
+        scores = torch.full((batch, height, width, self.n_classes), math.log(1 / self.n_classes), device=rows.device)
+        if self._programs:
+            table = self._table()
+            numbers = table.to(bits.device)[bits]
+            pixels = rows.movedim(1, -1)
+            for number in torch.unique(numbers).tolist():
+                chosen = numbers == number
+                scores[chosen] = self._said(number, pixels[chosen])
+        return scores.movedim(-1, 1)
+
+    def _table(self) -> Tensor:
+        """The estimator of each combination of bits."""
+        names = list(self.modalities)
+        members = [frozenset(n for bit, n in enumerate(names) if number >> bit & 1) for number in range(2 ** len(names))]
+        own = {subset: number for number, subset in enumerate(self.subsets) if number in self._programs}
+        return torch.tensor([own.get(subset, 0) for subset in members])
+
+    def _said(self, number: int, rows: Tensor) -> Tensor:
+        """(n, n_classes) logarithms of probabilities."""
+        columns = torch.cat([rows[:, part] for part in self.columns_of(self.subsets[number])], dim=1)
+        given = np.ascontiguousarray(columns.detach().cpu().numpy(), np.float32)
+        shares = self._session(number).run(None, {"X": given})[1]
+        every = np.full((len(given), self.n_classes), 0.0, np.float32)
+        every[:, self._classes[number]] = shares
+        return torch.from_numpy(np.log(np.maximum(every, LEAST_SHARE))).to(rows.device)
+
+    def _session(self, number: int) -> Any:
+        threads = torch.get_num_threads()
+        if (number, threads) not in self._sessions:
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.inter_op_num_threads = 1
+            program = self._programs[number]
+            self._sessions[number, threads] = onnxruntime.InferenceSession(program, options, ["CPUExecutionProvider"])
+        return self._sessions[number, threads]
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """Weights of the base model, and of each estimator its graph, as bytes, and its classes."""
+        state: dict[str, Tensor] = super().state_dict(*args, **kwargs)
+        for number, program in sorted(self._programs.items()):
+            state[PROGRAM.format(number)] = torch.from_numpy(np.frombuffer(program, np.uint8).copy())
+            state[CLASSES.format(number)] = torch.from_numpy(self._classes[number])
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """See ``state_dict``.
+
+        Raises:
+            RuntimeError: not the weights of such a model.
+        """
+        rest = dict(state)
+        for number in range(len(self.subsets)):
+            if PROGRAM.format(number) in rest:
+                program = rest.pop(PROGRAM.format(number)).numpy().astype(np.uint8).tobytes()
+                classes = rest.pop(CLASSES.format(number), torch.empty(0)).numpy()
+                if not len(classes) or classes.min() < 0 or classes.max() >= self.n_classes:
+                    raise RuntimeError("Error in the estimators:\nthe classes are not those of the model")
+                self.put(number, program, classes)
+                self._check(number)
+        if strict and 0 not in self._programs:
+            raise RuntimeError("Error in the estimators:\nthere is none for all inputs")
+        return super().load_state_dict(rest, strict=strict, assign=assign)
+
+    def _check(self, number: int) -> None:
+        """Raises:
+        RuntimeError: the graph is damaged, or takes or gives something else.
+        """
+        width = sum(part.stop - part.start for part in self.columns_of(self.subsets[number]))
+        try:
+            shares = self._session(number).run(None, {"X": np.zeros((1, width), np.float32)})[1]
+        except Exception as error:
+            # The runtime's errors have no common class.
+            raise RuntimeError(f"Error in the estimators:\n{str(error).splitlines()[0]}") from None
+        if shares.shape != (1, len(self._classes[number])):
+            raise RuntimeError("Error in the estimators:\nthe graph has other classes than the model")
+
+
+def _base_of(specification: ModelSpecification) -> ModelSpecification:
+    """Of the model whose features the estimator sees."""
+    changed = {"estimator": None, "head": "embedding", "n_classes": 1, "has_shortcut": False}
+    return specification.model_copy(update=changed)

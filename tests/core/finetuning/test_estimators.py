@@ -1,0 +1,188 @@
+"""Estimators as models: the answers of scikit-learn's own, from a file that runs nothing, with inputs missing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from core.errors import ModelFileError
+from core.finetuning.candidates import best_of, fit_candidates, replaces
+from core.finetuning.estimators import EstimatorTraining, as_program, estimator_specification
+from core.finetuning.evaluation import predict_labelled
+from core.finetuning.loop import TrainingResult
+from core.finetuning.training_data import TrainingData
+from core.mapping.engine import MappingEngine
+from core.models.architectures import title_of
+from core.models.estimator_model import EstimatorModel
+from core.models.model_file import ModelCard, class_cards, load_model, read_tensors, save_model
+from core.models.registry import build_model, model_step, receptive_radius
+from core.models.specification import EstimatorSpecification, ModelSpecification
+from core.models.specify import specify_model
+from core.scenes.grid import Window
+from core.scenes.scene import Scene
+from tests.core.finetuning.scenes import labels_at, mixed_scene
+
+CPU = torch.device("cpu")
+EVERY_KIND = pytest.mark.parametrize("kind", ["forest", "boosting", "logistic"])
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return mixed_scene(tmp_path_factory.mktemp("estimators"))
+
+
+@pytest.fixture(scope="module")
+def data(scene: Scene) -> TrainingData:
+    boxes = [(12 + 24 * (i % 5), 12 + 36 * (i // 5), 20 + 24 * (i % 5), 20 + 36 * (i // 5)) for i in range(15)]
+    return TrainingData(scene, labels_at(scene.grid, boxes, [i % 2 for i in range(15)]), 96, allows_missing=True)
+
+
+def wanted(scene: Scene, **parts: object) -> ModelSpecification:
+    network = specify_model(scene, "unet_early", 2)
+    return estimator_specification(network, EstimatorSpecification(kind="forest", **parts))  # type: ignore[arg-type]
+
+
+def everything(data: TrainingData) -> np.ndarray:
+    return np.ones(len(data.labels), bool)
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("around", [False, True])
+def test_the_model_says_what_the_estimator_says(scene: Scene, data: TrainingData, kind: str, around: bool) -> None:
+    training = EstimatorTraining(wanted(scene, neighbourhoods=around), data)
+    model = training.fitted(kind, everything(data))  # type: ignore[arg-type]
+    said = predict_labelled(model, model.specification, data, everything(data), CPU)
+    complete = training._bits == 2 ** len(model.modalities) - 1
+    estimator = training._estimator(kind)  # type: ignore[arg-type]
+    fitted = estimator.fit(training._rows[complete], training._classes[complete])
+    shares = fitted.predict_proba(training._rows[complete])
+    assert np.exp(said.scores[complete]) == pytest.approx(np.maximum(shares, 1e-3), abs=2e-5)
+    assert (said.predicted[complete] == shares.argmax(axis=1)).mean() > 0.999
+    assert title_of(model.specification).endswith("pixels and neighbourhoods" if around else "on pixels")
+
+
+@EVERY_KIND
+def test_a_file_gives_the_model_back_and_the_same_bytes(scene: Scene, data: TrainingData, tmp_path: Path, kind: str) -> None:
+    paths = []
+    for number in range(2):
+        model = EstimatorTraining(wanted(scene), data, seed=3).fitted(kind, everything(data))  # type: ignore[arg-type]
+        paths.append(tmp_path / f"{number}.safetensors")
+        save_model(paths[-1], model, card_of(model, data))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    loaded, card = load_model(paths[0])
+    assert isinstance(loaded, EstimatorModel)
+    assert card.specification.estimator is not None
+    windows = data.window(Window(0, 0, 48, 48)).values
+    values = {name: torch.from_numpy(each)[None] for name, each in windows.items()}
+    assert torch.equal(loaded(values), model(values))
+    assert loaded(values).shape == (1, 2, 48, 48)
+    for names in ([next(iter(values))], list(values)[1:]):
+        some = {name: values[name] for name in names}
+        assert torch.equal(loaded(some), model(some))
+
+
+def card_of(model: EstimatorModel, data: TrainingData) -> ModelCard:
+    return ModelCard(
+        software_version="test",
+        specification=model.specification,
+        resolution_m=10,
+        class_scheme=data.labels.scheme.name,
+        classes=class_cards(data.labels.scheme),
+        allows_missing=True,
+    )
+
+
+def test_a_pixel_is_judged_by_the_estimator_of_the_inputs_it_has(scene: Scene, data: TrainingData) -> None:
+    model = EstimatorTraining(wanted(scene), data).fitted("forest", everything(data))
+    values = {name: torch.from_numpy(each)[None] for name, each in data.window(Window(0, 0, 48, 48)).values.items()}
+    name = next(iter(values))
+    whole, without = model(values), model({n: v for n, v in values.items() if n != name})
+    assert not torch.allclose(whole, without)
+    # Missing on one half of the window: the answer of either on its half.
+    half = {n: v.clone() for n, v in values.items()}
+    side = half[name].shape[-1]
+    half[name][..., side // 2 :] = torch.nan
+    mixed = model(half)
+    assert torch.equal(mixed[..., :20], whole[..., :20])
+    assert torch.equal(mixed[..., 28:], without[..., 28:])
+
+
+def test_the_whole_scene_is_mapped_and_tiles_do_not_show(scene: Scene, data: TrainingData) -> None:
+    model = EstimatorTraining(wanted(scene, neighbourhoods=True), data).fitted("forest", everything(data))
+    engine = MappingEngine(model, card_of(model, data), scene, CPU)
+    whole = np.concatenate([strip.probabilities for strip in engine.strips(scene.grid.window)], axis=1)
+    crop = Window(40, 30, 50, 60)
+    part = np.concatenate([strip.probabilities for strip in engine.strips(crop)], axis=1)
+    assert part == pytest.approx(whole[:, 30:90, 40:90], abs=1e-5)
+    assert receptive_radius(model.specification) == model.radius
+    assert model_step(model.specification) == model.step
+
+
+def test_a_base_models_features_are_seen_and_kept(scene: Scene, data: TrainingData, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    base = build_model(specify_model(scene, "unet_early", 2)).eval()
+    specification = wanted(scene, neighbourhoods=True, base_features=True, uses_decoder=True)
+    model = EstimatorTraining(specification, data, base).fitted("forest", everything(data))
+    assert model.base is not None
+    kept = {name: value for name, value in model.base.state_dict().items() if not name.startswith("head.classifier")}
+    assert len(kept) > 10
+    assert all(torch.equal(base.state_dict()[name], value) for name, value in kept.items())
+    plain = EstimatorTraining(wanted(scene, neighbourhoods=True), data).fitted("forest", everything(data))
+    assert model.n_columns > plain.n_columns
+    save_model(tmp_path / "m.safetensors", model, card_of(model, data))
+    loaded, _ = load_model(tmp_path / "m.safetensors")
+    values = {name: torch.from_numpy(each)[None] for name, each in data.window(Window(0, 0, 48, 48)).values.items()}
+    assert torch.equal(loaded(values), model(values))
+
+
+def test_damaged_estimators_are_refused(scene: Scene, data: TrainingData, tmp_path: Path) -> None:
+    model = EstimatorTraining(wanted(scene), data).fitted("logistic", everything(data))
+    path = tmp_path / "m.safetensors"
+    save_model(path, model, card_of(model, data))
+    _, header = read_tensors(path)
+    whole = load_file(path)
+    other = as_program(*_fitted(3))
+    damages = {
+        "noise": {"programs.0": np.arange(200, dtype=np.uint8)},
+        "columns": {"programs.0": np.frombuffer(other, np.uint8)},
+        "classes": {"classes.0": np.array([0, 9])},
+    }
+    for name, damage in damages.items():
+        save_file(whole | damage, path, {"rsfusion": header})
+        with pytest.raises(ModelFileError, match="do not belong to its own architecture"):
+            load_model(path)
+        assert name
+    save_file({key: value for key, value in whole.items() if key != "programs.0"}, path, {"rsfusion": header})
+    with pytest.raises(ModelFileError, match="none for all inputs"):
+        load_model(path)
+
+
+def _fitted(columns: int) -> tuple[object, int]:
+    from sklearn.linear_model import LogisticRegression
+
+    rows = np.random.default_rng(0).random((20, columns)).astype(np.float32)
+    return LogisticRegression().fit(rows, np.arange(20) % 2), columns
+
+
+def test_the_best_candidate_replaces_all_but_a_clearly_better_network(scene: Scene, data: TrainingData) -> None:
+    validation = np.arange(len(data.labels)) % 3 == 0
+    told = []
+    candidates = fit_candidates(
+        specify_model(scene, "unet_early", 2), data, validation, 0, None, False, lambda part, phase: told.append(phase)
+    )
+    assert [each.name for each in candidates][:2] == ["Random forest on pixels", "Boosted trees on pixels"]
+    assert len(candidates) == len({each.name for each in candidates}) == 6
+    assert "Fitting: boosting" in told
+    best = best_of(candidates)
+    same = TrainingResult(best.model, (), 1, best.predictions, 1.0)
+    assert replaces(best, same)
+    # A network that knows every held-out pixel, beside an estimator that has them all the wrong way round.
+    sure = np.where(np.eye(2)[best.predictions.classes] > 0, 2.0, -2.0).astype(np.float32)
+    right, wrong = (replace(best.predictions, scores=scores) for scores in (sure, -sure))
+    assert not replaces(replace(best, predictions=wrong), TrainingResult(best.model, (), 1, right, 1.0))
+    assert replaces(replace(best, predictions=right), TrainingResult(best.model, (), 1, wrong, 1.0))
