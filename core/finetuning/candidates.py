@@ -28,12 +28,14 @@ class Candidate:
 
     Attributes:
         name: in reports.
-        model: fitted on what is not held out.
+        training: that it was fitted by.
+        model: fitted on what is not held out and has all inputs.
         predictions: of the held-out pixels.
         seconds: to fit and to ask it.
     """
 
     name: str
+    training: EstimatorTraining
     model: EstimatorModel
     predictions: Predictions
     seconds: float
@@ -46,9 +48,10 @@ def fit_candidates(
     seed: int,
     base: FusionModel | None,
     uses_decoder: bool,
+    kinds: Sequence[EstimatorName],
     progress: Callable[[float, str], None],
 ) -> list[Candidate]:
-    """Every kind of estimator on pixels, on pixels and neighbourhoods, and on these beside a base model's features.
+    """Some kinds of estimator on pixels, on pixels and neighbourhoods, and on these beside a base model's features.
 
     Args:
         network: specification of the network beside them.
@@ -57,6 +60,7 @@ def fit_candidates(
         seed: of everything random.
         base: a model that was trained before; not changed.
         uses_decoder: whether its decoder was trained, too.
+        kinds: of estimators.
         progress: told the part done, and in which phase; raises to stop.
     """
     seen = [EstimatorSpecification(kind="forest", neighbourhoods=around) for around in (False, True)]
@@ -68,13 +72,13 @@ def fit_candidates(
         progress(number / len(seen), "Reading the features of the labelled pixels")
         specification = estimator_specification(network, estimator)
         training = EstimatorTraining(specification, data, base, seed)
-        for kind in KINDS:
+        for kind in kinds:
             progress((number + 0.5) / len(seen), f"Fitting: {kind}")
             started = time.perf_counter()
             model = training.fitted(kind, ~validation)
             predictions = predict_labelled(model, model.specification, data, validation, torch.device("cpu"))
             seconds = time.perf_counter() - started
-            candidates.append(Candidate(title_of(model.specification), model, predictions, seconds))
+            candidates.append(Candidate(title_of(model.specification), training, model, predictions, seconds))
     return candidates
 
 
@@ -106,6 +110,8 @@ def as_result(
         progress: told the part done, and in which phase; raises to stop.
     """
     model = candidate.model
+    progress(0.0, "Fitting with some of the inputs")
+    candidate.training.fit_subsets(model, ~validation)
     subsets = without_inputs(model, None, model.specification, data, validation, torch.device("cpu"), progress)
     temperature = fit_temperature(candidate.predictions)
     records = () if network is None else network.records

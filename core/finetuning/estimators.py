@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from core.models.fusion_model import FusionModel
 from core.models.specification import EstimatorName, EstimatorSpecification, ModelSpecification
 
 TREES = 200
-ROUNDS = 150
+ROUNDS = 60
 STRENGTHS: dict[bool, float] = {False: 1.0, True: 0.01}
 """Inverse regularisation of the logistic regression, without and with the statistics of neighbourhoods: few polygons do not
 determine a weight for each of those."""
@@ -80,27 +81,39 @@ class EstimatorTraining:
         return model
 
     def fitted(self, kind: EstimatorName, features: NDArray[np.bool_]) -> EstimatorModel:
-        """A model fitted on the labels of some features.
-
-        Where labels may lack inputs there is an estimator for each set of inputs, which sees the pixels that have all of it.
+        """A model fitted on the labels of some features that have all inputs.
 
         Args:
             kind: of the estimator.
             features: (n_features,) bool, those to learn from.
         """
         model = self._empty(kind)
+        self._fit(model, features, [0])
+        return model
+
+    def fit_subsets(self, model: EstimatorModel, features: NDArray[np.bool_]) -> None:
+        """Where labels may lack inputs, an estimator more for each set of inputs: it sees the pixels that have all of it.
+
+        Args:
+            model: of ``fitted``; changed in place.
+            features: (n_features,) bool, those to learn from.
+        """
+        if self._data.allows_missing:
+            self._fit(model, features, range(1, len(model.subsets)))
+
+    def _fit(self, model: EstimatorModel, features: NDArray[np.bool_], numbers: Iterable[int]) -> None:
         learned = features[self._feature]
         names = list(model.modalities)
-        for number, subset in enumerate(model.subsets if self._data.allows_missing else model.subsets[:1]):
+        for number in numbers:
+            subset = model.subsets[number]
             bits = sum(1 << bit for bit, name in enumerate(names) if name in subset)
             rows = learned & (self._bits & bits == bits)
             if len(np.unique(self._classes[rows])) < len(np.unique(self._classes[learned])):
                 # Where classes have pixels with gaps only, these have to do.
                 rows = learned
             columns = np.concatenate([self._rows[rows, part] for part in model.columns_of(subset)], axis=1)
-            estimator = self._estimator(kind).fit(columns, self._classes[rows])
+            estimator = self._estimator(model.estimator.kind).fit(columns, self._classes[rows])
             model.put(number, as_program(estimator, columns.shape[1]), estimator.classes_)
-        return model
 
     def _estimator(self, kind: EstimatorName) -> Any:
         match kind:

@@ -104,6 +104,8 @@ def _train_and_score(
         job.seed,
         prepared.base,
         prepared.uses_decoder,
+        # Boosted trees take the longest, and with few labels seldom lead.
+        KINDS if job.mode in ("auto", "boosting") else tuple(kind for kind in KINDS if kind != "boosting"),
         context.part(0.08, 0.2 if is_network else 0.9),
     )
     others = [scores.other(each.name, each.predictions, each.seconds) for each in candidates]

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from core.errors import ModelFileError
-from core.finetuning.candidates import best_of, fit_candidates, replaces
+from core.finetuning.candidates import KINDS, best_of, fit_candidates, replaces
 from core.finetuning.estimators import EstimatorTraining, as_program, estimator_specification
 from core.finetuning.evaluation import predict_labelled
 from core.finetuning.loop import TrainingResult
@@ -29,6 +29,12 @@ from tests.core.finetuning.scenes import labels_at, mixed_scene
 
 CPU = torch.device("cpu")
 EVERY_KIND = pytest.mark.parametrize("kind", ["forest", "boosting", "logistic"])
+
+
+@pytest.fixture(autouse=True)
+def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.finetuning.estimators.TREES", 20)
+    monkeypatch.setattr("core.finetuning.estimators.ROUNDS", 10)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +76,7 @@ def test_the_model_says_what_the_estimator_says(scene: Scene, data: TrainingData
 def test_a_file_gives_the_model_back_and_the_same_bytes(scene: Scene, data: TrainingData, tmp_path: Path, kind: str) -> None:
     paths = []
     for number in range(2):
-        model = EstimatorTraining(wanted(scene), data, seed=3).fitted(kind, everything(data))  # type: ignore[arg-type]
+        model = complete(EstimatorTraining(wanted(scene), data, seed=3), kind, data)
         paths.append(tmp_path / f"{number}.safetensors")
         save_model(paths[-1], model, card_of(model, data))
     assert paths[0].read_bytes() == paths[1].read_bytes()
@@ -86,6 +92,13 @@ def test_a_file_gives_the_model_back_and_the_same_bytes(scene: Scene, data: Trai
         assert torch.equal(loaded(some), model(some))
 
 
+def complete(training: EstimatorTraining, kind: str, data: TrainingData) -> EstimatorModel:
+    """A model with an estimator for each set of inputs."""
+    model = training.fitted(kind, everything(data))  # type: ignore[arg-type]
+    training.fit_subsets(model, everything(data))
+    return model
+
+
 def card_of(model: EstimatorModel, data: TrainingData) -> ModelCard:
     return ModelCard(
         software_version="test",
@@ -98,7 +111,7 @@ def card_of(model: EstimatorModel, data: TrainingData) -> ModelCard:
 
 
 def test_a_pixel_is_judged_by_the_estimator_of_the_inputs_it_has(scene: Scene, data: TrainingData) -> None:
-    model = EstimatorTraining(wanted(scene), data).fitted("forest", everything(data))
+    model = complete(EstimatorTraining(wanted(scene), data), "forest", data)
     values = {name: torch.from_numpy(each)[None] for name, each in data.window(Window(0, 0, 48, 48)).values.items()}
     name = next(iter(values))
     whole, without = model(values), model({n: v for n, v in values.items() if n != name})
@@ -173,7 +186,7 @@ def test_the_best_candidate_replaces_all_but_a_clearly_better_network(scene: Sce
     validation = np.arange(len(data.labels)) % 3 == 0
     told = []
     candidates = fit_candidates(
-        specify_model(scene, "unet_early", 2), data, validation, 0, None, False, lambda part, phase: told.append(phase)
+        specify_model(scene, "unet_early", 2), data, validation, 0, None, False, KINDS, lambda part, phase: told.append(phase)
     )
     assert [each.name for each in candidates][:2] == ["Random forest on pixels", "Boosted trees on pixels"]
     assert len(candidates) == len({each.name for each in candidates}) == 6

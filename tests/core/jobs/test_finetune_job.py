@@ -9,9 +9,11 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 
+from core.models.architectures import title_of
 from core.models.model_file import load_model
-from tests.core.jobs.running import run_command, run_here, snapshot
+from tests.core.jobs.running import check_refused, run_command, run_here, snapshot
 
 
 def card_of(path: str | Path):
@@ -29,7 +31,7 @@ def test_the_card_says_what_the_model_is(trained):
     assert 0 < card.training["features_held_out"] < card.training["features"] == 84
     models = card.scores["models"]
     assert models[0]["name"] == "U-Net, intermediate fusion"
-    assert len(models) == 7
+    assert len(models) == 5
     assert models[0]["overall_accuracy"] == trained.told.outputs["OVERALL_ACCURACY"]
     assert models[0]["macro_f1"] == trained.told.outputs["MACRO_F1"]
     assert str(trained.model.parent) not in card.model_dump_json()
@@ -133,7 +135,7 @@ def test_the_report_is_one_file_with_the_same_numbers(trained):
     data = json.loads(page.split('id="rsfusion-data">')[1].split("</script>")[0])
     assert round(data["overall_accuracy"], 4) == trained.told.outputs["OVERALL_ACCURACY"]
     assert len(data["curves"]) == 2
-    assert [model["is_delivered"] for model in data["models"]] == [True] + 6 * [False]
+    assert [model["is_delivered"] for model in data["models"]] == [True] + 4 * [False]
     assert 'src="http' not in page
     assert 'href="http' not in page
     assert str(trained.model.parent) not in page
@@ -306,3 +308,41 @@ def test_a_model_maps_what_it_was_trained_on_from_another_folder(trained, sample
     extent = {"left": 310_200, "bottom": 5_819_400, "right": 310_600, "top": 5_819_800, "crs": "EPSG:32633"}
     job = {"kind": "map", "inputs": trained.job["inputs"], "model": str(moved), "extent": extent}
     assert run_here({**job, "output": str(tmp_path / "map.tif")}).code == 0
+
+
+@pytest.mark.parametrize("mode", ["forest", "boosting", "logistic", "auto"])
+def test_an_estimator_is_the_model_maps_and_misses_inputs(finetune_job, sample, tmp_path, mode):
+    inputs = {"optical": [str(sample.optical)], "sar": [str(sample.sar)]}
+    # One epoch of a network is no match for anything.
+    job = {**finetune_job, "inputs": inputs, "mode": mode, "labels": {"path": str(sample.labels), "class_field": "class"}}
+    told = run_here(job)
+    assert told.code == 0, told.last
+    card = card_of(Path(job["output_model"]))
+    assert card.training["mode"] == mode
+    assert card.specification.estimator is not None
+    assert mode in ("auto", card.specification.estimator.kind)
+    title = title_of(card.specification)
+    assert told.outputs["MODEL"] == card.scores["models"][0]["name"] == title
+    assert title in Path(job["report"]).read_text(encoding="utf-8")
+    names = [model["name"] for model in card.scores["models"]]
+    assert len(names) == len(set(names)) == {"auto": 7, "boosting": 6}.get(mode, 4)
+    assert ("U-Net, early fusion" in names) == (mode == "auto")
+    assert card.scores["models"][0]["overall_accuracy"] > 0.6
+    assert {tuple(row["inputs"]) for row in card.scores["missing_inputs"]} > {("sentinel2_l2a",), ("sentinel1",)}
+    request = {
+        "kind": "map",
+        "inputs": {"sar": inputs["sar"]},
+        "model": job["output_model"],
+        "output": str(tmp_path / "map.tif"),
+    }
+    told = run_here(request)
+    assert told.code == 0, told.last
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        assert len(np.unique(dataset.read(1))) > 3
+
+
+def test_an_estimator_cannot_be_trained_further(finetune_job, tmp_path):
+    first = {**finetune_job, "mode": "logistic", "output_model": str(tmp_path / "base.safetensors"), "report": None}
+    assert run_here(first).code == 0
+    again = {**finetune_job, "mode": "full", "base_model": first["output_model"]}
+    check_refused(again, tmp_path, "cannot be trained further", code=2)

@@ -86,3 +86,16 @@ def test_parts_that_do_not_exist_are_named_before_anything_is_read(parts, messag
 
 def test_a_base_model_decides_itself_which_sizes_it_knows():
     assert parse_job({**TRAINING, "base_model": "b.safetensors", "encoder": "vit", "size": "large"})
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"mode": "linear"}, "a part of a base model, and none was given"),
+        ({"mode": "scratch", "base_model": "b.safetensors"}, "starts from nothing"),
+        ({"mode": "trees"}, "mode"),
+    ],
+)
+def test_modes_that_do_not_go_with_the_rest(parts, words):
+    with pytest.raises(UsageError, match=words):
+        parse_job({**TRAINING, **parts})
