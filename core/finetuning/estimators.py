@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from skl2onnx import to_onnx
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -144,6 +143,9 @@ class _Quiet:
 
 def as_program(estimator: Any, columns: int) -> bytes:
     """A fitted estimator as an ONNX graph, the same bytes for the same estimator."""
+    # It takes a second to import, and only fits end here.
+    from skl2onnx import to_onnx
+
     sample = np.zeros((1, columns), np.float32)
     graph = to_onnx(estimator, sample, options={"zipmap": False}, name="estimator")
     return bytes(graph.SerializeToString())

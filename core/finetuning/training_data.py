@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 import weakref
@@ -141,6 +142,19 @@ class TrainingData:
                 classes[to], feature[to] = self._classes[slot][source], self._feature[slot][source]
                 self._store.copy(slot, source, values, to)
         return TrainingWindow(values, classes, feature)
+
+    def only(self, features: NDArray[np.bool_]) -> TrainingData:
+        """The same blocks with the labels of some features: those of all others are as if they had never been drawn.
+
+        Args:
+            features: (n_features,) bool, those to keep.
+        """
+        part = copy.copy(self)
+        kept = (self._feature >= 0) & features[self._feature]
+        part._classes = np.where(kept, self._classes, np.int16(-1))
+        part._feature = np.where(kept, self._feature, np.int32(-1))
+        part.pixels = self.pixels[features[self.pixels[:, 3]]]
+        return part
 
 
 def thinned(pixels: NDArray[np.int64], most: int) -> NDArray[np.int64]:

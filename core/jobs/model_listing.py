@@ -75,6 +75,7 @@ def model_data(path: str) -> dict[str, Any]:
         "title": title_of(specification),
         "architecture": specification.architecture,
         "head": specification.head,
+        "estimator": None if specification.estimator is None else specification.estimator.model_dump(),
         **_entry_data(catalogue_entry(specification)),
         "inputs": [_input_data(entry, card.resolution_m) for entry in specification.modalities],
         "card": card.model_dump(mode="json", exclude={"specification"}),
@@ -133,9 +134,7 @@ def model_text(data: dict[str, Any]) -> str:
         f"{data['file']}: {data['title']}",
         "",
         f"  made          {card['created'] or 'at an unknown date'}, by version {card['software_version']}",
-        f"  parts         stem {data['stem']}, encoder {data['encoder']}, size {data['size']}, fusion {data['fusion']}",
-        f"  cost          {data['parameters']:,} parameters, {data['gflop_per_megapixel']:,.0f} GFLOP per megapixel of map",
-        f"  levels        {_levels(data)} (stride:channels)",
+        *_parts_lines(data),
         f"  pixel size    {card['resolution_m']:.4g} m",
         f"  classes       {', '.join(entry['name'] for entry in card['classes'])}",
         f"  inputs        {'some may be missing' if card['allows_missing'] else 'all are needed'}",
@@ -152,6 +151,17 @@ def model_text(data: dict[str, Any]) -> str:
     if "measured" in scores:
         lines += ["", f"  Scores: {scores['measured']}."]
     return "\n".join(lines)
+
+
+def _parts_lines(data: dict[str, Any]) -> list[str]:
+    """What a model is made of: nothing of a network where an estimator sees the pixels alone."""
+    if not data["levels"]:
+        return []
+    return [
+        f"  parts         stem {data['stem']}, encoder {data['encoder']}, size {data['size']}, fusion {data['fusion']}",
+        f"  cost          {data['parameters']:,} parameters, {data['gflop_per_megapixel']:,.0f} GFLOP per megapixel of map",
+        f"  levels        {_levels(data)} (stride:channels)",
+    ]
 
 
 def _score_cells(row: dict[str, Any]) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -21,6 +20,9 @@ from core.models.subsets import input_subsets
 
 LEAST_SHARE = 1e-3
 """Probability below which a class's score falls no further: trees that all say no are not infinitely sure."""
+
+ROWS_AT_ONCE = 1 << 16
+"""Pixels that an estimator is asked about at a time, so that their copies take little memory beside the window."""
 
 PROGRAM = "programs.{}"
 CLASSES = "classes.{}"
@@ -134,15 +136,13 @@ class EstimatorModel(nn.Module):
         ``FusionModel.forward``."""
         rows, bits = self.rows(values)
         batch, _, height, width = rows.shape
-        scores = torch.full((batch, height, width, self.n_classes), math.log(1 / self.n_classes), device=rows.device)
-        if self._programs:
-            table = self._table()
-            numbers = table.to(bits.device)[bits]
-            pixels = rows.movedim(1, -1)
-            for number in torch.unique(numbers).tolist():
-                chosen = numbers == number
-                scores[chosen] = self._said(number, pixels[chosen])
-        return scores.movedim(-1, 1)
+        scores = torch.full((batch, self.n_classes, height, width), math.log(1 / self.n_classes), device=rows.device)
+        numbers = self._table().to(bits.device)[bits]
+        for own, said, chosen in zip(rows.flatten(2), scores.flatten(2), numbers.flatten(1), strict=True):
+            for number in torch.unique(chosen).tolist() if self._programs else ():
+                for places in torch.split(torch.nonzero(chosen == number)[:, 0], ROWS_AT_ONCE):
+                    said[:, places] = self._said(number, own[:, places].T).T
+        return scores
 
     def _table(self) -> Tensor:
         """The estimator of each combination of bits."""
@@ -161,6 +161,9 @@ class EstimatorModel(nn.Module):
         return torch.from_numpy(np.log(np.maximum(every, LEAST_SHARE))).to(rows.device)
 
     def _session(self, number: int) -> Any:
+        # Taken in here: networks do without it.
+        import onnxruntime
+
         threads = torch.get_num_threads()
         if (number, threads) not in self._sessions:
             options = onnxruntime.SessionOptions()

@@ -235,28 +235,24 @@ class Bench:
         else:
             specification = with_classes(base.specification, n_classes)
         specification = specification.model_copy(update={"has_shortcut": has_shortcut and specification.has_shortcut})
-        data = self.reaching(specification)
-        kept = data.pixels
-        data.pixels = kept[self.used[count][kept[:, 3]]]
+        # Windows around the polygons that are used show others, too: these must not be seen.
+        data = self.reaching(specification).only(self.used[count])
         held_out, best = self.held_out[count], None
-        try:
-            for rate in rates:
-                model = start_model(specification, seed, None, place.labels.scheme)
-                if base is not None:
-                    own = {name: value for name, value in base.state_dict().items() if not name.startswith("head.classifier")}
-                    model.load_state_dict(own, strict=False)
-                if specification.has_shortcut:
-                    fit_linear_start(model, specification, data, self.used[count] & ~held_out)
-                settings = replace(NETWORK, seed=seed, learning_rate=rate)
-                with tempfile.TemporaryDirectory() as folder:
-                    path = Path(folder) / "checkpoint"
-                    result = train(model, specification, data, held_out, settings, CPU, path, "b", lambda part, phase: None)
-                assert result.validation is not None
-                loss = calibrated_log_loss(result.validation)
-                if best is None or loss < best[0]:
-                    best = loss, result.model, rate, result.best_epoch
-        finally:
-            data.pixels = kept
+        for rate in rates:
+            model = start_model(specification, seed, None, place.labels.scheme)
+            if base is not None:
+                own = {name: value for name, value in base.state_dict().items() if not name.startswith("head.classifier")}
+                model.load_state_dict(own, strict=False)
+            if specification.has_shortcut:
+                fit_linear_start(model, specification, data, self.used[count] & ~held_out)
+            settings = replace(NETWORK, seed=seed, learning_rate=rate)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "checkpoint"
+                result = train(model, specification, data, held_out, settings, CPU, path, "b", lambda part, phase: None)
+            assert result.validation is not None
+            loss = calibrated_log_loss(result.validation)
+            if best is None or loss < best[0]:
+                best = loss, result.model, rate, result.best_epoch
         assert best is not None
         assert isinstance(best[1], FusionModel)
         score = place.score(self.scores(best[1].eval()), self.scored[:, 2])

@@ -97,6 +97,21 @@ def test_pixels_are_all_labelled_pixels_with_data(mixed: Scene, mixed_data: Trai
     assert 0 < len(expected) < (burnt >= 0).sum()
 
 
+def test_labels_left_out_are_seen_by_nobody(mixed: Scene, mixed_data: TrainingData) -> None:
+    kept = np.arange(len(mixed_data.labels)) % 2 == 0
+    part = mixed_data.only(kept)
+    assert set(part.pixels[:, 3]) == set(mixed_data.pixels[:, 3]) & set(np.flatnonzero(kept))
+    for column, row in {(int(c) // 48 * 48, int(r) // 48 * 48) for c, r in mixed_data.pixels[:, :2]}:
+        around = aligned(mixed.grid, Window(column, row, 48, 48), 48)
+        all_of_it, seen = mixed_data.window(around), part.window(around)
+        wanted = np.isin(all_of_it.feature, np.flatnonzero(kept))
+        assert (seen.classes == np.where(wanted, all_of_it.classes, -1)).all()
+        assert (seen.feature == np.where(wanted, all_of_it.feature, -1)).all()
+        assert all(np.array_equal(seen.values[name], all_of_it.values[name], equal_nan=True) for name in seen.values)
+    # The whole is as it was.
+    assert (mixed_data.window(around).feature == all_of_it.feature).all()
+
+
 def test_blocks_lie_on_a_lattice_of_whole_coarse_pixels_of_every_kind(mixed: Scene) -> None:
     assert all(BLOCK % coarser == 0 for coarser in COARSER_FACTORS)
     shifted = mixed.grid.crop(Window(7, -5, 90, 70))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from core.jobs.model_listing import model_data, model_text
 from core.models.architectures import title_of
 from core.models.model_file import load_model
 from tests.core.jobs.running import check_refused, run_command, run_here, snapshot
@@ -341,8 +342,13 @@ def test_an_estimator_is_the_model_maps_and_misses_inputs(finetune_job, sample, 
         assert len(np.unique(dataset.read(1))) > 3
 
 
-def test_an_estimator_cannot_be_trained_further(finetune_job, tmp_path):
+def test_an_estimator_is_described_and_cannot_be_trained_further(finetune_job, tmp_path):
     first = {**finetune_job, "mode": "logistic", "output_model": str(tmp_path / "base.safetensors"), "report": None}
     assert run_here(first).code == 0
+    data = model_data(first["output_model"])
+    assert data["estimator"]["kind"] == "logistic"
+    text = model_text(data)
+    assert text.startswith("base.safetensors: Logistic regression on pixels")
+    assert "encoder" not in text
     again = {**finetune_job, "mode": "full", "base_model": first["output_model"]}
     check_refused(again, tmp_path, "cannot be trained further", code=2)
