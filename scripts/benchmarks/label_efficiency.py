@@ -48,6 +48,7 @@ from core.finetuning.settings import TrainingSettings
 from core.finetuning.start import start_model
 from core.finetuning.training_data import TrainingData
 from core.mapping.engine import MappingEngine
+from core.models.estimator_model import EstimatorModel
 from core.models.feature_model import FeatureModel
 from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard, class_cards
@@ -156,10 +157,9 @@ class Bench:
         features = FeatureModel(model, uses_decoder).eval()
         return self._answers(features, model.specification, features.n_features)
 
-    def scores(self, model: FusionModel) -> NDArray[np.int64]:
-        """The classes that a model gives to the scored pixels."""
-        table = self._answers(model, model.specification, model.specification.n_classes)
-        return np.asarray(table.scored.argmax(axis=1), np.int64)
+    def answers(self, model: FusionModel | EstimatorModel) -> Rows:
+        """(scored pixels, classes), what a model says before the softmax."""
+        return self._answers(model.eval(), model.specification, model.specification.n_classes).scored
 
     def _answers(self, model: nn.Module, specification: ModelSpecification, channels: int) -> Table:
         scene = self.place.scene
@@ -255,7 +255,7 @@ class Bench:
                 best = loss, result.model, rate, result.best_epoch
         assert best is not None
         assert isinstance(best[1], FusionModel)
-        score = place.score(self.scores(best[1].eval()), self.scored[:, 2])
+        score = place.score(self.answers(best[1]).argmax(axis=1), self.scored[:, 2])
         return score | {"rate": best[2], "best_epoch": best[3]}
 
 

@@ -1,0 +1,140 @@
+"""What a handful of polygons is worth in each mode, and whether ``auto`` picks the best of them.
+
+On the scenes of ``labelled_scenes.py`` with 3, 10 and 30 polygons a class: every estimator on pixels and on pixels with their
+neighbourhoods, the network from scratch as the product trains it (beside its linear models), and what ``auto`` delivers:
+all are fitted once and scored on the same pixels. Every finished run is a line of a JSON file, and a second start goes on
+where the first ended:
+
+    OMP_WAIT_POLICY=PASSIVE .venv/bin/python scripts/benchmarks/few_labels.py ../shared/data
+
+It writes ``scripts/benchmarks/results/few_labels.jsonl`` and ``few_labels.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fusion import RESULTS
+from label_efficiency import CPU, NETWORK, Bench, read
+from labelled_scenes import COUNTS, SCENES, open_scene
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from core.finetuning.candidates import KINDS, best_of, fit_candidates, replaces
+from core.finetuning.evaluation import fit_temperature
+from core.finetuning.linear_start import fit_linear_start
+from core.finetuning.loop import train
+from core.finetuning.start import start_model
+from core.models.specify import specify_model
+
+AUTO, NO_NETWORK, NETWORK_ROW = "auto", "auto without a network", "U-Net from scratch, beside linear models"
+
+CALIBRATION_BINS = 15
+
+
+def measure(bench: Bench, count: int, with_network: bool) -> dict[str, dict[str, float]]:
+    """Scores by row: of every candidate, of the network and of what ``auto`` picks of them."""
+    place, seed = bench.place, bench.place.seed
+    specification = specify_model(place.scene, "unet_intermediate", len(place.labels.scheme))
+    data = bench.reaching(specification).only(bench.used[count])
+    held_out = bench.held_out[count]
+    candidates = fit_candidates(specification, data, held_out, seed, None, False, KINDS, lambda part, phase: None)
+    rows = {}
+    for candidate in candidates:
+        temperature = fit_temperature(candidate.predictions)
+        rows[candidate.name] = _scored(bench, bench.answers(candidate.model), temperature) | {"seconds": candidate.seconds}
+    best = best_of(candidates)
+    rows[NO_NETWORK] = rows[best.name] | {"seconds": sum(candidate.seconds for candidate in candidates)}
+    if not with_network:
+        return rows
+    started = time.perf_counter()
+    model = start_model(specification, seed, None, place.labels.scheme)
+    fit_linear_start(model, specification, data, bench.used[count] & ~held_out)
+    with tempfile.TemporaryDirectory() as folder:
+        path, settings = Path(folder) / "checkpoint", replace(NETWORK, seed=seed)
+        result = train(model, specification, data, held_out, settings, CPU, path, "b", lambda part, phase: None)
+    seconds = time.perf_counter() - started
+    rows[NETWORK_ROW] = _scored(bench, bench.answers(result.model), result.temperature) | {"seconds": seconds}
+    picked = rows[best.name] if replaces(best, result) else rows[NETWORK_ROW]
+    rows[AUTO] = picked | {"seconds": rows[NO_NETWORK]["seconds"] + seconds}
+    return rows
+
+
+def _scored(bench: Bench, scores: NDArray[np.float32], temperature: float) -> dict[str, float]:
+    """Agreement, and the expected calibration error of the calibrated probabilities on the scored pixels."""
+    shares = softmax(scores / temperature, axis=1)
+    sure, right = shares.max(axis=1), shares.argmax(axis=1) == bench.scored[:, 2]
+    bins = np.minimum((sure * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    error = sum(abs(float((sure - right)[bins == number].sum())) for number in range(CALIBRATION_BINS)) / len(sure)
+    return bench.score(shares) | {"calibration_error": error}
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Mean IoU and calibration by row and number of polygons, in Markdown."""
+    lines = [
+        "# A handful of polygons",
+        "",
+        "Mean IoU in percent, mean and standard deviation over the draws; the expected calibration error after temperature "
+        "scaling, and the seconds to fit, with 10 polygons a class. The held-out part of the polygons (about 30 %) chose what "
+        "`auto` delivers, and no other row. See `scripts/benchmarks/few_labels.py`.",
+    ]
+    for scene in dict.fromkeys(row["scene"] for row in rows):
+        own = [row for row in rows if row["scene"] == scene]
+        lines += ["", f"## {scene}", "", "| model | draws | " + " | ".join(f"{count} a class" for count in COUNTS)]
+        lines[-1] += " | calibration error | seconds |"
+        lines.append("|---|---|" + "---|" * (len(COUNTS) + 2))
+        for name in dict.fromkeys(row["row"] for row in own):
+            runs = [row for row in own if row["row"] == name]
+            cells = [name, str(len({run["seed"] for run in runs}))]
+            cells += [_cell([100 * run["miou"] for run in runs if run["polygons"] == count]) for count in COUNTS]
+            middle = [run for run in runs if run["polygons"] == COUNTS[1]]
+            cells += [f"{np.mean([run[key] for run in middle]):.{digits}f}" if middle else "–"
+                      for key, digits in (("calibration_error", 2), ("seconds", 0))]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def _cell(values: Sequence[float]) -> str:
+    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{spread}" if values else "–"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder with the real scenes")
+    parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--no-network", dest="network", action="store_false", help="estimators alone")
+    parser.add_argument("--output", type=Path, default=RESULTS / "few_labels", help="path without ending")
+    options = parser.parse_args()
+    lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
+    for seed in options.seeds:
+        for scene in options.scenes:
+            done = {(row["row"], row["polygons"]) for row in read(lines) if (row["scene"], row["seed"]) == (scene, seed)}
+            wanted = AUTO if options.network else NO_NETWORK
+            if all((wanted, count) in done for count in COUNTS):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                bench = Bench(open_scene(scene, options.data.resolve(), seed, Path(folder)))
+                for count in COUNTS:
+                    if (wanted, count) in done:
+                        continue
+                    with lines.open("a") as stream:
+                        for name, result in measure(bench, count, options.network).items():
+                            if (name, count) not in done:
+                                run = {"scene": scene, "seed": seed, "polygons": count, "row": name} | result
+                                stream.write(json.dumps(run) + "\n")
+                                print(scene, seed, count, name, f"{100 * result['miou']:.1f}", flush=True)
+                    page.write_text(table(read(lines)))
+
+
+if __name__ == "__main__":
+    main()
