@@ -109,7 +109,8 @@ def scene_for_model(
         for modality in specification.modalities:
             known.setdefault(modality.role, []).append(modality.sensor)
         scene = _read_scene(inputs, {role: names[0] for role, names in known.items() if len(names) == 1})
-    if specification.stem == "generated":
+    # An estimator knows the bands that it was fitted on, whatever the network beside it could take.
+    if specification.stem == "generated" and specification.estimator is None:
         own, specification = specification, specify_for_other_sensors(specification, scene)
         for before, after in zip(own.modalities, specification.modalities, strict=True):
             if before != after:
