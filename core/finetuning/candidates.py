@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,17 +29,23 @@ class Candidate:
 
     Attributes:
         name: in reports.
+        kind: of the estimator.
         training: that it was fitted by.
-        model: fitted on what is not held out and has all inputs.
+        estimator: scikit-learn's, fitted on what is not held out and has all inputs.
         predictions: of the held-out pixels.
         seconds: to fit and to ask it.
     """
 
     name: str
+    kind: EstimatorName
     training: EstimatorTraining
-    model: EstimatorModel
+    estimator: Any
     predictions: Predictions
     seconds: float
+
+    def model(self) -> EstimatorModel:
+        """As it is delivered."""
+        return self.training.model(self.kind, self.estimator)
 
 
 def fit_candidates(
@@ -71,14 +78,15 @@ def fit_candidates(
     for number, estimator in enumerate(seen):
         progress(number / len(seen), "Reading the features of the labelled pixels")
         specification = estimator_specification(network, estimator)
-        training = EstimatorTraining(specification, data, base, seed)
+        training = EstimatorTraining(specification, data, validation, base, seed)
         for kind in kinds:
             progress((number + 0.5) / len(seen), f"Fitting: {kind}")
             started = time.perf_counter()
-            model = training.fitted(kind, ~validation)
-            predictions = predict_labelled(model, model.specification, data, validation, torch.device("cpu"))
+            fitted = training.fitted(kind)
+            predictions = training.predictions(fitted)
             seconds = time.perf_counter() - started
-            candidates.append(Candidate(title_of(model.specification), training, model, predictions, seconds))
+            name = title_of(training.specification(kind))
+            candidates.append(Candidate(name, kind, training, fitted, predictions, seconds))
     return candidates
 
 
@@ -109,10 +117,11 @@ def as_result(
         network: trained beside it, whose epochs the report shows.
         progress: told the part done, and in which phase; raises to stop.
     """
-    model = candidate.model
     progress(0.0, "Fitting with some of the inputs")
-    candidate.training.fit_subsets(model, ~validation)
+    model = candidate.model()
+    # Where inputs are missing the model has other estimators than the candidate had.
+    seen = predict_labelled(model, model.specification, data, validation, torch.device("cpu"))
     subsets = without_inputs(model, None, model.specification, data, validation, torch.device("cpu"), progress)
-    temperature = fit_temperature(candidate.predictions)
+    temperature = fit_temperature(seen)
     records = () if network is None else network.records
-    return TrainingResult(model, records, 0, candidate.predictions, temperature, None, subsets)
+    return TrainingResult(model, records, 0, seen, temperature, None, subsets)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from core.finetuning.evaluation import predict_labelled
-from core.finetuning.training_data import TrainingData, thinned
-from core.models.estimator_model import EstimatorModel
+from core.finetuning.evaluation import Predictions, predict_labelled
+from core.finetuning.training_data import TrainingData, thinned_rows
+from core.models.estimator_model import LEAST_SHARE, EstimatorModel
 from core.models.fusion_model import FusionModel
 from core.models.specification import EstimatorName, EstimatorSpecification, ModelSpecification
 
@@ -44,75 +43,90 @@ def estimator_specification(network: ModelSpecification, estimator: EstimatorSpe
 
 
 class EstimatorTraining:
-    """Fits estimators on the labels of a scene.
+    """Fits estimators on the labels of a scene, and asks them about those that are held out.
 
     Args:
         specification: see ``estimator_specification``; its kind is not looked at.
         data: blocks around the labels.
+        held_out: (n_features,) bool, those that are not learned from.
         base: whose features are seen, where the specification wants them.
         seed: of everything random.
     """
 
     def __init__(
-        self, specification: ModelSpecification, data: TrainingData, base: FusionModel | None = None, seed: int = 0
+        self,
+        specification: ModelSpecification,
+        data: TrainingData,
+        held_out: NDArray[np.bool_],
+        base: FusionModel | None = None,
+        seed: int = 0,
     ) -> None:
-        self._data, self._seed = copy.copy(data), seed
-        self._data.pixels = thinned(data.pixels, MOST_PIXELS)
+        self._allows_missing, self._seed = data.allows_missing, seed
         self._specification = specification
         self._base = base
+        asked = held_out[data.pixels[:, 3]]
+        learned = np.isin(np.arange(len(data.pixels)), np.flatnonzero(~asked)[thinned_rows(data.pixels[~asked], MOST_PIXELS)])
+        part = copy.copy(data)
+        part.pixels = data.pixels[asked | learned]
+        self._learned = learned[asked | learned]
         model = self._empty("forest")
-        rows = _Rows(model).eval()
         counted = specification.model_copy(update={"n_classes": model.n_columns + 1})
         every = np.ones(len(data.labels), bool)
-        said = predict_labelled(rows, counted, self._data, every, torch.device("cpu"))
+        said = predict_labelled(_Rows(model).eval(), counted, part, every, torch.device("cpu"))
         self._rows, self._bits = said.scores[:, :-1], said.scores[:, -1].astype(np.int64)
         self._classes, self._feature = said.classes, said.feature
 
     def _empty(self, kind: EstimatorName) -> EstimatorModel:
-        estimator = self._specification.estimator
-        if estimator is None:
-            raise ValueError("the specification has no estimator")
-        wanted = self._specification.model_copy(update={"estimator": estimator.model_copy(update={"kind": kind})})
-        model = EstimatorModel(wanted).eval()
+        model = EstimatorModel(self.specification(kind)).eval()
         if model.base is not None and self._base is not None:
             own = {name: value for name, value in self._base.state_dict().items() if not name.startswith("head.classifier")}
             model.base.load_state_dict(own, strict=False)
         return model
 
-    def fitted(self, kind: EstimatorName, features: NDArray[np.bool_]) -> EstimatorModel:
-        """A model fitted on the labels of some features that have all inputs.
+    def specification(self, kind: EstimatorName) -> ModelSpecification:
+        """Of a model with an estimator of a kind."""
+        estimator = self._specification.estimator
+        if estimator is None:
+            raise ValueError("the specification has no estimator")
+        return self._specification.model_copy(update={"estimator": estimator.model_copy(update={"kind": kind})})
+
+    def fitted(self, kind: EstimatorName) -> Any:
+        """Scikit-learn's estimator, fitted on what has all inputs."""
+        return self._fit(self._empty(kind), 0)
+
+    def predictions(self, estimator: Any) -> Predictions:
+        """What a fitted estimator says of the held-out pixels, in the order of the labels' pixels; what is missing counts
+        as its mean there."""
+        rows = ~self._learned
+        shares = np.zeros((int(rows.sum()), self._specification.n_classes), np.float32)
+        if len(shares):
+            shares[:, estimator.classes_] = estimator.predict_proba(self._rows[rows])
+        return Predictions(np.log(np.maximum(shares, LEAST_SHARE)), self._classes[rows], self._feature[rows])
+
+    def model(self, kind: EstimatorName, estimator: Any) -> EstimatorModel:
+        """A model of a fitted estimator and, where labels may lack inputs, of one more for each set of inputs.
 
         Args:
-            kind: of the estimator.
-            features: (n_features,) bool, those to learn from.
+            kind, estimator: of ``fitted``.
         """
         model = self._empty(kind)
-        self._fit(model, features, [0])
+        model.put(0, as_program(estimator, model.n_columns), estimator.classes_)
+        for number in range(1, len(model.subsets)) if self._allows_missing else ():
+            fitted = self._fit(model, number)
+            columns = sum(part.stop - part.start for part in model.columns_of(model.subsets[number]))
+            model.put(number, as_program(fitted, columns), fitted.classes_)
         return model
 
-    def fit_subsets(self, model: EstimatorModel, features: NDArray[np.bool_]) -> None:
-        """Where labels may lack inputs, an estimator more for each set of inputs: it sees the pixels that have all of it.
-
-        Args:
-            model: of ``fitted``; changed in place.
-            features: (n_features,) bool, those to learn from.
-        """
-        if self._data.allows_missing:
-            self._fit(model, features, range(1, len(model.subsets)))
-
-    def _fit(self, model: EstimatorModel, features: NDArray[np.bool_], numbers: Iterable[int]) -> None:
-        learned = features[self._feature]
-        names = list(model.modalities)
-        for number in numbers:
-            subset = model.subsets[number]
-            bits = sum(1 << bit for bit, name in enumerate(names) if name in subset)
-            rows = learned & (self._bits & bits == bits)
-            if len(np.unique(self._classes[rows])) < len(np.unique(self._classes[learned])):
-                # Where classes have pixels with gaps only, these have to do.
-                rows = learned
-            columns = np.concatenate([self._rows[rows, part] for part in model.columns_of(subset)], axis=1)
-            estimator = self._estimator(model.estimator.kind).fit(columns, self._classes[rows])
-            model.put(number, as_program(estimator, columns.shape[1]), estimator.classes_)
+    def _fit(self, model: EstimatorModel, number: int) -> Any:
+        """An estimator over the pixels that have all of a set of inputs."""
+        subset = model.subsets[number]
+        bits = sum(1 << bit for bit, name in enumerate(model.modalities) if name in subset)
+        rows = self._learned & (self._bits & bits == bits)
+        if len(np.unique(self._classes[rows])) < len(np.unique(self._classes[self._learned])):
+            # Where classes have pixels with gaps only, these have to do.
+            rows = self._learned
+        columns = np.concatenate([self._rows[rows, part] for part in model.columns_of(subset)], axis=1)
+        return self._estimator(model.estimator.kind).fit(columns, self._classes[rows])
 
     def _estimator(self, kind: EstimatorName) -> Any:
         match kind:

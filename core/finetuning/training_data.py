@@ -164,11 +164,16 @@ def thinned(pixels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
         pixels: (n, 4) as ``TrainingData.pixels``.
         most: of a class.
     """
+    return np.asarray(pixels[thinned_rows(pixels, most)])
+
+
+def thinned_rows(pixels: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Which rows ``thinned`` keeps."""
     kept = [np.empty(0, np.int64)]
     for index in np.unique(pixels[:, 2]):
         rows = np.flatnonzero(pixels[:, 2] == index)
         kept.append(rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)])
-    return np.asarray(pixels[np.sort(np.concatenate(kept))])
+    return np.asarray(np.sort(np.concatenate(kept)), np.int64)
 
 
 class _Store:

@@ -66,7 +66,7 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     return {
         "OUTPUT_MODEL": str(model_path),
         "REPORT": job.report or "",
-        "MODEL": outcome.scores[0].row.name,
+        "MODEL_USED": outcome.scores[0].row.name,
         "OVERALL_ACCURACY": round(delivered.overall_accuracy, 4),
         "MACRO_F1": round(delivered.macro_f1, 4),
         "DEVICE_USED": describe_device(device),
@@ -126,11 +126,11 @@ def _train_and_score(
             context.part(0.2, 0.92),
         )
         seconds = time.perf_counter() - started
-    best = best_of([each for each in candidates if job.mode in ("auto", each.model.estimator.kind)] or candidates)
+    best = best_of([each for each in candidates if job.mode in ("auto", each.kind)] or candidates)
     names = [acquisition.name for acquisition in prepared.scene.acquisitions]
     if network is None or (job.mode == "auto" and replaces(best, network)):
         result = as_result(best, prepared.data, validation, network, context.part(0.9, 0.93))
-        delivered = scores.delivered(best.name, best.predictions, best.seconds)
+        delivered = scores.delivered(best.name, result.validation or best.predictions, best.seconds)
         rest = [row for row, each in zip(others, candidates, strict=True) if each is not best]
         if network is not None and network.validation is not None:
             rest.insert(0, scores.other(prepared.title, network.validation, seconds))

@@ -65,6 +65,7 @@ class Finetune(WorkerAlgorithm):
             tr("Model file to write. Use it in 'Multimodal land-cover map'."),
         )
         add_report(self, tr("HTML report to write: accuracy, curves, pictures, and how simpler methods do on the same labels."))
+        self.addOutput(QgsProcessingOutputString("MODEL_USED", tr("Model")))
         self.addOutput(QgsProcessingOutputNumber("OVERALL_ACCURACY", tr("Overall accuracy")))
         self.addOutput(QgsProcessingOutputNumber("MACRO_F1", tr("Macro F1")))
         self.addOutput(QgsProcessingOutputString("DEVICE_USED", tr("Device used")))

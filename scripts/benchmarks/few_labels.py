@@ -50,7 +50,7 @@ def measure(bench: Bench, count: int, with_network: bool) -> dict[str, dict[str,
     rows = {}
     for candidate in candidates:
         temperature = fit_temperature(candidate.predictions)
-        rows[candidate.name] = _scored(bench, bench.answers(candidate.model), temperature) | {"seconds": candidate.seconds}
+        rows[candidate.name] = _scored(bench, bench.answers(candidate.model()), temperature) | {"seconds": candidate.seconds}
     best = best_of(candidates)
     rows[NO_NETWORK] = rows[best.name] | {"seconds": sum(candidate.seconds for candidate in candidates)}
     if not with_network:

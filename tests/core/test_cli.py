@@ -196,7 +196,8 @@ def test_events_of_a_training(trained):
     assert told.code == 0
     assert [event["event"] for event in told.events if event["event"] == "result"] == ["result"]
     assert told.last["event"] == "result"
-    assert set(told.outputs) == {"OUTPUT_MODEL", "REPORT", "OVERALL_ACCURACY", "MACRO_F1", "DEVICE_USED"}
+    assert set(told.outputs) == {"OUTPUT_MODEL", "REPORT", "MODEL_USED", "OVERALL_ACCURACY", "MACRO_F1", "DEVICE_USED"}
+    assert told.outputs["MODEL_USED"] == "U-Net, intermediate fusion"
     assert told.outputs["OUTPUT_MODEL"] == str(trained.model)
     assert 0 <= told.outputs["MACRO_F1"] <= 1
     assert {event["event"] for event in told.events} == {"progress", "log", "result"}

@@ -207,6 +207,7 @@ CHAIN = {
     "finetune": """
         open(job["output_model"], "w").write(json.dumps(job))
         outputs = dict(OUTPUT_MODEL=job["output_model"], OVERALL_ACCURACY=0.9, MACRO_F1=0.8, DEVICE_USED="cpu")
+        outputs["MODEL_USED"] = "Random forest on pixels"
     """,
     "map": """
         import shutil

@@ -323,7 +323,7 @@ def test_an_estimator_is_the_model_maps_and_misses_inputs(finetune_job, sample, 
     assert card.specification.estimator is not None
     assert mode in ("auto", card.specification.estimator.kind)
     title = title_of(card.specification)
-    assert told.outputs["MODEL"] == card.scores["models"][0]["name"] == title
+    assert told.outputs["MODEL_USED"] == card.scores["models"][0]["name"] == title
     assert title in Path(job["report"]).read_text(encoding="utf-8")
     names = [model["name"] for model in card.scores["models"]]
     assert len(names) == len(set(names)) == {"auto": 7, "boosting": 6}.get(mode, 4)

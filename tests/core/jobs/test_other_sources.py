@@ -110,7 +110,7 @@ def test_training_starts_from_a_public_encoder(finetune_job: dict[str, Any], tmp
     assert np.corrcoef(learned.flatten(), start.flatten())[0, 1] > 0.9
     base = tmp_path / "base.safetensors"
     base.write_bytes(own.read_bytes())
-    check_refused({**job, "base_model": str(base)}, tmp_path, "one of them", code=2)
+    check_refused({**job, "mode": "auto", "base_model": str(base)}, tmp_path, "one of them", code=2)
     check_refused({**job, "size": "small"}, tmp_path, "has the shape")
     check_refused({**job, "encoder_keys": str(tmp_path / "none.json")}, tmp_path, "none.json", "timm_resnet")
     pickle = tmp_path / "public.pth"
