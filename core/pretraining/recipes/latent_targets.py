@@ -23,9 +23,8 @@ class LatentTargetsRecipe(Recipe):
         ratio: part of the patches that is hidden.
         withheld: probability that one modality of a window is hidden as a whole.
         decoder: whether the model's own decoder is trained, too.
-        pixels: weight of the targets of single pixels beside those of patches, where the decoder is trained: without them
-            frozen features told 2 to 5 points of mIoU less from each other on the two scenes where it was measured
-            (``scripts/benchmarks/results/ablations.md``).
+        pixels: weight of the targets of single pixels beside those of patches, where the decoder is trained; the claim
+            ``latent`` of ``scripts/benchmarks/ablations.py`` measures what they are worth.
     """
 
     loss: Literal["contrast", "cosine"] = "contrast"
