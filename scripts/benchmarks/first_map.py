@@ -185,7 +185,8 @@ def measure(folder: Path, seed: int, patches: int, run: Callable[[str, Options],
         for architecture in ARCHITECTURES:
             model, output = work / f"{architecture}.safetensors", work / f"{architecture}.tif"
             labels = {"labels": str(work / "patches.gpkg"), "class-field": "code", "seed": str(seed)}
-            training = run("finetune", inputs | labels | {"architecture": architecture, "output-model": str(model)})
+            network = {"mode": "scratch", "architecture": architecture, "output-model": str(model)}
+            training = run("finetune", inputs | labels | network)
             mapping = run("map", inputs | {"model": str(model), "output": str(output)})
             with rasterio.open(output) as dataset:
                 predicted = dataset.read(1)
