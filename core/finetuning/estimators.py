@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from core.finetuning.evaluation import Predictions, predict_labelled
+from core.finetuning.start import without_classes
 from core.finetuning.training_data import TrainingData, thinned_rows
 from core.models.estimator_model import LEAST_SHARE, EstimatorModel
 from core.models.fusion_model import FusionModel
@@ -79,8 +80,7 @@ class EstimatorTraining:
     def _empty(self, kind: EstimatorName) -> EstimatorModel:
         model = EstimatorModel(self.specification(kind)).eval()
         if model.base is not None and self._base is not None:
-            own = {name: value for name, value in self._base.state_dict().items() if not name.startswith("head.classifier")}
-            model.base.load_state_dict(own, strict=False)
+            model.base.load_state_dict(without_classes(self._base.state_dict()), strict=False)
         return model
 
     def specification(self, kind: EstimatorName) -> ModelSpecification:

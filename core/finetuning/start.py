@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from core.labels.scheme import ClassScheme
 from core.models.fusion_model import FusionModel
@@ -31,7 +33,7 @@ def start_model(
     if base is not None:
         weights = base[0].state_dict()
         if not keeps_classes(base, scheme):
-            weights = {name: value for name, value in weights.items() if not _belongs_to_classes(name)}
+            weights = without_classes(weights)
         model.load_state_dict(weights, strict=False)
     return model
 
@@ -41,6 +43,6 @@ def keeps_classes(base: tuple[nn.Module, ModelCard] | None, scheme: ClassScheme)
     return base is not None and base[1].scheme.names == scheme.names
 
 
-def _belongs_to_classes(name: str) -> bool:
-    """Whether a weight means nothing for other classes: the last layer's, and the linear model's."""
-    return name.startswith((HEAD, LINEAR))
+def without_classes(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that mean something for other classes, too: not the last layer's, nor the linear models'."""
+    return {name: value for name, value in weights.items() if not name.startswith((HEAD, LINEAR))}

@@ -116,9 +116,9 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
     for note in split.notes:
         context.info(note)
     model = start_model(specification, job.seed, base, labels.scheme)
-    if specification.has_shortcut and not keeps_classes(base, labels.scheme):
-        fit_linear_start(model, specification, data, ~split.validation)
     if job.mode not in KINDS:
+        if specification.has_shortcut and not keeps_classes(base, labels.scheme):
+            fit_linear_start(model, specification, data, ~split.validation)
         context.info(f"Model: {title_of(specification)}, {count_parameters(model):,} parameters.")
     if job.encoder_weights:
         _load_encoder(model, job, context)

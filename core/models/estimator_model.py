@@ -16,7 +16,7 @@ from core.models.features import Values, size_of
 from core.models.fusion_model import FusionModel
 from core.models.specification import EstimatorSpecification, ModelSpecification
 from core.models.stems.channels import BandChannels, channels_radius
-from core.models.subsets import input_subsets
+from core.models.subsets import input_subsets, subset_numbers
 
 LEAST_SHARE = 1e-3
 """Probability below which a class's score falls no further: trees that all say no are not infinitely sure."""
@@ -60,6 +60,7 @@ class EstimatorModel(nn.Module):
         )
         self.base = FusionModel(_base_of(specification)) if self.estimator.base_features else None
         self.subsets = input_subsets(specification)
+        self._numbers = subset_numbers(list(self.modalities), self.subsets)
         self.n_classes = specification.n_classes
         self._programs: dict[int, bytes] = {}
         self._classes: dict[int, NDArray[np.int64]] = {}
@@ -146,10 +147,7 @@ class EstimatorModel(nn.Module):
 
     def _table(self) -> Tensor:
         """The estimator of each combination of bits."""
-        names = list(self.modalities)
-        members = [frozenset(n for bit, n in enumerate(names) if number >> bit & 1) for number in range(2 ** len(names))]
-        own = {subset: number for number, subset in enumerate(self.subsets) if number in self._programs}
-        return torch.tensor([own.get(subset, 0) for subset in members])
+        return torch.tensor([number if number in self._programs else 0 for number in self._numbers])
 
     def _said(self, number: int, rows: Tensor) -> Tensor:
         """(n, n_classes) logarithms of probabilities."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.models.features import LinearInput
+from core.models.subsets import subset_numbers
 
 
 class ModalityWeights(nn.Module):
@@ -56,13 +57,7 @@ class LinearModels(nn.Module):
         self.parts = nn.ModuleDict({name: ModalityWeights(len(subsets), n_classes, count) for name, count in channels.items()})
         self.register_buffer("intercept", torch.zeros(len(subsets), n_classes))
         self.register_buffer("network", torch.ones(len(subsets)))
-        bits = {frozenset(names): number for number, names in enumerate(subsets)}
-        members = [self._members(number) for number in range(2 ** len(self.names))]
-        self.register_buffer("table", torch.tensor([bits.get(names, 0) for names in members]), persistent=False)
-
-    def _members(self, number: int) -> frozenset[str]:
-        """The modalities whose bits are set."""
-        return frozenset(name for bit, name in enumerate(self.names) if number >> bit & 1)
+        self.register_buffer("table", torch.tensor(subset_numbers(self.names, subsets)), persistent=False)
 
     def part(self, name: str) -> ModalityWeights:
         """What a modality has in each of the models."""

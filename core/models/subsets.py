@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 from core.models.specification import ModelSpecification
@@ -25,6 +26,19 @@ def proper_subsets(specification: ModelSpecification) -> list[frozenset[str]]:
         for chosen in combinations(modalities, count)
         if any(shows_ground(modality.role, roles) for modality in chosen)
     ]
+
+
+def subset_numbers(names: Sequence[str], subsets: Sequence[frozenset[str]]) -> list[int]:
+    """The number of the set of inputs that each combination of bits stands for; zero, all of them, where it is not listed.
+
+    Args:
+        names: bit i stands for the i-th of them.
+        subsets: as ``input_subsets`` makes them.
+    """
+    numbers = {subset: number for number, subset in enumerate(subsets)}
+    combinations_of_bits = range(2 ** len(names))
+    members = (frozenset(name for bit, name in enumerate(names) if bits >> bit & 1) for bits in combinations_of_bits)
+    return [numbers.get(subset, 0) for subset in members]
 
 
 def input_subsets(specification: ModelSpecification) -> tuple[frozenset[str], ...]:

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 from fusion import RESULTS
-from label_efficiency import Bench, pretrained, read
+from label_efficiency import Bench, pretrained
 from labelled_scenes import COUNTS, SCENES, open_scene
+from pages import cell, read
 
 from core.models.specification import FusionName
 from core.pretraining.methods import MethodName
@@ -157,16 +158,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         for variant in (claim.whole, *claim.others):
             scores = {row["seed"]: 100 * row["miou"] for row in own if row["variant"] == variant.name}
             shared = [whole[seed] - scores[seed] for seed in scores if seed in whole]
-            cells = [variant.name, str(len(scores)), _cell(list(scores.values())), "", ""]
+            cells = [variant.name, str(len(scores)), cell(list(scores.values())), "", ""]
             if variant is not claim.whole and len(shared) > 1:
-                cells[3:] = [_cell(shared), _verdict(shared)]
+                cells[3:] = [cell(shared), _verdict(shared)]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
-
-
-def _cell(values: Sequence[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{spread}" if values else "–"
 
 
 def _verdict(gains: Sequence[float]) -> str:
@@ -191,10 +187,11 @@ def main() -> None:
                     name = {"scene": options.scene, "seed": seed, "claim": key, "variant": variant.name}
                     if any(name.items() <= row.items() for row in read(lines)):
                         continue
+                    result = measure(bench, variant, CLAIMS[key].times)
                     with lines.open("a") as stream:
-                        stream.write(json.dumps(name | measure(bench, variant, CLAIMS[key].times)) + "\n")
+                        stream.write(json.dumps(name | result) + "\n")
                     page.write_text(table(read(lines)))
-                    print(*name.values(), f"{100 * read(lines)[-1]['miou']:.1f}", flush=True)
+                    print(*name.values(), f"{100 * result['miou']:.1f}", flush=True)
 
 
 def measure(bench: Bench, variant: Variant, times: float) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from typing import Any
 
 import numpy as np
 from fusion import RESULTS
-from label_efficiency import CPU, NETWORK, Bench, read
+from label_efficiency import CPU, NETWORK, Bench
 from labelled_scenes import COUNTS, SCENES, open_scene
 from numpy.typing import NDArray
+from pages import read, tables_by_scene
 from scipy.special import softmax
 
 from core.finetuning.candidates import KINDS, best_of, fit_candidates, replaces
@@ -86,25 +87,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "scaling, and the seconds to fit, with 10 polygons a class. The held-out part of the polygons (about 30 %) chose what "
         "`auto` delivers, and no other row. See `scripts/benchmarks/few_labels.py`.",
     ]
-    for scene in dict.fromkeys(row["scene"] for row in rows):
-        own = [row for row in rows if row["scene"] == scene]
-        lines += ["", f"## {scene}", "", "| model | draws | " + " | ".join(f"{count} a class" for count in COUNTS)]
-        lines[-1] += " | calibration error | seconds |"
-        lines.append("|---|---|" + "---|" * (len(COUNTS) + 2))
-        for name in dict.fromkeys(row["row"] for row in own):
-            runs = [row for row in own if row["row"] == name]
-            cells = [name, str(len({run["seed"] for run in runs}))]
-            cells += [_cell([100 * run["miou"] for run in runs if run["polygons"] == count]) for count in COUNTS]
-            middle = [run for run in runs if run["polygons"] == COUNTS[1]]
-            cells += [f"{np.mean([run[key] for run in middle]):.{digits}f}" if middle else "–"
-                      for key, digits in (("calibration_error", 2), ("seconds", 0))]  # fmt: skip
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *tables_by_scene(rows, ["calibration error", "seconds"], _middle), ""])
 
 
-def _cell(values: Sequence[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{spread}" if values else "–"
+def _middle(runs: list[dict[str, Any]]) -> list[str]:
+    middle = [run for run in runs if run["polygons"] == COUNTS[1]]
+    digits = {"calibration_error": 2, "seconds": 0}
+    return [f"{np.mean([run[key] for run in middle]):.{count}f}" if middle else "–" for key, count in digits.items()]
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ import torch
 from fusion import RESULTS
 from labelled_scenes import COUNTS, SCENES, LabelledScene, open_scene
 from numpy.typing import NDArray
+from pages import read, tables_by_scene
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -45,7 +46,7 @@ from core.finetuning.evaluation import calibrated_log_loss, context_reach, predi
 from core.finetuning.linear_start import fit_linear_start
 from core.finetuning.loop import train
 from core.finetuning.settings import TrainingSettings
-from core.finetuning.start import start_model
+from core.finetuning.start import start_model, without_classes
 from core.finetuning.training_data import TrainingData
 from core.mapping.engine import MappingEngine
 from core.models.estimator_model import EstimatorModel
@@ -241,8 +242,7 @@ class Bench:
         for rate in rates:
             model = start_model(specification, seed, None, place.labels.scheme)
             if base is not None:
-                own = {name: value for name, value in base.state_dict().items() if not name.startswith("head.classifier")}
-                model.load_state_dict(own, strict=False)
+                model.load_state_dict(without_classes(base.state_dict()), strict=False)
             if specification.has_shortcut:
                 fit_linear_start(model, specification, data, self.used[count] & ~held_out)
             settings = replace(NETWORK, seed=seed, learning_rate=rate)
@@ -392,23 +392,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "s1s2_282D: about a minute on one core. References: a weak yearly map (s1s2_282D: agreement), hand-drawn water "
         "(floods), field labels (EnMAP), crowns (NEON).",
     ]
-    for scene in dict.fromkeys(row["scene"] for row in rows):
-        own = [row for row in rows if row["scene"] == scene]
-        header = "| model | draws | " + " | ".join(f"{count} a class" for count in COUNTS) + " | pre-training |"
-        lines += ["", f"## {scene}", "", header, "|---|---|" + "---|" * (len(COUNTS) + 1)]
-        for name in dict.fromkeys(row["row"] for row in own):
-            runs = [row for row in own if row["row"] == name]
-            cells = [name, str(len({run["seed"] for run in runs}))]
-            cells += [_cell([100 * run["miou"] for run in runs if run["polygons"] == count]) for count in COUNTS]
-            seconds = [run["seconds"] for run in runs if "seconds" in run]
-            cells.append(f"{np.mean(seconds):.0f} s" if seconds else "")
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, *tables_by_scene(rows, ["pre-training"], _seconds), ""])
 
 
-def _cell(values: list[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{spread}" if values else "–"
+def _seconds(runs: list[dict[str, Any]]) -> list[str]:
+    seconds = [run["seconds"] for run in runs if "seconds" in run]
+    return [f"{np.mean(seconds):.0f} s" if seconds else ""]
 
 
 def main() -> None:
@@ -434,11 +423,6 @@ def main() -> None:
                 print(scene, seed, result["row"], result["polygons"], f"{100 * result['miou']:.1f}", flush=True)
 
             measure(scene, options.data.resolve(), seed, options, done, save)
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    """The runs of a file, none where there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
 
 
 if __name__ == "__main__":

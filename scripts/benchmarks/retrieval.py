@@ -36,8 +36,9 @@ import numpy as np
 import rasterio
 import torch
 from fusion import RESULTS
-from label_efficiency import CPU, read
+from label_efficiency import CPU
 from numpy.typing import NDArray
+from pages import cell, read
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine, from_origin
 from rasterio.windows import Window
@@ -231,15 +232,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for name, variant in dict.fromkeys((row["data"], row["variant"]) for row in rows):
         own = [row for row in rows if (row["data"], row["variant"]) == (name, variant)]
         cells = [name, variant, str(len(own))]
-        cells += [_cell([100 * row[kind] for row in own if kind in row]) for kind in ("features", "heads")]
+        cells += [cell([100 * row[kind] for row in own if kind in row], 0) for kind in ("features", "heads")]
         cells += [f"{own[0]['steps']}", f"{np.mean([row['seconds'] for row in own]):.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
-
-
-def _cell(values: Sequence[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.0f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.0f}{spread}" if values else ""
 
 
 def main() -> None:
