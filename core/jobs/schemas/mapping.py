@@ -1,0 +1,55 @@
+"""Jobs that write rasters: maps, features, a simulated scene."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from core.jobs.schemas.inputs import Extent, Inputs, MissingInputs, Schema
+
+
+class SampleSceneJob(Schema):
+    """Write a simulated scene with rasters, truth and polygons."""
+
+    kind: Literal["sample-scene"] = "sample-scene"
+    output: str = Field(description="Folder to write the scene to.")
+    size: int = Field(500, ge=64, le=20000, description="Width and height in pixels of 10 m.")
+    seed: int = Field(0, ge=0, description="Seed: the same seed gives the same files.")
+
+
+class FeaturesJob(Schema):
+    """Write what a model knows of each pixel, before it says a class."""
+
+    kind: Literal["features"] = "features"
+    inputs: Inputs
+    model: str = Field(description="Model file (.safetensors).")
+    components: int = Field(
+        0, ge=0, le=1024, description="Number of principal components to write in place of the features; 0 = all features."
+    )
+    picture: bool = Field(False, description="Write the first three principal components as a picture of 8 bits.")
+    extent: Extent | None = Field(None, description="Part of the scene.")
+    overlap: float = Field(0.25, ge=0, le=0.75, description="Part of a tile that it shares with its neighbour.")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    format: Literal["gtiff", "cog"] = Field("gtiff", description="Tiled GeoTIFF, or cloud-optimised GeoTIFF.")
+    output: str = Field(description="Raster to write.")
+
+
+class MapJob(Schema):
+    """Map a scene with a model."""
+
+    kind: Literal["map"] = "map"
+    inputs: Inputs
+    model: str = Field(description="Model file (.safetensors).")
+    extent: Extent | None = Field(None, description="Part of the scene to map.")
+    mask: str | None = Field(None, description="Vector file whose polygons limit the map.")
+    overlap: float = Field(0.25, ge=0, le=0.75, description="Part of a tile that it shares with its neighbour.")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    missing_inputs: MissingInputs = Field(
+        "allow",
+        description="'allow': map where some inputs have no data, if the model has learned to; 'require': leave it empty.",
+    )
+    format: Literal["gtiff", "cog"] = Field("gtiff", description="Tiled GeoTIFF, or cloud-optimised GeoTIFF.")
+    output: str = Field(description="Class raster to write.")
+    confidence: str | None = Field(None, description="Confidence raster to write, in percent.")
+    probabilities: str | None = Field(None, description="Raster of class probabilities to write, a band a class.")
