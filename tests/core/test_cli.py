@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 import core
 from core import cli
+from core.commands.options import extent_of
 from core.jobs.schemas import AccuracyJob, FinetuneJob, Inputs, Labels, MapJob, SampleSceneJob
 from core.models.architectures import ARCHITECTURES
 from tests.core.jobs.running import EPOCH, ROOT, RSFUSION, run_command, snapshot, strict_json
@@ -96,13 +97,13 @@ def test_version_and_help():
     ],
 )
 def test_extent_as_qgis_writes_it(text, expected):
-    assert cli._extent(text) == expected
+    assert extent_of(text) == expected
 
 
 @pytest.mark.parametrize("text", ["1,2,3", "1,2,3,4", "a,b,c,d [EPSG:4326]", "", "1,2,3,4 []"])
 def test_extent_that_is_none(text):
     with pytest.raises(typer.BadParameter):
-        cli._extent(text)
+        extent_of(text)
 
 
 def models(*arguments: str) -> Any:

@@ -254,9 +254,11 @@ def test_the_command_line_shown_in_the_log_asks_for_the_same_job(job, monkeypatc
     from typer.testing import CliRunner
 
     from core import cli
+    from core.commands import assessment, learning, mapping
 
     asked = []
-    monkeypatch.setattr(cli, "_execute", lambda found, as_json: asked.append(schemas.parse_job(found)))
+    for module in (assessment, learning, mapping):
+        monkeypatch.setattr(module, "execute", lambda found, as_json: asked.append(schemas.parse_job(found)))
     words = shlex.split(command_line(job))
     assert words[0] == "rsfusion"
     answer = CliRunner().invoke(cli.app, words[1:])
