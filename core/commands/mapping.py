@@ -101,6 +101,10 @@ def map_scene(
     format: Annotated[str, typer.Option(help=help_of(MapJob, "format"))] = "gtiff",
     confidence: Annotated[str | None, typer.Option(help=help_of(MapJob, "confidence"))] = None,
     probabilities: Annotated[str | None, typer.Option(help=help_of(MapJob, "probabilities"))] = None,
+    entropy: Annotated[str | None, typer.Option(help=help_of(MapJob, "entropy"))] = None,
+    margin: Annotated[str | None, typer.Option(help=help_of(MapJob, "margin"))] = None,
+    novelty: Annotated[str | None, typer.Option(help=help_of(MapJob, "novelty"))] = None,
+    contributions: Annotated[str | None, typer.Option(help=help_of(MapJob, "contributions"))] = None,
     json: Json = False,
 ) -> None:
     """Map a scene with a model."""
@@ -119,6 +123,10 @@ def map_scene(
             "output": output,
             "confidence": confidence,
             "probabilities": probabilities,
+            "entropy": entropy,
+            "margin": margin,
+            "novelty": novelty,
+            "contributions": contributions,
         },
         json,
     )

@@ -18,6 +18,7 @@ from core.assessment.contents import SubsetScore
 from core.assessment.report import write_training_report
 from core.errors import OutputError
 from core.finetuning.candidates import KINDS, as_result, best_of, fit_candidates, replaces
+from core.finetuning.familiar import fit_novelty
 from core.finetuning.loop import train
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
@@ -56,7 +57,12 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
                 with staging.writing(Path(job.report)) as temporary:
                     write_training_report(temporary, report)
             context.commit()
-            save_model(model_path, outcome.result.model, card)
+            save_model(
+                model_path,
+                outcome.result.model,
+                card,
+                fit_novelty(card.specification, prepared.data, prepared.split.validation),
+            )
             staging.put_in_place()
     context.progress(1.0, "Done")
     context.info(best_epoch_sentence(outcome))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pyproj.exceptions import CRSError
 
 import core
@@ -16,21 +17,20 @@ from core.errors import ModelFileError, RasterError, UsageError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths, scene_for_model
+from core.jobs.map_layers import MapWriters, stage_sidecars
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, input_names
-from core.jobs.schemas import Extent, MapJob
+from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
 from core.labels.scheme import NODATA_CODE
 from core.mapping.area import PolygonMask, extent_window
-from core.mapping.engine import MappingEngine, MapStrip
-from core.mapping.rasters import StripWriter, check_space
-from core.mapping.sidecars import ClassAreas, scheme_colormap, write_class_sidecars, write_confidence_style
-from core.models.model_file import ModelCard, class_cards, file_digest, load_model
+from core.mapping.engine import MappingEngine
+from core.mapping.sidecars import ClassAreas
+from core.models.model_file import ModelCard, class_cards, file_digest, load_model, load_novelty
+from core.models.novelty import Novelty
 from core.models.registry import for_inputs
-from core.scenes.categorical import auxiliary_path, style_path
 from core.scenes.grid import Bounds, Grid, Window, parsed_crs
 from core.scenes.scene import Scene
 
-CONFIDENCE_NODATA = 255
 RESOLUTION_TOLERANCE = 1.25
 """A scene this many times finer or coarser than the training scene is mapped with a warning."""
 
@@ -60,7 +60,16 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     _check_resolution(scene, card, context)
     window = scene.grid.window if job.extent is None else window_of(job.extent, scene.grid)
     allowed = PolygonMask(Path(job.mask), scene.grid) if job.mask else None
-    engine = MappingEngine(model.to(device), card, scene, device, job.overlap, allows_missing)
+    engine = MappingEngine(
+        model.to(device),
+        card,
+        scene,
+        device,
+        job.overlap,
+        allows_missing,
+        novelty=_novelty(job, card, device),
+        has_contributions=_asks_each_input(job, card),
+    )
     grid = scene.grid.crop(window)
     needed = engine.memory_bytes(window.width) / 2**20
     context.info(
@@ -72,7 +81,7 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     started = time.perf_counter()
     with Staging() as staging:
         with ExitStack() as stack:
-            writers = _Writers(stack, job, card, scene, grid)
+            writers = MapWriters(stack, job, card, grid, _tags(job, card, scene))
             for strip in engine.strips(window, allowed):
                 first = strip.window.row - window.row
                 areas.add(writers.write(strip, first), first)
@@ -83,7 +92,7 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
             _check_mapped(areas, allows_missing)
             context.progress(0.97, "Finishing the rasters")
             writers.finish()
-            _stage_sidecars(staging, job, card, areas)
+            stage_sidecars(staging, job, card, areas)
             context.commit()
         staging.put_in_place()
     context.progress(1.0, "Done")
@@ -91,10 +100,46 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     _tell_subsets(context, engine, subsets)
     return {
         "OUTPUT": job.output,
-        "CONFIDENCE": job.confidence or "",
-        "PROBABILITIES": job.probabilities or "",
+        **{key.upper(): getattr(job, key) or "" for key in MAP_LAYERS},
         "DEVICE_USED": describe_device(device),
     }
+
+
+def _novelty(job: MapJob, card: ModelCard, device: torch.device) -> Novelty | None:
+    """What measures how far pixels lie from what the model has seen, if the job asks for it.
+
+    Raises:
+        ModelFileError: the model does not say what it has seen.
+    """
+    if not job.novelty:
+        return None
+    novelty = load_novelty(Path(job.model), card)
+    if novelty is None:
+        raise ModelFileError(
+            f"The model '{job.model}' does not say what it has seen: it was written by an older version.",
+            "Train it again, or map without the layer of novelty.",
+        )
+    return novelty.to(device)
+
+
+def _asks_each_input(job: MapJob, card: ModelCard) -> bool:
+    """Whether what each input contributes is asked for.
+
+    Raises:
+        UsageError: the model cannot do without any of its inputs.
+    """
+    if not job.contributions:
+        return False
+    if len(card.specification.modalities) < 2:
+        raise UsageError(
+            f"The model '{job.model}' has one input, which contributes everything.", "Map without the layer of contributions."
+        )
+    if not card.allows_missing:
+        raise UsageError(
+            f"The model '{job.model}' has not learned to map without some of its inputs, so what each contributes is unknown.",
+            "Train it with missing inputs allowed, or map without the layer of contributions.",
+        )
+    return True
 
 
 def window_of(extent: Extent, grid: Grid) -> Window:
@@ -119,71 +164,6 @@ def _check_mapped(areas: ClassAreas, allows_missing: bool) -> None:
             f"Nothing was mapped: no pixel asked for has data in {where}.",
             "Check nodata values, and that the rasters, the extent and the mask overlap.",
         )
-
-
-def _stage_sidecars(staging: Staging, job: MapJob, card: ModelCard, areas: ClassAreas) -> None:
-    """Writes styles and attribute table beside the unfinished rasters: a full disk must show before they are replaced."""
-    output = Path(job.output)
-    with staging.writing(output) as temporary:
-        style, auxiliary = write_class_sidecars(temporary, card.scheme, areas.counts, areas.hectares)
-    staging.add(style, style_path(output))
-    staging.add(auxiliary, auxiliary_path(output))
-    if job.confidence:
-        confidence = Path(job.confidence)
-        with staging.writing(confidence) as temporary:
-            staging.add(write_confidence_style(temporary), style_path(confidence))
-
-
-class _Writers:
-    """The rasters of the job, opened together and finished together."""
-
-    def __init__(self, stack: ExitStack, job: MapJob, card: ModelCard, scene: Scene, grid: Grid) -> None:
-        tags = _tags(job, card, scene)
-        names = list(card.scheme.names)
-        self._codes = np.array(card.scheme.codes, np.uint8)
-
-        def writer(path: str | None, count: int, dtype: str, nodata: float, **keywords: Any) -> StripWriter | None:
-            if not path:
-                return None
-            # Classes shrink to less than half, probabilities hardly. Overviews add a third, and a COG is translated from
-            # a whole file that lies beside it.
-            raw = grid.width * grid.height * count * np.dtype(dtype).itemsize
-            files = 7 / 3 if job.format == "cog" else 4 / 3
-            check_space(Path(path), int(raw * files * (0.5 if dtype == "uint8" else 1.0)))
-            return stack.enter_context(
-                StripWriter(Path(path), grid, count, dtype, nodata, tags=tags, file_format=job.format, **keywords)
-            )
-
-        self._classes = writer(
-            job.output,
-            1,
-            "uint8",
-            NODATA_CODE,
-            descriptions=("land cover",),
-            colormap=scheme_colormap(card.scheme),
-        )
-        self._confidence = writer(job.confidence, 1, "uint8", CONFIDENCE_NODATA, descriptions=("confidence in percent",))
-        self._probabilities = writer(job.probabilities, len(names), "float32", float("nan"), descriptions=tuple(names))
-
-    def finish(self) -> None:
-        """Completes every raster, so that leaving the stack only moves them to their places."""
-        for writer in (self._classes, self._confidence, self._probabilities):
-            if writer is not None:
-                writer.finish()
-
-    def write(self, strip: MapStrip, row: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Writes a strip to every raster and returns its class codes."""
-        best = strip.probabilities.argmax(axis=0)
-        codes = np.where(strip.mapped, self._codes[best], NODATA_CODE).astype(np.uint8)
-        if self._classes is not None:
-            self._classes.write(codes[None], row)
-        if self._confidence is not None:
-            percent = np.rint(strip.probabilities.max(axis=0) * 100)
-            confidence = np.where(strip.mapped, percent, CONFIDENCE_NODATA).astype(np.uint8)
-            self._confidence.write(confidence[None], row)
-        if self._probabilities is not None:
-            self._probabilities.write(np.where(strip.mapped, strip.probabilities, np.nan).astype(np.float32), row)
-        return codes
 
 
 def _tags(job: MapJob, card: ModelCard, scene: Scene) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from core.errors import Cancelled, OutputError, RsfusionError
 from core.jobs.events import JobContext
-from core.jobs.schemas import AccuracyJob, AnyJob, FeaturesJob, FinetuneJob, MapJob, PretrainJob, SampleSceneJob
+from core.jobs.schemas import MAP_LAYERS, AccuracyJob, AnyJob, FeaturesJob, FinetuneJob, MapJob, PretrainJob, SampleSceneJob
 
 MODEL_SUFFIXES = (".safetensors",)
 RASTER_SUFFIXES = (".tif", ".tiff")
@@ -67,7 +67,7 @@ def outputs_of(job: AnyJob) -> list[Output]:
         case FinetuneJob() | PretrainJob():
             found = [("output_model", job.output_model, MODEL_SUFFIXES), ("report", job.report, REPORT_SUFFIXES)]
         case MapJob():
-            found = [(key, getattr(job, key), RASTER_SUFFIXES) for key in ("output", "confidence", "probabilities")]
+            found = [(key, getattr(job, key), RASTER_SUFFIXES) for key in ("output", *MAP_LAYERS)]
         case FeaturesJob():
             found = [("output", job.output, RASTER_SUFFIXES)]
         case AccuracyJob():

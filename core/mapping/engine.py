@@ -19,6 +19,7 @@ from core.mapping.missing import InputSubsets
 from core.mapping.rasters import BLOCK_CACHE_BYTES
 from core.models.costs import forward_bytes
 from core.models.model_file import ModelCard
+from core.models.novelty import Novelty
 from core.models.registry import model_step, receptive_radius
 from core.scenes.grid import Window, lattice
 from core.scenes.reading import VALUES_AT_ONCE, SceneReader
@@ -40,12 +41,17 @@ class MapStrip:
         probabilities: (n_classes, rows, columns) float32 that sum to one, or features; zero where nothing was mapped.
         mapped: (rows, columns) bool, False = nodata.
         subset: (rows, columns) uint8 number of the set of inputs that were there; see ``InputSubsets``.
+        novelty: (rows, columns) float32 distance from what the model has seen, where that was asked for.
+        contributions: (n_inputs, rows, columns) float32 from 0 to 1, how far the probabilities move without each input, where
+            that was asked for.
     """
 
     window: Window
     probabilities: NDArray[np.float32]
     mapped: NDArray[np.bool_]
     subset: NDArray[np.uint8]
+    novelty: NDArray[np.float32] | None = None
+    contributions: NDArray[np.float32] | None = None
 
 
 class MappingEngine:
@@ -60,6 +66,8 @@ class MappingEngine:
         allows_missing: map where only some of the inputs have data, if the model has learned to.
         n_features: of a model that puts out so many features of a pixel, which are blended as they are; by default it puts
             out class scores, and their probabilities are blended.
+        novelty: measures how far each pixel lies from what the model has seen.
+        has_contributions: ask the model once more without each of its inputs. It has to have learned to do without.
     """
 
     def __init__(
@@ -71,6 +79,8 @@ class MappingEngine:
         overlap: float = 0.25,
         allows_missing: bool = True,
         n_features: int | None = None,
+        novelty: Novelty | None = None,
+        has_contributions: bool = False,
     ) -> None:
         self._model = model
         self._card = card
@@ -78,6 +88,8 @@ class MappingEngine:
         self._device = device
         specification = card.specification
         radius = receptive_radius(specification)
+        if radius is not None and novelty is not None:
+            radius = max(radius, novelty.radius)
         finest = max(modality.finer for modality in specification.modalities)
         step = model_step(specification)
         if radius is None:
@@ -88,6 +100,9 @@ class MappingEngine:
         self._is_classified = n_features is None
         self._n_outputs = specification.n_classes if n_features is None else n_features
         self.inputs = InputSubsets(card, scene)
+        self._novelty = novelty
+        self._withheld = [modality.name for modality in specification.modalities] if has_contributions else []
+        self._n_blended = self._n_outputs + (novelty is not None) + len(self._withheld)
         weights = blending_weights(self.tiling, radius or 0)
         self._weights = np.outer(weights, weights)
 
@@ -98,7 +113,7 @@ class MappingEngine:
         cells = [modality.finer**2 / modality.coarser**2 for modality in specification.modalities]
         values = sum(len(modality.bands) * cell for modality, cell in zip(specification.modalities, cells, strict=True))
         # Rasters twice while a strip moves on; sums and weights, and the finished rows.
-        strip = pixels * 4 * (2 * values + 2 * (self._n_outputs + 1))
+        strip = pixels * 4 * (2 * values + 2 * (self._n_blended + 1))
         reading = min(pixels * max(cells), VALUES_AT_ONCE) * _READING_BYTES
         return int(strip + reading + forward_bytes(specification, tile, tile) + BLOCK_CACHE_BYTES)
 
@@ -116,7 +131,7 @@ class MappingEngine:
         first, last = rows[0][0], rows[0][-1]
         columns = last.stop_column - first.column
         strip = Window(first.column, first.row, columns, self.tiling.tile)
-        sums = np.zeros((self._n_outputs, self.tiling.tile, columns), np.float32)
+        sums = np.zeros((self._n_blended, self.tiling.tile, columns), np.float32)
         totals = np.zeros((self.tiling.tile, columns), np.float32)
         with SceneReader(self._scene) as reader:
             source = _StripReader(reader, strip, self.tiling)
@@ -133,7 +148,7 @@ class MappingEngine:
                 finished = Window(strip.column, strip.row, columns, done).intersection(window)
                 if not finished.is_empty:
                     part = finished.slices_within(strip)
-                    yield _finish(finished, sums[:, part[0], part[1]], totals[part], wanted[part], subset[part])
+                    yield self._finish(finished, sums[:, part[0], part[1]], totals[part], wanted[part], subset[part])
                 _shift(sums, self.tiling.stride)
                 _shift(totals[None], self.tiling.stride)
 
@@ -156,18 +171,55 @@ class MappingEngine:
                 finer, coarser = acquisition.scale.finer, acquisition.scale.coarser
                 part = slice(columns.start * finer // coarser, columns.stop * finer // coarser)
                 inputs[acquisition.name] = torch.from_numpy(values[acquisition.name][None, :, :, part])
-            probabilities = self._predict(inputs, self.inputs.temperatures[subset[rows, columns]])
-            sums[:, rows, columns] += probabilities * self._weights
+            sums[:, rows, columns] += self._blended(inputs, subset[rows, columns]) * self._weights
             totals[rows, columns] += self._weights
 
-    def _predict(self, inputs: dict[str, torch.Tensor], temperatures: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _blended(self, inputs: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Of a tile all that is blended: probabilities or features, the novelty, what each input contributes."""
         with torch.inference_mode():
-            scores = self._model({name: values.to(self._device) for name, values in inputs.items()})
+            given = {name: values.to(self._device) for name, values in inputs.items()}
             if not self._is_classified:
-                return np.asarray(scores[0].float().cpu().numpy(), dtype=np.float32)
-            divisors = torch.from_numpy(temperatures).to(self._device)
-            probabilities = torch.softmax(scores[0].float() / divisors, dim=0)
-        return np.asarray(probabilities.cpu().numpy(), dtype=np.float32)
+                return np.asarray(self._model(given)[0].float().cpu().numpy(), dtype=np.float32)
+            probabilities = self._probabilities(given, subset)
+            parts = [probabilities]
+            if self._novelty is not None:
+                parts.append(self._novelty(given).nan_to_num(nan=0.0).float())
+            parts.extend(self._moved(probabilities, given, subset, name)[None] for name in self._withheld)
+            return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.float32)
+
+    def _probabilities(self, given: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> torch.Tensor:
+        divisors = torch.from_numpy(self.inputs.temperatures[subset]).to(self._device)
+        return torch.softmax(self._model(given)[0].float() / divisors, dim=0)
+
+    def _moved(
+        self, probabilities: torch.Tensor, given: dict[str, torch.Tensor], subset: NDArray[np.uint8], name: str
+    ) -> torch.Tensor:
+        """(H, W) part of the probability that lies with other classes without an input (the total variation distance)."""
+        left = self.inputs.without(subset, name)
+        is_needed = torch.from_numpy((left != subset) & ~self.inputs.is_enough(left, True)).to(self._device)
+        others = {other: values for other, values in given.items() if other != name}
+        if name not in given:
+            return torch.zeros_like(probabilities[0])
+        if not others:
+            return is_needed.float()
+        # Without this input nothing could be said where the others do not show the ground.
+        moved = 0.5 * (probabilities - self._probabilities(others, left)).abs().sum(dim=0)
+        return torch.where(is_needed, torch.ones_like(moved), moved)
+
+    def _finish(
+        self,
+        window: Window,
+        sums: NDArray[np.float32],
+        totals: NDArray[np.float32],
+        wanted: NDArray[np.bool_],
+        subset: NDArray[np.uint8],
+    ) -> MapStrip:
+        mapped = wanted & (totals > 0)
+        means = np.where(mapped, sums / np.where(totals > 0, totals, 1), 0).astype(np.float32)
+        first = self._n_outputs
+        novelty = None if self._novelty is None else means[first]
+        contributions = means[self._n_blended - len(self._withheld) :] if self._withheld else None
+        return MapStrip(window, means[:first], mapped, subset, novelty, contributions)
 
 
 class _StripReader:
@@ -198,18 +250,6 @@ def _inside(strip: Window, window: Window) -> NDArray[np.bool_]:
     inside = np.zeros(strip.shape, bool)
     inside[strip.intersection(window).slices_within(strip)] = True
     return inside
-
-
-def _finish(
-    window: Window,
-    sums: NDArray[np.float32],
-    totals: NDArray[np.float32],
-    wanted: NDArray[np.bool_],
-    subset: NDArray[np.uint8],
-) -> MapStrip:
-    mapped = wanted & (totals > 0)
-    probabilities = np.where(mapped, sums / np.where(totals > 0, totals, 1), 0).astype(np.float32)
-    return MapStrip(window, probabilities, mapped, subset)
 
 
 def _shift(array: NDArray[np.float32], rows: int) -> None:

@@ -36,6 +36,10 @@ class InputSubsets:
         """The inputs of a set."""
         return [name for bit, name in enumerate(self._names) if number >> bit & 1]
 
+    def without(self, subset: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+        """The sets that are left of some where an input is withheld."""
+        return np.bitwise_and(subset, np.uint8(~(1 << self._names.index(name)) & 0xFF))
+
     def _temperature(self, card: ModelCard, number: int) -> float:
         # A set that was not measured is no surer than the least sure that was.
         worst = max([card.temperature, *card.temperatures.values()])

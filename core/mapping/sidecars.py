@@ -27,7 +27,28 @@ from core.scenes.grid import Grid
 _SQUARE_METRES = 10_000.0
 """In a hectare."""
 
-_CONFIDENCE_RAMP = ((0, "#7b1e2b"), (25, "#d1603d"), (50, "#f2c14e"), (75, "#8fbf7f"), (100, "#1d6b4f"))
+Ramp = tuple[tuple[float, str, str], ...]
+"""Values in rising order, each with its colour and its words in the legend."""
+
+_GOOD_AND_BAD = ("#1d6b4f", "#8fbf7f", "#f2c14e", "#d1603d", "#7b1e2b")
+
+AGREEMENT_RAMP: Ramp = tuple(
+    (percent, colour, f"{percent} %") for percent, colour in zip((0, 25, 50, 75, 100), reversed(_GOOD_AND_BAD), strict=True)
+)
+"""Of percent, the more the better."""
+
+DOUBT_RAMP: Ramp = tuple(
+    (percent, colour, f"{percent} %") for percent, colour in zip((0, 25, 50, 75, 100), _GOOD_AND_BAD, strict=True)
+)
+"""Of percent, the more the less sure."""
+
+NOVELTY_RAMP: Ramp = (
+    (0.0, "#f7f7f7", "0: like the labels"),
+    (1.0, "#c9c9c9", "1: as far as 5 % of the labels"),
+    (2.0, "#d1603d", "2"),
+    (4.0, "#7b1e2b", "4: unlike the labels"),
+)
+"""Of distances in units of what is familiar: coloured where the model has not seen such ground."""
 
 
 def categories(scheme: ClassScheme) -> tuple[Category, ...]:
@@ -102,8 +123,12 @@ def write_class_sidecars(
     return style, auxiliary
 
 
-def write_confidence_style(path: Path) -> Path:
-    """Writes the QGIS style of a confidence raster, 0 to 100 percent from red to green.
+def write_ramp_style(path: Path, ramp: Ramp) -> Path:
+    """Writes the QGIS style of a raster whose first band is shown in a ramp of colours.
+
+    Args:
+        path: of the raster.
+        ramp: its colours.
 
     Returns:
         The style's path.
@@ -121,8 +146,8 @@ def write_confidence_style(path: Path) -> Path:
         opacity="1",
         alphaBand="-1",
         nodataColor="",
-        classificationMin="0",
-        classificationMax="100",
+        classificationMin=f"{ramp[0][0]:g}",
+        classificationMax=f"{ramp[-1][0]:g}",
     )
     ElementTree.SubElement(renderer, "rasterTransparency")
     shader = ElementTree.SubElement(
@@ -131,11 +156,11 @@ def write_confidence_style(path: Path) -> Path:
         colorRampType="INTERPOLATED",
         classificationMode="1",
         clip="0",
-        minimumValue="0",
-        maximumValue="100",
+        minimumValue=f"{ramp[0][0]:g}",
+        maximumValue=f"{ramp[-1][0]:g}",
     )
-    for percent, colour in _CONFIDENCE_RAMP:
-        ElementTree.SubElement(shader, "item", value=str(percent), color=colour, alpha="255", label=f"{percent} %")
+    for value, colour, words in ramp:
+        ElementTree.SubElement(shader, "item", value=f"{value:g}", color=colour, alpha="255", label=words)
     ElementTree.SubElement(root, "blendMode").text = "0"
     style = style_path(path)
     write_text(style, style_text(root))

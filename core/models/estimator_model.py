@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.models.feature_model import FeatureModel
-from core.models.features import Values, size_of
+from core.models.features import Values
 from core.models.fusion_model import FusionModel
+from core.models.pixel_rows import PixelRows
 from core.models.specification import EstimatorSpecification, ModelSpecification
-from core.models.stems.channels import BandChannels, channels_radius
 from core.models.subsets import input_subsets, subset_numbers
 
 LEAST_SHARE = 1e-3
@@ -52,12 +52,7 @@ class EstimatorModel(nn.Module):
         self.estimator: EstimatorSpecification = specification.estimator
         self.modalities = {entry.name: entry for entry in specification.modalities}
         around = self.estimator.neighbourhoods
-        self.channels = nn.ModuleDict(
-            {
-                entry.name: BandChannels(entry, on_reference_grid=True, has_statistics=around, reduces_many=around)
-                for entry in specification.modalities
-            }
-        )
+        self.pixels = PixelRows(specification, neighbourhoods=around, reduces_many=around)
         self.base = FusionModel(_base_of(specification)) if self.estimator.base_features else None
         self.subsets = input_subsets(specification)
         self._numbers = subset_numbers(list(self.modalities), self.subsets)
@@ -67,9 +62,9 @@ class EstimatorModel(nn.Module):
         self._sessions: dict[tuple[int, int], Any] = {}
         coarser = [entry.coarser for entry in specification.modalities]
         self.step = math.lcm(*coarser, *([] if self.base is None else [self.base.step]))
-        own = max(channels_radius(entry, has_statistics=around) for entry in specification.modalities)
+        self._base_features = None if self.base is None else FeatureModel(self.base, self.estimator.uses_decoder).n_features
         base_radius = 0 if self.base is None else self.base.radius
-        self.radius = None if base_radius is None else max(own, base_radius)
+        self.radius = None if base_radius is None else max(self.pixels.radius, base_radius)
 
     def columns_of(self, names: frozenset[str]) -> list[slice]:
         """Where the channels of some inputs lie among the columns; with all inputs, the base model's features, too."""
@@ -86,14 +81,7 @@ class EstimatorModel(nn.Module):
         return sum(self._counts().values())
 
     def _counts(self) -> dict[str, int]:
-        counts = {}
-        for name, part in self.channels.items():
-            if not isinstance(part, BandChannels):
-                raise TypeError(f"'{name}' has no channels.")
-            counts[name] = len(part.views) * part.count
-        if self.base is not None:
-            counts["/base"] = self._features().n_features
-        return counts
+        return self.pixels.counts | ({} if self._base_features is None else {"/base": self._base_features})
 
     def _features(self) -> FeatureModel:
         if self.base is None:
@@ -117,20 +105,8 @@ class EstimatorModel(nn.Module):
         Raises:
             ValueError: see ``FusionModel.forward``.
         """
-        height, width = size_of(values, self.modalities)
-        some = next(iter(values.values()))
-        bits = torch.zeros(len(some), height, width, dtype=torch.int64, device=some.device)
-        parts = []
-        for bit, name in enumerate(self.modalities):
-            if name in values:
-                channels, known = self.channels[name](values[name])
-                parts.append(channels * known)
-                bits += (known[:, 0] > 0).to(torch.int64) << bit
-            else:
-                parts.append(torch.zeros(len(some), self._counts()[name], height, width, device=some.device))
-        if self.base is not None:
-            parts.append(self._features()(values))
-        return torch.cat(parts, dim=1), bits
+        rows, bits = self.pixels(values)
+        return (rows if self.base is None else torch.cat([rows, self._features()(values)], dim=1)), bits
 
     def forward(self, values: Values) -> Tensor:
         """(B, n_classes, H, W) logarithms of probabilities; even where no estimator was fitted yet. See

@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 from core.errors import ModelFileError, OutputError
 from core.labels.scheme import ClassScheme, LandCoverClass
+from core.models.novelty import Novelty
 from core.models.registry import any_model
 from core.models.specification import ModelSpecification
 
 FORMAT_VERSION: Literal[3] = 3
 _KEY = "rsfusion"
+_NOVELTY = "novelty."
+"""Before the names of what ``Novelty`` holds, beside the weights."""
 _OLDER = {
     1: "Version 1 was written before models had parts to choose from",
     2: "Version 2 was written before each set of inputs had a linear model of its own",
@@ -103,13 +106,16 @@ def class_cards(scheme: ClassScheme) -> tuple[ClassCard, ...]:
     )
 
 
-def save_model(path: Path, model: nn.Module, card: ModelCard) -> None:
-    """Writes weights and card, whole or not at all.
+def save_model(path: Path, model: nn.Module, card: ModelCard, novelty: Novelty | None = None) -> None:
+    """Writes weights and card, and what the labelled pixels looked like, whole or not at all.
 
     Raises:
         OutputError: the folder is missing or read-only, or the disk is full.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    if novelty is not None:
+        state = {**state, **{_NOVELTY + name: tensor for name, tensor in novelty.state_dict().items()}}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     write_tensors(path, state, card.model_dump_json())
 
 
@@ -138,7 +144,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
         ) from None
     try:
         model = any_model(card.specification)
-        model.load_state_dict(state)
+        model.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith(_NOVELTY)})
     # KeyError: an input whose name torch keeps for itself.
     except (RuntimeError, KeyError) as error:
         raise ModelFileError(
@@ -147,6 +153,30 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
         ) from None
     model.eval()
     return model, card
+
+
+def load_novelty(path: Path, card: ModelCard) -> Novelty | None:
+    """What the labelled pixels of a model's training looked like; None where the file does not say.
+
+    Args:
+        path: of a file that ``load_model`` took.
+        card: its card; with the scene's own inputs.
+
+    Raises:
+        ModelFileError: a damaged file.
+    """
+    state = {name.removeprefix(_NOVELTY): tensor for name, tensor in _read(path)[0].items() if name.startswith(_NOVELTY)}
+    if not state:
+        return None
+    novelty = Novelty(card.specification)
+    try:
+        novelty.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelFileError(
+            f"What the model '{path}' has seen does not belong to its own inputs: {_reason(error)}",
+            "Map without the layer of novelty, or with the sensors that the model was trained on.",
+        ) from None
+    return novelty.eval()
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], header: str) -> None:

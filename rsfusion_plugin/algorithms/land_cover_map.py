@@ -27,7 +27,8 @@ from .inputs import (
 class LandCoverMap(WorkerAlgorithm):
     """``rsfusion:landcovermap``."""
 
-    STYLED_OUTPUTS = ("OUTPUT", "CONFIDENCE", "PROBABILITIES")
+    LAYERS = ("CONFIDENCE", "PROBABILITIES", "ENTROPY", "MARGIN", "NOVELTY", "CONTRIBUTIONS")
+    STYLED_OUTPUTS = ("OUTPUT", *LAYERS)
 
     def name(self):
         return "landcovermap"
@@ -50,7 +51,8 @@ class LandCoverMap(WorkerAlgorithm):
             " model was trained on. The rasters may lie on different grids and in different coordinate reference"
             " systems.</p>"
             "<p>The map comes with class names, colours and areas. On request a second raster tells how sure the model"
-            " is of each pixel, in percent, and a third one the probability of each class.</p>"
+            " is of each pixel, in percent; others the probability of each class, where the ground is unlike anything"
+            " that was labelled, and what each raster contributes.</p>"
         )
 
     def initAlgorithm(self, configuration=None):
@@ -81,15 +83,45 @@ class LandCoverMap(WorkerAlgorithm):
             QgsProcessingParameterRasterDestination("OUTPUT", tr("Land-cover map")),
             tr("Class raster to write (.tif)."),
         )
-        self.add(
-            QgsProcessingParameterRasterDestination("CONFIDENCE", tr("Confidence"), None, True, False),
-            tr("Raster to write with the probability of the mapped class, in percent."),
+        self._add_layer(
+            "CONFIDENCE", tr("Confidence"), tr("Raster to write with the probability of the mapped class, in percent.")
         )
-        self.add(
-            QgsProcessingParameterRasterDestination("PROBABILITIES", tr("Class probabilities"), None, True, False),
+        self._add_layer(
+            "PROBABILITIES",
+            tr("Class probabilities"),
             tr("Raster to write with the probability of each class, a band a class."),
         )
+        self._add_layer(
+            "ENTROPY",
+            tr("Entropy"),
+            tr("Raster to write of how evenly the probability is spread, in percent: 0 = one class, 100 = all alike."),
+        )
+        self._add_layer(
+            "MARGIN",
+            tr("Margin"),
+            tr("Raster to write of how far the likeliest class is ahead of the next, in percent."),
+        )
+        self._add_layer(
+            "NOVELTY",
+            tr("Outside what the model has seen"),
+            tr(
+                "Raster to write of how unlike the labelled ground each pixel is. 95 % of the labels that were held out lie"
+                " below 1; far above it, the model has not seen such ground, however sure it is."
+            ),
+        )
+        self._add_layer(
+            "CONTRIBUTIONS",
+            tr("What each raster contributes"),
+            tr(
+                "Raster to write, a band an input: how many percent of the probability would move to other classes without"
+                " it. It takes one more prediction for each input."
+            ),
+        )
         self.addOutput(QgsProcessingOutputString("DEVICE_USED", tr("Device used")))
+
+    def _add_layer(self, key, title, help_text):
+        """A raster beside the map, which is written on request."""
+        self.add(QgsProcessingParameterRasterDestination(key, title, None, True, False), help_text)
 
     def problem_with(self, parameters, context):
         return problem_with_inputs(parameters) or super().problem_with(parameters, context)
@@ -108,7 +140,6 @@ class LandCoverMap(WorkerAlgorithm):
             "missing_inputs": self.parameterAsEnumString(parameters, "MISSING_INPUTS", context),
             "format": self.parameterAsEnumString(parameters, "FORMAT", context),
             "output": self.destination_layer(parameters, "OUTPUT", context),
-            "confidence": self.destination_layer(parameters, "CONFIDENCE", context),
-            "probabilities": self.destination_layer(parameters, "PROBABILITIES", context),
+            **{key.lower(): self.destination_layer(parameters, key, context) for key in self.LAYERS},
         }
         return JobRequest(job, exports)

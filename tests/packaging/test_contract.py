@@ -205,6 +205,10 @@ JOBS = [
         "output": "/o.tif",
         "confidence": "/c.tif",
         "probabilities": "/p.tif",
+        "entropy": "/e.tif",
+        "margin": "/d.tif",
+        "novelty": "/n.tif",
+        "contributions": "/x.tif",
     },
     {
         "kind": "pretrain",

@@ -170,7 +170,16 @@ def test_from_rasters_and_polygons_to_a_styled_map_and_its_accuracy(qgis, scene,
 
     values = {"OPTICAL": scene["OPTICAL"], "SAR": scene["SAR"], "ELEVATION": scene["ELEVATION"], "MODEL": model}
     outputs = outputs_of(qgis.run("landcovermap", OUTPUT=tmp_path / "map.tif", CONFIDENCE=tmp_path / "c.tif", **values))
-    assert sorted(outputs) == ["CONFIDENCE", "DEVICE_USED", "OUTPUT", "PROBABILITIES"]
+    assert sorted(outputs) == [
+        "CONFIDENCE",
+        "CONTRIBUTIONS",
+        "DEVICE_USED",
+        "ENTROPY",
+        "MARGIN",
+        "NOVELTY",
+        "OUTPUT",
+        "PROBABILITIES",
+    ]
     assert outputs["PROBABILITIES"] == ""
     dataset = gdal.Open(outputs["OUTPUT"])
     assert (dataset.RasterXSize, dataset.RasterYSize) == (96, 96)

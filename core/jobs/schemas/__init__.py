@@ -14,10 +14,11 @@ from core.errors import UsageError
 from core.jobs.schemas.assessment import AccuracyJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
-from core.jobs.schemas.mapping import FeaturesJob, MapJob, SampleSceneJob
+from core.jobs.schemas.mapping import MAP_LAYERS, FeaturesJob, MapJob, SampleSceneJob
 
 __all__ = [
     "BASE_MODES",
+    "MAP_LAYERS",
     "AccuracyJob",
     "AnyJob",
     "ClassEntry",

@@ -35,6 +35,10 @@ class FeaturesJob(Schema):
     output: str = Field(description="Raster to write.")
 
 
+MAP_LAYERS = ("confidence", "probabilities", "entropy", "margin", "novelty", "contributions")
+"""The rasters that a map can have beside its classes."""
+
+
 class MapJob(Schema):
     """Map a scene with a model."""
 
@@ -53,3 +57,18 @@ class MapJob(Schema):
     output: str = Field(description="Class raster to write.")
     confidence: str | None = Field(None, description="Confidence raster to write, in percent.")
     probabilities: str | None = Field(None, description="Raster of class probabilities to write, a band a class.")
+    entropy: str | None = Field(
+        None, description="Raster of the probabilities' entropy to write, in percent: 0 = one class, 100 = all alike."
+    )
+    margin: str | None = Field(
+        None, description="Raster to write of how far the likeliest class is ahead of the next, in percent."
+    )
+    novelty: str | None = Field(
+        None,
+        description="Raster to write of how unlike the labelled ground each pixel is: 95 % of the held-out labels lie below 1.",
+    )
+    contributions: str | None = Field(
+        None,
+        description="Raster to write of how many percent of the probability would move to other classes without each input, a "
+        "band an input.",
+    )

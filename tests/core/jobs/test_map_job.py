@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from rasterio.windows import from_bounds
 
+from core.jobs.schemas import MAP_LAYERS
 from tests.core.jobs.running import EPOCH, rewrite_raster, run_here, snapshot
 
 INNER = {"left": 310_200.0, "bottom": 5_819_000.0, "right": 310_900.0, "top": 5_819_600.0, "crs": "EPSG:32633"}
@@ -25,7 +26,7 @@ def mapped(sample, trained, tmp_path_factory):
     """All rasters of the whole scene, and what was said on the way."""
     folder = tmp_path_factory.mktemp("mapped")
     job = {"kind": "map", "inputs": trained.job["inputs"], "model": str(trained.model), "overlap": 0.0}
-    for key in ("output", "confidence", "probabilities"):
+    for key in ("output", *MAP_LAYERS):
         job[key] = str(folder / f"{key}.tif")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SOURCE_DATE_EPOCH", EPOCH)
@@ -47,8 +48,9 @@ def test_the_rasters_say_the_same(mapped, sample):
     with rasterio.open(job["probabilities"]) as dataset:
         assert np.isnan(dataset.nodata)
         assert dataset.descriptions == ("Bare ground", "Built-up", "Crops", "Grassland", "Trees", "Water", "Wetland")
-    assert set(told.outputs) == {"OUTPUT", "CONFIDENCE", "PROBABILITIES", "DEVICE_USED"}
-    names = {"output.tif", "output.tif.aux.xml", "output.qml", "confidence.tif", "confidence.qml", "probabilities.tif"}
+    assert set(told.outputs) == {"OUTPUT", *(key.upper() for key in MAP_LAYERS), "DEVICE_USED"}
+    names = {"output.tif", "output.tif.aux.xml", "output.qml", *(f"{key}.tif" for key in MAP_LAYERS)}
+    names |= {f"{key}.qml" for key in MAP_LAYERS if key != "probabilities"}
     assert set(snapshot(folder)) == names
 
 
@@ -62,6 +64,47 @@ def check_agreement(codes, confidence, probabilities) -> None:
     best = probabilities[:, is_mapped]
     np.testing.assert_array_equal(codes[is_mapped], best.argmax(axis=0) + 1)
     np.testing.assert_array_equal(confidence[is_mapped], np.rint(best.max(axis=0) * 100))
+
+
+def test_doubt_is_that_of_the_probabilities(mapped):
+    job, _, _ = mapped
+    probabilities = read(job["probabilities"]).astype(np.float64)
+    ordered = np.sort(probabilities, axis=0)
+    np.testing.assert_allclose(read(job["margin"])[0], 100 * (ordered[-1] - ordered[-2]), atol=0.51)
+    terms = np.where(probabilities > 0, probabilities * np.log(np.maximum(probabilities, 1e-30)), 0)
+    np.testing.assert_allclose(read(job["entropy"])[0], -100 * terms.sum(axis=0) / np.log(7), atol=0.51)
+
+
+def test_an_input_contributes_where_it_is(mapped, sample):
+    job, _, _ = mapped
+    with rasterio.open(job["contributions"]) as dataset:
+        assert dataset.descriptions == ("sentinel2_l2a", "sentinel1")
+        contributions = dataset.read()
+    covered = np.isfinite(read(sample.sar)).all(axis=0)
+    assert not covered.all()
+    # Away from the swath's border, where tiles are no others for its presence: nothing comes of what is not there.
+    assert (contributions[1][~covered] == 0).mean() > 0.9
+    assert contributions[1][covered].mean() > 1
+    assert contributions[0].mean() > contributions[1].mean(), "the optical raster tells most of the simulated classes"
+
+
+def test_novelty_is_low_on_labelled_ground_and_high_on_strange_ground(mapped, map_job, sample, trained, tmp_path):
+    job, _, _ = mapped
+    familiar = read(job["novelty"])[0]
+    assert np.median(familiar) < 1
+    strange = tmp_path / "strange.tif"
+
+    def change(values, profile):
+        values[:, :64, :64] = values[:, :64, :64][::-1] * 3
+        return values
+
+    rewrite_raster(sample.optical, strange, change)
+    inputs = {**job["inputs"], "optical": [str(strange)]}
+    told = run_here({**map_job, "inputs": inputs, "novelty": str(tmp_path / "novelty.tif")})
+    assert told.code == 0, told.last
+    found = read(tmp_path / "novelty.tif")[0]
+    assert np.median(found[8:56, 8:56]) > 2 * np.median(familiar[8:56, 8:56])
+    np.testing.assert_allclose(found[200:, 200:], familiar[200:, 200:], atol=1e-4)
 
 
 def test_a_map_of_places_that_all_inputs_cover(mapped, map_job, sample, tmp_path):
@@ -132,7 +175,7 @@ def test_areas_in_the_log_are_those_of_the_map(mapped):
 
 def test_the_same_map_twice_and_no_progress_back(mapped, tmp_path):
     job, told, folder = mapped
-    again = run_here(job | {key: str(tmp_path / f"{key}.tif") for key in ("output", "confidence", "probabilities")})
+    again = run_here(job | {key: str(tmp_path / f"{key}.tif") for key in ("output", *MAP_LAYERS)})
     assert snapshot(tmp_path) == snapshot(folder)
     for each in (told, again):
         assert each.fractions == sorted(each.fractions)

@@ -15,10 +15,11 @@ from core.labels.scheme import ClassScheme, LandCoverClass
 from core.mapping.class_raster import class_areas, open_class_raster
 from core.mapping.rasters import StripWriter
 from core.mapping.sidecars import (
+    AGREEMENT_RAMP,
     ClassAreas,
     scheme_colormap,
     write_class_sidecars,
-    write_confidence_style,
+    write_ramp_style,
 )
 from core.scenes.categorical import Category, auxiliary_metadata
 from core.scenes.grid import Grid
@@ -144,7 +145,7 @@ def test_qgis_loads_the_confidence_style_by_itself(tmp_path: Path) -> None:
     path = tmp_path / "confidence.tif"
     with StripWriter(path, GRID, 1, "uint8", 255) as writer:
         writer.write(np.full((1, 90, 120), 40, np.uint8), 0)
-    assert write_confidence_style(path) == tmp_path / "confidence.qml"
+    assert write_ramp_style(path, AGREEMENT_RAMP) == tmp_path / "confidence.qml"
     seen = asked(QGIS_SCRIPT, str(path))
     assert seen["renderer"] == "QgsSingleBandPseudoColorRenderer"
     assert seen["range"] == [0, 100]
@@ -197,4 +198,4 @@ def test_sidecars_are_replaced_whole_or_named_in_the_error(class_map: Path) -> N
     write_class_sidecars(class_map, SCHEME, {}, {})
     assert sorted(entry.name for entry in class_map.parent.iterdir()) == before
     with pytest.raises(OutputError, match="missing"):
-        write_confidence_style(class_map.parent / "missing" / "confidence.tif")
+        write_ramp_style(class_map.parent / "missing" / "confidence.tif", AGREEMENT_RAMP)
