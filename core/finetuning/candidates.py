@@ -5,65 +5,86 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from core.finetuning.estimators import EstimatorTraining, estimator_specification
 from core.finetuning.evaluation import Predictions, calibrated_log_loss, fit_temperature, is_clearly_better, predict_labelled
 from core.finetuning.loop import TrainingResult, without_inputs
 from core.finetuning.training_data import TrainingData
 from core.models.architectures import title_of
-from core.models.estimator_model import EstimatorModel
+from core.models.estimator_model import LEAST_SHARE, EstimatorModel
 from core.models.fusion_model import FusionModel
 from core.models.specification import EstimatorName, EstimatorSpecification, ModelSpecification
+from core.models.vote_model import VoteModel
 
 KINDS: tuple[EstimatorName, ...] = ("forest", "boosting", "logistic")
 
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A fitted estimator and what it says of the held-out labels.
+    """An estimator, or several that vote, and what they say of labels that they have not learned from.
 
     Attributes:
-        name: in reports.
-        kind: of the estimator.
-        training: that it was fitted by.
-        estimator: scikit-learn's, fitted on what is not held out and has all inputs.
-        predictions: of the held-out pixels.
+        specification: of its model.
+        trainings: that fit its members, with the kind of each.
+        cross_validated: of all labelled pixels that a part of the cross-validation holds.
+        held_out: the first part alone, that no network has learned from either.
         seconds: to fit and to ask it.
     """
 
-    name: str
-    kind: EstimatorName
-    training: EstimatorTraining
-    estimator: Any
-    predictions: Predictions
+    specification: ModelSpecification
+    trainings: tuple[tuple[EstimatorTraining, EstimatorName], ...]
+    cross_validated: Predictions
+    held_out: Predictions
     seconds: float
 
-    def model(self) -> EstimatorModel:
-        """As it is delivered."""
-        return self.training.model(self.kind, self.estimator)
+    @property
+    def name(self) -> str:
+        """In reports."""
+        return title_of(self.specification)
+
+    @property
+    def kind(self) -> str:
+        """Of the estimator."""
+        return "" if self.specification.estimator is None else self.specification.estimator.kind
+
+    def model(self, on_all: bool) -> EstimatorModel | VoteModel:
+        """As it is delivered.
+
+        Args:
+            on_all: learn from what was held out, too.
+        """
+        members = [training.model(kind, on_all) for training, kind in self.trainings]
+        if len(members) == 1:
+            return members[0]
+        vote = VoteModel(self.specification)
+        for number, member in enumerate(members):
+            vote.members[number] = member
+        return vote.eval()
 
 
 def fit_candidates(
     network: ModelSpecification,
     data: TrainingData,
-    validation: NDArray[np.bool_],
+    fold: NDArray[np.int64],
     seed: int,
     base: FusionModel | None,
     uses_decoder: bool,
     kinds: Sequence[EstimatorName],
     progress: Callable[[float, str], None],
 ) -> list[Candidate]:
-    """Some kinds of estimator on pixels, on pixels and neighbourhoods, and on these beside a base model's features.
+    """Some kinds of estimator on pixels, on pixels and neighbourhoods, and on these beside a base model's features; last
+    the vote of a logistic regression on pixels, a forest on pixels and neighbourhoods, and with a base model a logistic
+    regression on its features, too.
 
     Args:
         network: specification of the network beside them.
         data: blocks around the labels.
-        validation: (n_features,) bool, the features held out.
+        fold: (n_features,) of ``spatial_folds``; the network does not learn from the first part.
         seed: of everything random.
         base: a model that was trained before; not changed.
         uses_decoder: whether its decoder was trained, too.
@@ -78,28 +99,67 @@ def fit_candidates(
     for number, estimator in enumerate(seen):
         progress(number / len(seen), "Reading the features of the labelled pixels")
         specification = estimator_specification(network, estimator)
-        training = EstimatorTraining(specification, data, validation, base, seed)
+        training = EstimatorTraining(specification, data, fold == 0, base, seed)
         for kind in kinds:
             progress((number + 0.5) / len(seen), f"Fitting: {kind}")
             started = time.perf_counter()
-            fitted = training.fitted(kind)
-            predictions = training.predictions(fitted)
+            said = training.cross_validated(kind, fold)
+            held_out = _of(said, fold == 0)
             seconds = time.perf_counter() - started
-            name = title_of(training.specification(kind))
-            candidates.append(Candidate(name, kind, training, fitted, predictions, seconds))
-    return candidates
+            candidates.append(Candidate(training.specification(kind), ((training, kind),), said, held_out, seconds))
+    wanted: list[tuple[EstimatorName, bool, bool]] = [("logistic", False, False), ("forest", True, False)]
+    if base is not None:
+        wanted.append(("logistic", True, True))
+    members = [_find(candidates, *each) for each in wanted]
+    return [*candidates, _vote(members, fold)] if None not in members else candidates
+
+
+def _find(candidates: Sequence[Candidate], kind: str, neighbourhoods: bool, base_features: bool) -> Candidate | None:
+    for candidate in candidates:
+        estimator = candidate.specification.estimator
+        if estimator and (estimator.kind, estimator.neighbourhoods, estimator.base_features) == (
+            kind,
+            neighbourhoods,
+            base_features,
+        ):
+            return candidate
+    return None
+
+
+def _vote(members: Sequence[Candidate | None], fold: NDArray[np.int64]) -> Candidate:
+    given = [member for member in members if member is not None]
+    parts = tuple(m.specification.estimator for m in given if m.specification.estimator is not None)
+    estimator = EstimatorSpecification(kind="vote", members=parts)
+    shares = np.mean([softmax(member.cross_validated.scores, axis=1) for member in given], axis=0)
+    one = given[0].cross_validated
+    said = Predictions(np.log(np.maximum(shares, LEAST_SHARE)).astype(np.float32), one.classes, one.feature)
+    specification = given[0].specification.model_copy(update={"estimator": estimator})
+    trainings = tuple(part for member in given for part in member.trainings)
+    return Candidate(specification, trainings, said, _of(said, fold == 0), sum(member.seconds for member in given))
+
+
+def _of(predictions: Predictions, features: NDArray[np.bool_]) -> Predictions:
+    """Those of some features."""
+    rows = features[predictions.feature]
+    return Predictions(predictions.scores[rows], predictions.classes[rows], predictions.feature[rows])
 
 
 def best_of(candidates: Sequence[Candidate]) -> Candidate:
-    """The one whose calibrated log loss on the held-out labels is the lowest."""
-    return min(candidates, key=lambda candidate: calibrated_log_loss(candidate.predictions))
+    """The vote, unless another is clearly better over the parts of the cross-validation; without a vote the best.
+
+    Blocks of the labelled ground say little of ground that is different, and the best of many on them is often not the best
+    elsewhere: a vote errs less. "Clearly" is by one standard error of the difference over the labels.
+    """
+    best = min(candidates, key=lambda candidate: calibrated_log_loss(candidate.cross_validated))
+    vote = next((candidate for candidate in candidates if candidate.kind == "vote"), best)
+    return best if is_clearly_better(best.cross_validated, vote.cross_validated) else vote
 
 
 def replaces(candidate: Candidate, network: TrainingResult) -> bool:
     """Whether an estimator is to be delivered in place of a network: unless that is clearly better."""
     if network.validation is None:
         return True
-    return not is_clearly_better(network.validation, candidate.predictions)
+    return not is_clearly_better(network.validation, candidate.held_out)
 
 
 def as_result(
@@ -109,7 +169,8 @@ def as_result(
     network: TrainingResult | None,
     progress: Callable[[float, str], None],
 ) -> TrainingResult:
-    """An estimator as what a training has led to.
+    """An estimator as what a training has led to: fitted on all labels, and judged by its like that has not seen the
+    held-out ones.
 
     Args:
         candidate: that is delivered.
@@ -118,10 +179,11 @@ def as_result(
         progress: told the part done, and in which phase; raises to stop.
     """
     progress(0.0, "Fitting with some of the inputs")
-    model = candidate.model()
+    model = candidate.model(on_all=False)
     # Where inputs are missing the model has other estimators than the candidate had.
     seen = predict_labelled(model, model.specification, data, validation, torch.device("cpu"))
     subsets = without_inputs(model, None, model.specification, data, validation, torch.device("cpu"), progress)
-    temperature = fit_temperature(seen)
+    temperature = fit_temperature(candidate.cross_validated)
     records = () if network is None else network.records
-    return TrainingResult(model, records, 0, seen, temperature, None, subsets)
+    progress(0.5, "Fitting on all labels")
+    return TrainingResult(candidate.model(on_all=True), records, 0, seen, temperature, None, subsets)

@@ -69,8 +69,12 @@ class EstimatorTraining:
         learned = np.isin(np.arange(len(data.pixels)), np.flatnonzero(~asked)[thinned_rows(data.pixels[~asked], MOST_PIXELS)])
         part = copy.copy(data)
         part.pixels = data.pixels[asked | learned]
-        self._learned = learned[asked | learned]
+        self._learned, self._asked = learned[asked | learned], asked[asked | learned]
         model = self._empty("forest")
+        # What is held out is learned from, too, in the other turns of a cross-validation and at the end.
+        own = np.flatnonzero(asked)
+        spare = np.isin(np.arange(len(data.pixels)), own[thinned_rows(data.pixels[asked], MOST_PIXELS)])
+        self._trainable = (learned | spare)[asked | learned]
         counted = specification.model_copy(update={"n_classes": model.n_columns + 1})
         every = np.ones(len(data.labels), bool)
         said = predict_labelled(_Rows(model).eval(), counted, part, every, torch.device("cpu"))
@@ -90,46 +94,71 @@ class EstimatorTraining:
             raise ValueError("the specification has no estimator")
         return self._specification.model_copy(update={"estimator": estimator.model_copy(update={"kind": kind})})
 
-    def fitted(self, kind: EstimatorName) -> Any:
-        """Scikit-learn's estimator, fitted on what has all inputs."""
-        return self._fit(self._empty(kind), 0)
+    def fitted(self, kind: EstimatorName, on_all: bool = False) -> Any:
+        """Scikit-learn's estimator, fitted on what has all inputs.
+
+        Args:
+            kind: of the estimator.
+            on_all: learn from what is held out, too.
+        """
+        return self._fit(self._empty(kind), 0, self._trainable if on_all else self._learned)
 
     def predictions(self, estimator: Any) -> Predictions:
         """What a fitted estimator says of the held-out pixels, in the order of the labels' pixels; what is missing counts
         as its mean there."""
-        rows = ~self._learned
+        return self._predictions(self._shares(estimator, self._asked), self._asked)
+
+    def cross_validated(self, kind: EstimatorName, fold: NDArray[np.int64]) -> Predictions:
+        """What estimators say of labelled pixels that they have not learned from, each part of the labels in turn.
+
+        Args:
+            kind: of the estimators.
+            fold: (n_features,) of ``spatial_folds``.
+        """
+        part = fold[self._feature]
+        shares = np.zeros((len(part), self._specification.n_classes), np.float32)
+        for number in np.unique(part[part >= 0]):
+            asked = part == number
+            fitted = self._fit(self._empty(kind), 0, self._trainable & ~asked)
+            shares[asked] = self._shares(fitted, asked)
+        return self._predictions(shares[part >= 0], part >= 0)
+
+    def _shares(self, estimator: Any, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
         shares = np.zeros((int(rows.sum()), self._specification.n_classes), np.float32)
         if len(shares):
             shares[:, estimator.classes_] = estimator.predict_proba(self._rows[rows])
+        return shares
+
+    def _predictions(self, shares: NDArray[np.float32], rows: NDArray[np.bool_]) -> Predictions:
         return Predictions(np.log(np.maximum(shares, LEAST_SHARE)), self._classes[rows], self._feature[rows])
 
-    def model(self, kind: EstimatorName, estimator: Any) -> EstimatorModel:
-        """A model of a fitted estimator and, where labels may lack inputs, of one more for each set of inputs.
+    def model(self, kind: EstimatorName, on_all: bool = False) -> EstimatorModel:
+        """A model of an estimator and, where labels may lack inputs, of one more for each set of inputs.
 
         Args:
-            kind, estimator: of ``fitted``.
+            kind, on_all: as for ``fitted``.
         """
         model = self._empty(kind)
-        model.put(0, as_program(estimator, model.n_columns), estimator.classes_)
-        for number in range(1, len(model.subsets)) if self._allows_missing else ():
-            fitted = self._fit(model, number)
+        for number in range(len(model.subsets) if self._allows_missing else 1):
+            fitted = self._fit(model, number, self._trainable if on_all else self._learned)
             columns = sum(part.stop - part.start for part in model.columns_of(model.subsets[number]))
             model.put(number, as_program(fitted, columns), fitted.classes_)
         return model
 
-    def _fit(self, model: EstimatorModel, number: int) -> Any:
+    def _fit(self, model: EstimatorModel, number: int, among: NDArray[np.bool_]) -> Any:
         """An estimator over the pixels that have all of a set of inputs."""
         subset = model.subsets[number]
         bits = sum(1 << bit for bit, name in enumerate(model.modalities) if name in subset)
-        rows = self._learned & (self._bits & bits == bits)
-        if len(np.unique(self._classes[rows])) < len(np.unique(self._classes[self._learned])):
+        rows = among & (self._bits & bits == bits)
+        if len(np.unique(self._classes[rows])) < len(np.unique(self._classes[among])):
             # Where classes have pixels with gaps only, these have to do.
-            rows = self._learned
+            rows = among
         columns = np.concatenate([self._rows[rows, part] for part in model.columns_of(subset)], axis=1)
-        return self._estimator(model.estimator.kind).fit(columns, self._classes[rows])
+        return self._estimator(model.specification).fit(columns, self._classes[rows])
 
-    def _estimator(self, kind: EstimatorName) -> Any:
-        match kind:
+    def _estimator(self, specification: ModelSpecification) -> Any:
+        estimator = specification.estimator
+        match estimator.kind if estimator is not None else None:
             case "forest":
                 return RandomForestClassifier(TREES, class_weight="balanced", n_jobs=-1, random_state=self._seed)
             case "boosting":
@@ -137,7 +166,6 @@ class EstimatorTraining:
                     max_iter=ROUNDS, class_weight="balanced", early_stopping=False, random_state=self._seed
                 )
             case "logistic":
-                estimator = self._specification.estimator
                 is_wide = estimator is not None and (estimator.neighbourhoods or estimator.base_features)
                 regression = LogisticRegression(C=STRENGTHS[is_wide], class_weight="balanced", max_iter=2000)
                 return _Quiet(make_pipeline(StandardScaler(), regression))

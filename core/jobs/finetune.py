@@ -106,15 +106,15 @@ def _train_and_score(
     candidates = fit_candidates(
         prepared.specification,
         prepared.data,
-        validation,
+        prepared.fold,
         job.seed,
         prepared.base,
         prepared.uses_decoder,
-        # Boosted trees take the longest, and with few labels seldom lead.
-        KINDS if job.mode in ("auto", "boosting") else tuple(kind for kind in KINDS if kind != "boosting"),
+        # Boosted trees take the longest, and with few labels they never led.
+        KINDS if job.mode == "boosting" else tuple(kind for kind in KINDS if kind != "boosting"),
         context.part(0.08, 0.2 if is_network else 0.9),
     )
-    others = [scores.other(each.name, each.predictions, each.seconds) for each in candidates]
+    others = [scores.other(each.name, each.held_out, each.seconds) for each in candidates]
     network, seconds = None, 0.0
     if is_network:
         if checkpoint.is_file():
@@ -132,19 +132,19 @@ def _train_and_score(
             context.part(0.2, 0.92),
         )
         seconds = time.perf_counter() - started
-    best = best_of([each for each in candidates if job.mode in ("auto", each.kind)] or candidates)
     names = [acquisition.name for acquisition in prepared.scene.acquisitions]
-    if network is None or (job.mode == "auto" and replaces(best, network)):
+    best = best_of([each for each in candidates if job.mode in ("auto", each.kind)]) if job.mode in ("auto", *KINDS) else None
+    if best is not None and (network is None or replaces(best, network)):
         result = as_result(best, prepared.data, validation, network, context.part(0.9, 0.93))
-        delivered = scores.delivered(best.name, result.validation or best.predictions, best.seconds)
+        delivered = scores.delivered(best.name, result.validation or best.held_out, best.seconds)
         rest = [row for row, each in zip(others, candidates, strict=True) if each is not best]
         if network is not None and network.validation is not None:
             rest.insert(0, scores.other(prepared.title, network.validation, seconds))
     else:
-        result, rest = network, others
-        if result.validation is None:
+        if network is None or network.validation is None:
             raise RuntimeError("The split holds out nothing.")
-        delivered = scores.delivered(prepared.title, result.validation, seconds)
+        result, rest = network, others
+        delivered = scores.delivered(prepared.title, network.validation, seconds)
     return TrainingOutcome(result, (delivered, *rest), subset_scores(result, names, prepared.labels.scheme))
 
 

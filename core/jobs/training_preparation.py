@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core.errors import LabelError, UsageError
 from core.finetuning.candidates import KINDS
@@ -18,7 +19,7 @@ from core.finetuning.training_data import TrainingData
 from core.jobs.events import JobContext
 from core.jobs.inputs import read_job_labels, scene_for_model, scene_of
 from core.jobs.schemas import FinetuneJob
-from core.labels.blocks import Split, spatial_split
+from core.labels.blocks import Split, spatial_folds, spatial_split
 from core.labels.label_set import LabelSet
 from core.labels.rasterizing import PixelCounts, count_pixels, finish_report
 from core.labels.schemes import listed
@@ -45,6 +46,7 @@ class PreparedTraining:
         labels: inside the scene.
         data: pixels around the labels.
         split: which labels are held out.
+        fold: (n_features,) part of a cross-validation, of ``spatial_folds``.
         specification, model: of the network.
         base: the base model before its training; None without one.
         uses_decoder: whether the base model's decoder was trained.
@@ -57,6 +59,7 @@ class PreparedTraining:
     labels: LabelSet
     data: TrainingData
     split: Split
+    fold: NDArray[np.int64]
     specification: ModelSpecification
     model: FusionModel
     base: FusionModel | None
@@ -129,6 +132,7 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         labels,
         data,
         split,
+        spatial_folds(labels, split, job.seed, with_data),
         specification,
         model,
         before,

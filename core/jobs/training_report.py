@@ -22,6 +22,7 @@ from core.mapping.engine import MappingEngine
 from core.models.estimator_model import EstimatorModel
 from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard
+from core.models.vote_model import VoteModel
 from core.scenes.grid import Window
 from core.scenes.scene import Scene
 
@@ -73,13 +74,26 @@ def training_report(
         input_lines=(*scene.notes, *_missing_lines(prepared)),
         split_lines=(
             f"Blocks of {split.block_size_m:.0f} m; {held_out} of {len(prepared.labels)} features are held out.",
-            "The held-out labels also chose the epoch and the temperature of the delivered model, so its scores are "
-            "slightly too good, as are those of whatever was chosen among many.",
+            _chosen_by(result.model),
             *split.notes,
         ),
         warnings=(*scene.warnings, *prepared.warnings),
         settings={**asdict(prepared.settings), "validation fraction": job.validation_fraction, "device": str(device)},
         provenance={**card.training["inputs"], "labels": Path(job.labels.path).name, **software()},
+    )
+
+
+def _chosen_by(model: torch.nn.Module) -> str:
+    """What the held-out labels were used for, beside the scores."""
+    if isinstance(model, FusionModel):
+        return (
+            "The held-out labels also chose the epoch and the temperature of the delivered model, so its scores are "
+            "slightly too good, as are those of whatever was chosen among many."
+        )
+    return (
+        "The scores are those of the same estimator without the held-out labels; the one that was delivered has learned from "
+        "all labels. It and its temperature were chosen in a cross-validation over blocks of all labels, so the scores "
+        "are slightly too good for what was chosen, and slightly too bad for fewer labels."
     )
 
 
@@ -98,12 +112,12 @@ def _missing_lines(prepared: PreparedTraining) -> tuple[str, ...]:
 def best_epoch_sentence(outcome: TrainingOutcome) -> str:
     """Which epoch the model is from, or what it is in place of a network."""
     result = outcome.result
-    if isinstance(result.model, EstimatorModel):
+    if isinstance(result.model, EstimatorModel | VoteModel):
         delivered = outcome.scores[0].row.name
         if not result.records:
-            return f"{delivered} said most of the held-out labels among its kind; no network was trained."
+            return f"{delivered} told the labels best among its kind in a cross-validation over blocks; no network was trained."
         better = f"{delivered[0].lower()}{delivered[1:]}"
-        return f"The network was not clearly better on the held-out labels than {better}, which is the model."
+        return f"The network was not clearly better on the held-out labels than the {better}, which is the model."
     if result.best_epoch == 0:
         return (
             f"None of {len(result.records)} epochs was clearly better on the held-out labels than the linear model that "

@@ -17,6 +17,7 @@ from core.labels.scheme import ClassScheme
 from core.models.estimator_model import EstimatorModel
 from core.models.fusion_model import FusionModel
 from core.models.specification import ModelSpecification
+from core.models.vote_model import VoteModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class TrainingOutcome:
     def specification(self) -> ModelSpecification:
         """Of the delivered model."""
         model = self.result.model
-        if not isinstance(model, FusionModel | EstimatorModel):
+        if not isinstance(model, FusionModel | EstimatorModel | VoteModel):
             raise TypeError("the model has no specification")
         return model.specification
 

@@ -37,6 +37,9 @@ ENOUGH_GROUPS = 4
 POOR_SHARE = 0.25
 """A class with less than this part of the wanted pixels held out is remarked upon."""
 
+FOLDS = 4
+"""Parts of a cross-validation: with the usual split the first has three tenths of the labels, and the others share the rest."""
+
 _RESTARTS = 8
 _MOST_FLIPS = 500
 
@@ -130,6 +133,40 @@ def spatial_split(
             "Their scores rest on few pixels."
         )
     return Split(held_out[block], block, float(size), tuple(notes), unvalidated)
+
+
+def spatial_folds(labels: LabelSet, split: Split, seed: int, counts: PixelCounts) -> np.ndarray:
+    """Deals the blocks of a split into parts, of which each can be held out in turn: cross-validation over blocks of ground.
+
+    The first part is what the split holds out; the others take about as much of each class. A block stays out of all parts
+    where some class could not be learned without it.
+
+    Args:
+        labels, seed: as for ``spatial_split``.
+        split: of these labels.
+        counts: of ``count_pixels``.
+
+    Returns:
+        (N,) int64, the part of each feature from 0; -1 = learned from in every turn.
+    """
+    pixels = _group_pixels(labels, counts, split.block)
+    fold = np.full(len(pixels), -1, np.int64)
+    fold[np.unique(split.block[split.validation])] = 0
+    for number in range(1, FOLDS):
+        open_ = np.flatnonzero(fold < 0)
+        if number == FOLDS - 1:
+            fold[open_] = number
+        else:
+            left = pixels[open_]
+            chosen = _choose_groups(left, 1 / (FOLDS - number), np.random.default_rng((seed, number)))
+            fold[open_[chosen]] = number
+    present = pixels > 0
+    for number in range(1, FOLDS):
+        own = np.flatnonzero(fold == number)
+        # Classes that occur in no other part.
+        alone = present[own].any(axis=0) & ~present[fold != number].any(axis=0)
+        fold[own[present[own][:, alone].any(axis=1)]] = -1
+    return np.asarray(fold[split.block], np.int64)
 
 
 def _metres_per_unit(grid: Grid) -> np.ndarray:
@@ -232,6 +269,8 @@ def _choose_groups(pixels: np.ndarray, fraction: float, generator: np.random.Gen
     used = np.flatnonzero(free & (pixels.sum(axis=1) > 0))
     shares = pixels[:, classes] / pixels[:, classes].sum(axis=0)
     best = np.zeros(len(pixels), bool)
+    if not len(used):
+        return best
     lowest = math.inf
     for _ in range(_RESTARTS):
         chosen, cost = _descend(shares[used], fraction, generator.random(len(used)) < fraction)

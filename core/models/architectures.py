@@ -239,6 +239,10 @@ ESTIMATORS: dict[EstimatorName, str] = {
 
 def estimator_title(estimator: EstimatorSpecification) -> str:
     """The name in reports."""
+    if estimator.kind == "vote":
+        members = [estimator_title(member) for member in estimator.members]
+        lowered = [f"{name[0].lower()}{name[1:]}" for name in members]
+        return f"Vote of {', '.join(lowered[:-1])} and {lowered[-1]}"
     parts = ["pixels"] + ["neighbourhoods"] * estimator.neighbourhoods + ["base features"] * estimator.base_features
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     return f"{ESTIMATORS[estimator.kind]} on {listed}"

@@ -48,6 +48,8 @@ class EstimatorModel(nn.Module):
         super().__init__()
         if specification.estimator is None:
             raise ValueError("the specification has no estimator")
+        if specification.estimator.kind == "vote":
+            raise ValueError("a vote is several estimators")
         self.specification = specification
         self.estimator: EstimatorSpecification = specification.estimator
         self.modalities = {entry.name: entry for entry in specification.modalities}

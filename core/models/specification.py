@@ -98,19 +98,27 @@ class ModalitySpecification(_Value):
 
 
 class EstimatorSpecification(_Value):
-    """One of scikit-learn's estimators as the model.
+    """One of scikit-learn's estimators as the model, or several that vote.
 
     Attributes:
-        kind: random forest, boosted trees or logistic regression.
+        kind: random forest, boosted trees or logistic regression; or the mean of the members' probabilities.
         neighbourhoods: whether it sees the statistics of the pixels' neighbourhoods.
         base_features: whether it sees what a base model of the specification's parts makes of the pixels.
         uses_decoder: whether these are what the base model's decoder makes of them; otherwise all of its levels.
+        members: of a vote.
     """
 
-    kind: EstimatorName
+    kind: EstimatorName | Literal["vote"]
     neighbourhoods: bool = False
     base_features: bool = False
     uses_decoder: bool = False
+    members: tuple[EstimatorSpecification, ...] = ()
+
+    @model_validator(mode="after")
+    def _votes_of_several(self) -> Self:
+        if (self.kind == "vote") != (len(self.members) > 1) or any(member.kind == "vote" for member in self.members):
+            raise ValueError("a vote has two or more members, none of which is a vote, and nothing else has members")
+        return self
 
 
 class ModelSpecification(_Value):

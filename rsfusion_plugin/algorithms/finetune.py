@@ -99,9 +99,10 @@ class Finetune(WorkerAlgorithm):
             tr("What is trained"),
             MODES,
             tr(
-                "'auto': a network, forests, boosted trees and logistic regressions; what is best on the held-out labels is"
-                " the model. 'scratch': a network. Of a base model 'linear': only what follows its encoders, 'partial': also"
-                " their last stage, 'full': all. 'forest', 'boosting', 'logistic': no network, in seconds."
+                "'auto': a network, forests and logistic regressions; the vote of a regression and a forest is the model,"
+                " unless another is clearly better on labels held out. 'scratch': a network. Of a base model 'linear': only"
+                " what follows its encoders, 'partial': also their last stage, 'full': all. 'forest', 'boosting',"
+                " 'logistic': no network, in seconds."
             ),
         )
         self._add_architecture()

@@ -56,6 +56,7 @@ from core.models.model_file import ModelCard, class_cards
 from core.models.registry import build_model, model_step, receptive_radius
 from core.models.specification import FusionName, ModelSpecification
 from core.models.specify import specify_for_scenes, specify_model, with_classes
+from core.models.vote_model import VoteModel
 from core.pretraining.loop import pretrain
 from core.pretraining.methods import METHODS, MethodName
 from core.pretraining.recipes.build import make_recipe
@@ -158,7 +159,7 @@ class Bench:
         features = FeatureModel(model, uses_decoder).eval()
         return self._answers(features, model.specification, features.n_features)
 
-    def answers(self, model: FusionModel | EstimatorModel) -> Rows:
+    def answers(self, model: FusionModel | EstimatorModel | VoteModel) -> Rows:
         """(scored pixels, classes), what a model says before the softmax."""
         return self._answers(model.eval(), model.specification, model.specification.n_classes).scored
 

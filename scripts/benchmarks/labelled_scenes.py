@@ -29,8 +29,9 @@ from shapely.geometry import box
 
 from core.assessment.confusion import accuracy, confusion_matrix
 from core.finetuning.training_data import TrainingData
-from core.labels.blocks import spatial_split
+from core.labels.blocks import Split, spatial_folds, spatial_split
 from core.labels.label_set import LabelSet
+from core.labels.rasterizing import count_pixels
 from core.labels.reading import read_labels
 from core.scenes.scene import Scene, build_scene
 
@@ -80,6 +81,18 @@ class LabelledScene:
 
     def held_out(self, count: int) -> NDArray[np.bool_]:
         """(n_features,) bool, those of ``used`` that are not learned from."""
+        used, held_out = self.used(count), np.zeros(len(self.rank), bool)
+        held_out[used] = self._split(count)[1].validation
+        return held_out
+
+    def fold(self, count: int) -> NDArray[np.int64]:
+        """(n_features,) of ``spatial_folds`` of those of ``used``, the first part as ``held_out``; -1 elsewhere."""
+        subset, split = self._split(count)
+        fold = np.full(len(self.rank), -1, np.int64)
+        fold[self.used(count)] = spatial_folds(subset, split, self.seed, count_pixels(subset, self.scene.grid))
+        return fold
+
+    def _split(self, count: int) -> tuple[LabelSet, Split]:
         used = self.used(count)
         subset = replace(
             self.labels,
@@ -87,9 +100,7 @@ class LabelledScene:
             class_index=self.labels.class_index[used],
             feature_ids=self.labels.feature_ids[used],
         )
-        held_out = np.zeros(len(used), bool)
-        held_out[used] = spatial_split(subset, self.scene.grid, VALIDATION, self.seed).validation
-        return held_out
+        return subset, spatial_split(subset, self.scene.grid, VALIDATION, self.seed)
 
     def training_data(self, reach: int) -> TrainingData:
         """The surroundings of all polygons; all inputs cover them."""

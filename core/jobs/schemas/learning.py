@@ -44,9 +44,10 @@ class FinetuneJob(Schema):
     )
     mode: ModeName = Field(
         "auto",
-        description="'auto': trains a network, forests, boosted trees and logistic regressions, and delivers what is best on "
-        "the held-out labels; 'scratch': a network; of a base model 'linear': only what follows its encoders is trained, "
-        "'partial': also their last stage, 'full': all; 'forest', 'boosting', 'logistic': no network.",
+        description="'auto': trains a network, forests and logistic regressions, and delivers the vote of a regression and a "
+        "forest, unless another is clearly better on labels held out; 'scratch': a network; of a base model 'linear': only "
+        "what follows its encoders is trained, 'partial': also their last stage, 'full': all; 'forest', 'boosting', "
+        "'logistic': no network.",
     )
     epochs: int = Field(24, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")

@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from core.errors import ModelFileError
-from core.finetuning.candidates import KINDS, best_of, fit_candidates, replaces
+from core.finetuning.candidates import KINDS, Candidate, best_of, fit_candidates, replaces
 from core.finetuning.estimators import EstimatorTraining, as_program, estimator_specification
 from core.finetuning.evaluation import predict_labelled
 from core.finetuning.loop import TrainingResult
@@ -24,6 +24,7 @@ from core.models.model_file import ModelCard, class_cards, load_model, read_tens
 from core.models.registry import build_model, model_step, receptive_radius
 from core.models.specification import EstimatorName, EstimatorSpecification, ModelSpecification
 from core.models.specify import specify_model
+from core.models.vote_model import VoteModel
 from core.scenes.grid import Window
 from core.scenes.scene import Scene
 from tests.core.finetuning.scenes import labels_at, mixed_scene
@@ -61,7 +62,7 @@ def test_the_model_says_what_the_estimator_says(scene: Scene, data: TrainingData
     training = EstimatorTraining(wanted(scene, neighbourhoods=around), data, held_out)
     estimator = training.fitted(kind)
     told = training.predictions(estimator)
-    model = training.model(kind, estimator)
+    model = training.model(kind)
     said = predict_labelled(model, model.specification, data, held_out, CPU)
     assert (said.classes == told.classes).all()
     assert (said.feature == told.feature).all()
@@ -103,7 +104,7 @@ def complete(
 ) -> EstimatorModel:
     """A model fitted on all labels, with an estimator for each set of inputs."""
     training = EstimatorTraining(specification, data, np.zeros(len(data.labels), bool), base, seed=3)
-    return training.model(kind, training.fitted(kind))
+    return training.model(kind)
 
 
 def card_of(model: EstimatorModel, data: TrainingData) -> ModelCard:
@@ -189,20 +190,76 @@ def _fitted(columns: int) -> tuple[object, int]:
     return LogisticRegression().fit(rows, np.arange(20) % 2), columns
 
 
-def test_the_best_candidate_replaces_all_but_a_clearly_better_network(scene: Scene, data: TrainingData) -> None:
-    validation = np.arange(len(data.labels)) % 3 == 0
-    told = []
-    candidates = fit_candidates(
-        specify_model(scene, "unet_early", 2), data, validation, 0, None, False, KINDS, lambda part, phase: told.append(phase)
-    )
+@pytest.fixture
+def candidates(scene: Scene, data: TrainingData) -> list[Candidate]:
+    fold = np.arange(len(data.labels)) // 2 % 3
+    network = specify_model(scene, "unet_early", 2)
+    return fit_candidates(network, data, fold, 0, None, False, KINDS, lambda part, phase: None)
+
+
+def test_every_kind_is_a_candidate_and_the_last_is_their_vote(candidates: list[Candidate], data: TrainingData) -> None:
     assert [each.name for each in candidates][:2] == ["Random forest on pixels", "Boosted trees on pixels"]
-    assert len(candidates) == len({each.name for each in candidates}) == 6
-    assert "Fitting: boosting" in told
+    assert len(candidates) == len({each.name for each in candidates}) == 7
+    vote = candidates[-1]
+    assert vote.name == "Vote of logistic regression on pixels and random forest on pixels and neighbourhoods"
+    first, second = candidates[2], candidates[3]
+    shares = (np.exp(first.cross_validated.scores) + np.exp(second.cross_validated.scores)) / 2
+    assert np.exp(vote.cross_validated.scores) == pytest.approx(shares, abs=1e-3)
+    for each in candidates:
+        assert (each.cross_validated.feature == candidates[0].cross_validated.feature).all()
+        assert set(each.cross_validated.feature.tolist()) == set(range(len(data.labels)))
+        assert set(each.held_out.feature.tolist()) == set(np.flatnonzero(np.arange(15) // 2 % 3 == 0).tolist())
+
+
+def test_no_part_of_the_cross_validation_learns_from_what_it_is_asked(scene: Scene, data: TrainingData) -> None:
+    """Trees that have seen a noisy pixel know its class; those that have not can only guess."""
+    training = EstimatorTraining(wanted(scene), data, np.zeros(len(data.labels), bool))
+    fold = np.arange(len(data.labels)) // 2 % 3
+    said = training.cross_validated("forest", fold)
+    assert (said.predicted == said.classes).mean() < 0.7
+    fitted = training.fitted("forest", on_all=True)
+    known = EstimatorTraining(wanted(scene), data, np.ones(len(data.labels), bool)).predictions(fitted)
+    assert (known.predicted == known.classes).mean() > 0.95
+
+
+def test_a_vote_is_the_mean_of_its_members_in_a_file(candidates: list[Candidate], data: TrainingData, tmp_path: Path) -> None:
+    model = candidates[-1].model(on_all=True)
+    paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for path in paths:
+        save_model(path, candidates[-1].model(on_all=True), card_of(model, data))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    loaded, card = load_model(paths[0])
+    assert isinstance(loaded, VoteModel)
+    assert title_of(card.specification) == candidates[-1].name
+    values = {name: torch.from_numpy(each)[None] for name, each in data.window(Window(0, 0, 48, 48)).values.items()}
+    for shown in (values, {name: values[name] for name in list(values)[1:]}):
+        members = [torch.softmax(candidates[number].model(on_all=True)(shown), dim=1) for number in (2, 3)]
+        assert loaded(shown).exp().numpy() == pytest.approx((sum(members) / 2).numpy(), abs=1e-4)
+        assert torch.equal(loaded(shown), model(shown))
+    assert receptive_radius(card.specification) == max(candidates[number].model(False).radius for number in (2, 3))
+    whole = load_file(paths[0])
+    _, header = read_tensors(paths[0])
+    for damage in ({name: part for name, part in whole.items() if "members.1" not in name}, whole | {"more": np.zeros(1)}):
+        save_file(damage, paths[1], {"rsfusion": header})
+        with pytest.raises(ModelFileError, match="do not belong to its own architecture"):
+            load_model(paths[1])
+
+
+def test_the_vote_is_the_best_unless_another_is_clearly_better(candidates: list[Candidate]) -> None:
+    assert best_of(candidates).kind == "vote"
+    assert best_of(candidates[:1]) is candidates[0]
+    told = candidates[0].cross_validated
+    sure = np.where(np.eye(2)[told.classes] > 0, 2.0, -2.0).astype(np.float32)
+    better = replace(candidates[1], cross_validated=replace(told, scores=sure))
+    assert best_of([*candidates, better]) is better
+
+
+def test_an_estimator_replaces_all_but_a_clearly_better_network(candidates: list[Candidate]) -> None:
     best = best_of(candidates)
-    same = TrainingResult(torch.nn.Identity(), (), 1, best.predictions, 1.0)
+    same = TrainingResult(torch.nn.Identity(), (), 1, best.held_out, 1.0)
     assert replaces(best, same)
     # A network that knows every held-out pixel, beside an estimator that has them all the wrong way round.
-    sure = np.where(np.eye(2)[best.predictions.classes] > 0, 2.0, -2.0).astype(np.float32)
-    right, wrong = (replace(best.predictions, scores=scores) for scores in (sure, -sure))
-    assert not replaces(replace(best, predictions=wrong), TrainingResult(torch.nn.Identity(), (), 1, right, 1.0))
-    assert replaces(replace(best, predictions=right), TrainingResult(torch.nn.Identity(), (), 1, wrong, 1.0))
+    sure = np.where(np.eye(2)[best.held_out.classes] > 0, 2.0, -2.0).astype(np.float32)
+    right, wrong = (replace(best.held_out, scores=scores) for scores in (sure, -sure))
+    assert not replaces(replace(best, held_out=wrong), TrainingResult(torch.nn.Identity(), (), 1, right, 1.0))
+    assert replaces(replace(best, held_out=right), TrainingResult(torch.nn.Identity(), (), 1, wrong, 1.0))

@@ -326,7 +326,7 @@ def test_an_estimator_is_the_model_maps_and_misses_inputs(finetune_job, sample, 
     assert told.outputs["MODEL_USED"] == card.scores["models"][0]["name"] == title
     assert title in Path(job["report"]).read_text(encoding="utf-8")
     names = [model["name"] for model in card.scores["models"]]
-    assert len(names) == len(set(names)) == {"auto": 7, "boosting": 6}.get(mode, 4)
+    assert len(names) == len(set(names)) == {"auto": 6, "boosting": 7}.get(mode, 5)
     assert ("U-Net, early fusion" in names) == (mode == "auto")
     assert card.scores["models"][0]["overall_accuracy"] > 0.6
     assert {tuple(row["inputs"]) for row in card.scores["missing_inputs"]} > {("sentinel2_l2a",), ("sentinel1",)}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rasterio.features import shapes as raster_patches
 
 from core.errors import LabelError, UsageError
-from core.labels.blocks import spatial_split
+from core.labels.blocks import FOLDS, spatial_folds, spatial_split
 from core.labels.rasterizing import count_pixels, rasterize
 from core.labels.reading import read_labels
 from core.scenes.grid import Grid
@@ -201,3 +201,22 @@ def test_a_fraction_out_of_range(fraction: float) -> None:
 def test_a_block_size_out_of_range() -> None:
     with pytest.raises(UsageError, match="block size"):
         spatial_split(label_set(*scattered(9, 2, 0)), GRID, 0.3, seed=0, block_size_m=0)
+
+
+@pytest.mark.parametrize("polygons", [2, 3, 10, 40])
+def test_every_block_is_held_out_once_and_every_class_is_always_learned(polygons: int) -> None:
+    grid = Grid(GRID.crs, GRID.left, GRID.top, 10.0, 10.0, 600, 600)
+    labels = label_set(*scattered(3 * polygons, 3, polygons, grid=grid))
+    split = spatial_split(labels, grid, 0.3, 0)
+    fold = spatial_folds(labels, split, 0, count_pixels(labels, grid))
+    np.testing.assert_array_equal(fold == 0, split.validation)
+    for block in np.unique(split.block):
+        assert len(np.unique(fold[split.block == block])) == 1
+    for number in range(FOLDS):
+        learned = set(labels.class_index[fold != number].tolist())
+        assert learned == set(labels.class_index.tolist())
+    if polygons >= 10:
+        assert (fold >= 0).all()
+        shares = [(fold == number).mean() for number in range(FOLDS)]
+        assert min(shares) > 0.1
+    np.testing.assert_array_equal(fold, spatial_folds(labels, split, 0, count_pixels(labels, grid)))
