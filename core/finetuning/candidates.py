@@ -34,6 +34,7 @@ class Candidate:
         cross_validated: of all labelled pixels that a part of the cross-validation holds.
         held_out: the first part alone, that no network has learned from either.
         seconds: to fit and to ask it.
+        temperatures: of the members of a vote.
     """
 
     specification: ModelSpecification
@@ -41,6 +42,7 @@ class Candidate:
     cross_validated: Predictions
     held_out: Predictions
     seconds: float
+    temperatures: tuple[float, ...] = ()
 
     @property
     def name(self) -> str:
@@ -64,6 +66,7 @@ class Candidate:
         vote = VoteModel(self.specification)
         for number, member in enumerate(members):
             vote.members[number] = member
+        vote.temperatures = torch.tensor(self.temperatures)
         return vote.eval()
 
 
@@ -78,8 +81,8 @@ def fit_candidates(
     progress: Callable[[float, str], None],
 ) -> list[Candidate]:
     """Some kinds of estimator on pixels, on pixels and neighbourhoods, and on these beside a base model's features; last
-    the vote of a logistic regression on pixels, a forest on pixels and neighbourhoods, and with a base model a logistic
-    regression on its features, too.
+    the vote of a logistic regression on pixels, a forest on pixels, one on pixels and neighbourhoods, and with a base model a
+    logistic regression on its features, too.
 
     Args:
         network: specification of the network beside them.
@@ -107,7 +110,11 @@ def fit_candidates(
             held_out = _of(said, fold == 0)
             seconds = time.perf_counter() - started
             candidates.append(Candidate(training.specification(kind), ((training, kind),), said, held_out, seconds))
-    wanted: list[tuple[EstimatorName, bool, bool]] = [("logistic", False, False), ("forest", True, False)]
+    wanted: list[tuple[EstimatorName, bool, bool]] = [
+        ("logistic", False, False),
+        ("forest", False, False),
+        ("forest", True, False),
+    ]
     if base is not None:
         wanted.append(("logistic", True, True))
     members = [_find(candidates, *each) for each in wanted]
@@ -130,12 +137,15 @@ def _vote(members: Sequence[Candidate | None], fold: NDArray[np.int64]) -> Candi
     given = [member for member in members if member is not None]
     parts = tuple(m.specification.estimator for m in given if m.specification.estimator is not None)
     estimator = EstimatorSpecification(kind="vote", members=parts)
-    shares = np.mean([softmax(member.cross_validated.scores, axis=1) for member in given], axis=0)
+    temperatures = tuple(fit_temperature(member.cross_validated) for member in given)
+    told = [member.cross_validated.scores / each for member, each in zip(given, temperatures, strict=True)]
+    shares = np.mean([softmax(scores, axis=1) for scores in told], axis=0)
     one = given[0].cross_validated
     said = Predictions(np.log(np.maximum(shares, LEAST_SHARE)).astype(np.float32), one.classes, one.feature)
     specification = given[0].specification.model_copy(update={"estimator": estimator})
     trainings = tuple(part for member in given for part in member.trainings)
-    return Candidate(specification, trainings, said, _of(said, fold == 0), sum(member.seconds for member in given))
+    seconds = sum(member.seconds for member in given)
+    return Candidate(specification, trainings, said, _of(said, fold == 0), seconds, temperatures)
 
 
 def _of(predictions: Predictions, features: NDArray[np.bool_]) -> Predictions:

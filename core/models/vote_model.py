@@ -14,18 +14,20 @@ from core.models.features import Values
 from core.models.specification import ModelSpecification
 
 MEMBER = "members.{}."
+TEMPERATURES = "temperatures"
 
 
 class VoteModel(nn.Module):
-    """What several estimators say on average.
+    """What several estimators say on average, each as sure as it deserves.
 
-    A regression and a forest err in different ways, and their mean seldom errs more than the better of both: on the scenes
-    tried it was the choice that held on all (``scripts/benchmarks/few_labels.py``).
+    A regression and a forest err in different ways, and their mean seldom errs much more than the better of both. A
+    regression on few labels is too sure of itself and would outvote the others, so each is calibrated before.
 
     Args:
         specification: with an estimator that is a vote.
 
     Attributes:
+        temperatures: (members,) by which the scores of each are divided.
         step, radius: as for ``FusionModel``.
     """
 
@@ -37,6 +39,7 @@ class VoteModel(nn.Module):
         self.members = nn.ModuleList(
             EstimatorModel(specification.model_copy(update={"estimator": member})) for member in specification.estimator.members
         )
+        self.temperatures = torch.ones(len(self.members))
         self.step = math.lcm(*(member.step for member in self._each()))
         radii = [member.radius for member in self._each()]
         self.radius = None if None in radii else max(radius for radius in radii if radius is not None)
@@ -46,16 +49,18 @@ class VoteModel(nn.Module):
 
     def forward(self, values: Values) -> Tensor:
         """(B, n_classes, H, W) logarithms of the mean probabilities. See ``FusionModel.forward``."""
-        shares = torch.stack([torch.softmax(member(values), dim=1) for member in self.members])
+        temperatures = self.temperatures.tolist()
+        shares = torch.stack([torch.softmax(m(values) / t, dim=1) for m, t in zip(self.members, temperatures, strict=True)])
         return shares.mean(dim=0).clamp_min(LEAST_SHARE).log()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """See ``EstimatorModel.state_dict``, of each member."""
-        return {
+        state = {
             MEMBER.format(number) + name: tensor
             for number, member in enumerate(self._each())
             for name, tensor in member.state_dict().items()
         }
+        return {TEMPERATURES: self.temperatures, **state}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """See ``state_dict``.
@@ -64,9 +69,13 @@ class VoteModel(nn.Module):
             RuntimeError: not the weights of such a model.
         """
         prefixes = [MEMBER.format(number) for number in range(len(self.members))]
-        unknown = [name for name in state if not name.startswith(tuple(prefixes))]
+        unknown = [name for name in state if name != TEMPERATURES and not name.startswith(tuple(prefixes))]
         if strict and unknown:
             raise RuntimeError(f"Error in the vote:\n'{unknown[0]}' belongs to no member")
+        temperatures = state.get(TEMPERATURES, self.temperatures)
+        if temperatures.shape != self.temperatures.shape or not bool((temperatures > 0).all()):
+            raise RuntimeError("Error in the vote:\nthe temperatures are not those of its members")
+        self.temperatures = temperatures.clone()
         for prefix, member in zip(prefixes, self._each(), strict=True):
             own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
             member.load_state_dict(own, strict=strict, assign=assign)

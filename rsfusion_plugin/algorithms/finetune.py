@@ -99,7 +99,7 @@ class Finetune(WorkerAlgorithm):
             tr("What is trained"),
             MODES,
             tr(
-                "'auto': a network, forests and logistic regressions; the vote of a regression and a forest is the model,"
+                "'auto': a network, forests and logistic regressions; the vote of a regression and two forests is the model,"
                 " unless another is clearly better on labels held out. 'scratch': a network. Of a base model 'linear': only"
                 " what follows its encoders, 'partial': also their last stage, 'full': all. 'forest', 'boosting',"
                 " 'logistic': no network, in seconds."

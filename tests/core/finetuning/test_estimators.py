@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from core.errors import ModelFileError
 from core.finetuning.candidates import KINDS, Candidate, best_of, fit_candidates, replaces
 from core.finetuning.estimators import EstimatorTraining, as_program, estimator_specification
-from core.finetuning.evaluation import predict_labelled
+from core.finetuning.evaluation import fit_temperature, predict_labelled
 from core.finetuning.loop import TrainingResult
 from core.finetuning.training_data import TrainingData
 from core.mapping.engine import MappingEngine
@@ -201,9 +201,15 @@ def test_every_kind_is_a_candidate_and_the_last_is_their_vote(candidates: list[C
     assert [each.name for each in candidates][:2] == ["Random forest on pixels", "Boosted trees on pixels"]
     assert len(candidates) == len({each.name for each in candidates}) == 7
     vote = candidates[-1]
-    assert vote.name == "Vote of logistic regression on pixels and random forest on pixels and neighbourhoods"
-    first, second = candidates[2], candidates[3]
-    shares = (np.exp(first.cross_validated.scores) + np.exp(second.cross_validated.scores)) / 2
+    assert vote.name == (
+        "Vote of logistic regression on pixels, random forest on pixels and random forest on pixels and neighbourhoods"
+    )
+    parts = []
+    for member, temperature in zip((candidates[2], candidates[0], candidates[3]), vote.temperatures, strict=True):
+        assert temperature == fit_temperature(member.cross_validated)
+        softer = np.exp(member.cross_validated.scores / temperature)
+        parts.append(softer / softer.sum(axis=1, keepdims=True))
+    shares = sum(parts) / 3
     assert np.exp(vote.cross_validated.scores) == pytest.approx(shares, abs=1e-3)
     for each in candidates:
         assert (each.cross_validated.feature == candidates[0].cross_validated.feature).all()
@@ -233,13 +239,18 @@ def test_a_vote_is_the_mean_of_its_members_in_a_file(candidates: list[Candidate]
     assert title_of(card.specification) == candidates[-1].name
     values = {name: torch.from_numpy(each)[None] for name, each in data.window(Window(0, 0, 48, 48)).values.items()}
     for shown in (values, {name: values[name] for name in list(values)[1:]}):
-        members = [torch.softmax(candidates[number].model(on_all=True)(shown), dim=1) for number in (2, 3)]
-        assert loaded(shown).exp().numpy() == pytest.approx((sum(members) / 2).numpy(), abs=1e-4)
+        members = [candidates[number].model(on_all=True)(shown) for number in (2, 0, 3)]
+        shares = [torch.softmax(m / t, dim=1) for m, t in zip(members, candidates[-1].temperatures, strict=True)]
+        assert loaded(shown).exp().numpy() == pytest.approx((sum(shares) / 3).numpy(), abs=1e-4)
         assert torch.equal(loaded(shown), model(shown))
-    assert receptive_radius(card.specification) == max(candidates[number].model(False).radius for number in (2, 3))
+    assert receptive_radius(card.specification) == max(candidates[number].model(False).radius for number in (2, 0, 3))
     whole = load_file(paths[0])
     _, header = read_tensors(paths[0])
-    for damage in ({name: part for name, part in whole.items() if "members.1" not in name}, whole | {"more": np.zeros(1)}):
+    for damage in (
+        {name: part for name, part in whole.items() if "members.1" not in name},
+        whole | {"more": np.zeros(1)},
+        whole | {"temperatures": np.ones(2, np.float32)},
+    ):
         save_file(damage, paths[1], {"rsfusion": header})
         with pytest.raises(ModelFileError, match="do not belong to its own architecture"):
             load_model(paths[1])
