@@ -47,7 +47,8 @@ class RowCounts:
     @property
     def pixels(self) -> IntArray:
         """(K,) of each class."""
-        return self.counts.sum(axis=0, dtype=np.int64)
+        total: IntArray = self.counts.sum(axis=0, dtype=np.int64)
+        return total
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,9 +114,7 @@ def draw_pixels(
     return DrawnPixels(stratum, row, column).select(generator.permutation(len(stratum)))
 
 
-def _columns(
-    raster: ClassRaster, codes: NDArray[np.uint8], rows: IntArray, within: IntArray, progress: Progress
-) -> IntArray:
+def _columns(raster: ClassRaster, codes: NDArray[np.uint8], rows: IntArray, within: IntArray, progress: Progress) -> IntArray:
     """The column of each pixel that is the ``within``-th of its code in its row."""
     columns = np.zeros(len(rows), np.int64)
     for window in _strips(raster.grid):
@@ -157,7 +156,7 @@ def apart(pixels: DrawnPixels, grid: Grid, units: IntArray, distance_m: float) -
     return pixels.select(np.array(chosen, np.int64))
 
 
-def centres(grid: Grid, pixels: DrawnPixels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def centres(grid: Grid, pixels: DrawnPixels) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Ground coordinates of the centres of pixels, (n,) x and y."""
     return (
         grid.left + (pixels.columns + 0.5) * grid.pixel_width,

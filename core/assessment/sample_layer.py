@@ -164,7 +164,8 @@ def read_strata(path: str) -> tuple[dict[str, Stratum], dict[str, str]]:
     """
     if not has_strata(path):
         raise LabelError(
-            f"'{path}' has no table '{STRATA_TABLE}'.", "Give the GeoPackage that 'Sampling design' wrote, with both its layers."
+            f"'{path}' has no table '{STRATA_TABLE}'.",
+            "Give the GeoPackage that 'Sampling design' wrote, with both its layers.",
         )
     table = pyogrio.read_dataframe(path, layer=STRATA_TABLE)
     missing = [name for name in _NEEDED if name not in table.columns]

@@ -77,7 +77,8 @@ def _shared(size: int, scores: FloatArray, lower: IntArray, upper: IntArray) -> 
     left = min(size, int(upper.sum())) - int(units.sum())
     order = np.argsort(-(shares - units), kind="stable")
     units[order[: max(left, 0)]] += 1
-    return np.minimum(units, upper)
+    bounded: IntArray = np.minimum(units, upper)
+    return bounded
 
 
 def expected_standard_error(units: IntArray, pixels: IntArray, weights: FloatArray, users_accuracies: FloatArray) -> float:

@@ -161,5 +161,7 @@ def _notes(
                 "from the normal approximation and is no certainty."
             )
         if not is_reference[:, k].any():
-            notes.append(f"No unit is '{name}' in the reference: an area of 0 is estimated, which is no proof that there is none.")
+            notes.append(
+                f"No unit is '{name}' in the reference: an area of 0 is estimated, which is no proof that there is none."
+            )
     return tuple(notes)

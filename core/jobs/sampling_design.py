@@ -42,7 +42,7 @@ def run_sampling_design(job: SamplingDesignJob, context: JobContext) -> dict[str
     sizes = np.bincount(drawn.stratum, minlength=len(units))
     if (sizes < np.minimum(FEWEST_UNITS, rows.pixels)).any():
         raise UsageError(
-            f"With a distance of {job.minimum_distance:g} m between the points some classes get fewer than {FEWEST_UNITS} of them.",
+            f"With {job.minimum_distance:g} m between the points some classes get fewer than {FEWEST_UNITS} of them.",
             "Choose a shorter distance.",
         )
     error = expected_standard_error(sizes, rows.pixels, weights, expected)
@@ -141,7 +141,9 @@ def _planned_units(
             )
         if size < least:
             minimum = max(FEWEST_UNITS, size // len(expected))
-            context.warning(f"{size} points do not suffice for {job.minimum} in each class; the classes get at least {minimum}.")
+            context.warning(
+                f"{size} points do not suffice for {job.minimum} in each class; the classes get at least {minimum}."
+            )
     return allocate(size, rows.pixels, weights, expected, job.allocation, minimum)
 
 
@@ -167,12 +169,14 @@ def _tell(raster: ClassRaster, strata: Sequence[StratumRow], planned: int, error
     areas = raster.grid.row_pixel_areas_m2(np.array([0, raster.grid.height // 2, raster.grid.height - 1]))
     if areas.max() > UNEVEN_PIXELS * areas.min():
         context.warning(
-            f"The map's pixels cover from {areas.min():.4g} to {areas.max():.4g} m². Points are drawn by pixels, so ground under "
-            "small pixels is drawn more often; warp the map to an equal-area system for a sample that is even on the ground."
+            f"The map's pixels cover from {areas.min():.4g} to {areas.max():.4g} m². Points are drawn by pixels, so ground "
+            "under small pixels is drawn more often; warp the map to an equal-area system to sample the ground evenly."
         )
     for row in strata:
         name = class_label(raster.scheme, raster.scheme.codes.index(row.code))
-        spread = (row.expected_accuracy * (1 - row.expected_accuracy) / row.sample_size * (1 - row.sample_size / row.pixels)) ** 0.5
+        spread = (
+            row.expected_accuracy * (1 - row.expected_accuracy) / row.sample_size * (1 - row.sample_size / row.pixels)
+        ) ** 0.5
         whole = " (all of it)" if row.sample_size == row.pixels else ""
         context.info(
             f"'{name}': {row.sample_size} of {row.pixels} pixels{whole}, {row.hectares:.4g} ha; expected user's accuracy "
