@@ -380,6 +380,20 @@ def test_the_other_jobs(algorithm, context, feedback, raster, polygons, tmp_path
         "reference": {"path": str(tmp_path / "reference.gpkg"), "layer": "features", "class_field": "code"},
         "report": str(tmp_path / "r.html"),
     }
+    parameters = {"MAP": path, "SIZE": 120, "OUTPUT": str(tmp_path / "points.gpkg")}
+    design = build(algorithm("samplingdesign"), parameters, context, feedback, tmp_path).job
+    assert design == {
+        "kind": "sampling-design",
+        "map": path,
+        "expected_accuracy": "0.8",
+        "target_standard_error": 0.01,
+        "size": 120,
+        "allocation": "balanced",
+        "minimum": 50,
+        "minimum_distance": 0.0,
+        "seed": 0,
+        "output": str(tmp_path / "points.gpkg"),
+    }
     scene = build(algorithm("samplescene"), {"OUTPUT": str(tmp_path / "scene")}, context, feedback, tmp_path).job
     assert scene == {"kind": "sample-scene", "output": str(tmp_path / "scene"), "size": 500, "seed": 0}
 
