@@ -31,6 +31,9 @@ STRATUM_FIELD = "stratum"
 _NEEDED = ("stratum", "stratum_value", "pixels", "area_ha", "sample_size")
 """Columns of the table without which an assessment cannot use it."""
 
+_FILE_VERSION = {"VERSION": "1.2"}
+"""Of the GeoPackage: a later one makes the GDAL of older QGIS warn that it may not understand the file."""
+
 
 @dataclass(frozen=True)
 class StratumRow:
@@ -114,7 +117,9 @@ def write_sample(
     pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": moment})
     try:
         path.unlink(missing_ok=True)
-        pyogrio.write_dataframe(points, path, layer=SAMPLE_LAYER, driver="GPKG", layer_metadata=dict(provenance))
+        pyogrio.write_dataframe(
+            points, path, layer=SAMPLE_LAYER, driver="GPKG", layer_metadata=dict(provenance), dataset_options=_FILE_VERSION
+        )
         pyogrio.write_dataframe(strata, path, layer=STRATA_TABLE, driver="GPKG")
         pyogrio.write_dataframe(style, path, layer="layer_styles", driver="GPKG")
     except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:

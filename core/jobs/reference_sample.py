@@ -31,6 +31,9 @@ _SAME_PLACE = 1e-3
 _SAME_AREA = 1e-6
 """Relative difference up to which strata and classes have the same area: both are sums of the same pixels."""
 
+_OTHER_GROUND = 1e-3
+"""Relative difference of areas from which strata and map are said to cover different ground; pixels at an edge make less."""
+
 
 @dataclass(frozen=True, eq=False)
 class ReferenceSample:
@@ -103,13 +106,18 @@ def read_sample(
     _check_sizes(strata)
     if known.are_of_the_map:
         notes.append("The reference has no table of strata: its strata were taken to be the classes of this map.")
+    are_classes = _are_classes(known, strata, units, raster.scheme, areas)
+    ground, mapped = sum(entry.area for entry in strata), sum(areas.hectares.values()) - areas.hectares.get(NODATA_CODE, 0.0)
+    if not are_classes and abs(ground - mapped) > _OTHER_GROUND * ground:
+        notes.append(
+            f"The strata cover {ground:.4g} ha and the map {mapped:.4g} ha. The estimates are of the ground that both cover."
+        )
     missing = int((units.mapped == NOT_MAPPED).sum())
     if missing:
         notes.append(
-            f"{missing} points lie where the map has no data or beyond its edge. The estimates are of the part of the strata "
-            "that the map covers."
+            f"{missing} points lie where the map has no data or beyond its edge; they count as ground that is not mapped."
         )
-    return ReferenceSample(units, strata, _are_classes(known, strata, units, raster.scheme, areas), tuple(notes))
+    return ReferenceSample(units, strata, are_classes, tuple(notes))
 
 
 def estimates(sample: ReferenceSample, mapped_areas: NDArray[np.float64], names: tuple[str, ...]) -> AreaAdjusted:

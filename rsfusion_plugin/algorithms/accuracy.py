@@ -4,10 +4,12 @@ import os
 
 from qgis.core import (
     QgsProcessingException,
+    QgsProcessingFeatureSourceDefinition,
     QgsProcessingOutputNumber,
     QgsProcessingParameterField,
     QgsProcessingParameterFile,
     QgsProcessingParameterRasterLayer,
+    QgsProcessingUtils,
     QgsProviderRegistry,
 )
 
@@ -81,7 +83,11 @@ class Accuracy(WorkerAlgorithm):
 
     def _design_file(self, parameters, context):
         """The GeoPackage of the reference if it is that of a sampling design; else None."""
-        layer = self.parameterAsVectorLayer(parameters, "REFERENCE", context)
+        value = parameters.get("REFERENCE")
+        if isinstance(value, QgsProcessingFeatureSourceDefinition):
+            # QGIS finds no layer behind a selection.
+            value = QgsProcessingUtils.mapLayerFromString(value.source.staticValue(), context)
+        layer = self.parameterAsVectorLayer({"REFERENCE": value}, "REFERENCE", context)
         if layer is None or layer.providerType() != "ogr" or layer.fields().indexOf(STRATUM_FIELD) < 0:
             return None
         path = QgsProviderRegistry.instance().decodeUri("ogr", layer.source()).get("path") or ""

@@ -231,6 +231,7 @@ def test_another_map_than_the_one_that_made_the_strata(job, truth, mapped, tmp_p
     with rasterio.open(job["map"]) as dataset:
         _, rows = ~dataset.transform @ (points.geometry.x.to_numpy(), points.geometry.y.to_numpy())
     assert f"{(rows > 80).sum()} points lie where the map has no data or beyond its edge" in " ".join(data["warnings"])
+    assert any("The estimates are of the ground that both cover." in line for line in data["warnings"])
     assert not any("outside the scene" in line for line in data["warnings"])
     inside = mapped[:80] > 0
     for k, code in enumerate(NAMES):
@@ -335,3 +336,14 @@ def test_the_commands(job, truth, tmp_path):
     fill(job["output"], truth)
     told = run_command("assess", "--map", job["map"], "--reference", job["output"], "--class-field", "reference")
     assert 0.8 < told.outputs["AREA_ADJUSTED_ACCURACY"] < 1
+
+
+@pytest.mark.parametrize("phase", ["Counting the pixels of the classes", "Placing the points", "Writing the points"])
+def test_a_cancelled_job_leaves_nothing(job, tmp_path, phase):
+    def cancel(context, event) -> None:
+        if event.get("phase") == phase:
+            context.cancel()
+
+    before = snapshot(tmp_path)
+    assert run_here(job, cancel).code == 130
+    assert snapshot(tmp_path) == before
