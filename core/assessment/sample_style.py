@@ -55,7 +55,7 @@ def _choice(fields: ElementTree.Element, name: str, values: list[str]) -> None:
 def _marker(symbols: ElementTree.Element, name: str, colour: str) -> None:
     """A small disc with a dark rim, to be seen on any imagery."""
     symbol = ElementTree.SubElement(symbols, "symbol", type="marker", name=name, alpha="1", clip_to_extent="1")
-    layer = ElementTree.SubElement(symbol, "layer", {"class": "SimpleMarker", "enabled": "1", "locked": "0", "pass": "0"})
+    layer = ElementTree.SubElement(symbol, "layer", {"class": "SimpleMarker", "enabled": "1"})
     options = ElementTree.SubElement(layer, "Option", type="Map")
     fill = ",".join(map(str, red_green_blue(colour)))
     for key, value in (
