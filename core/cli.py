@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": learning.pretrain,
     "features": mapping.features,
     "map": mapping.map_scene,
+    "sample": assessment.sample,
     "assess": assessment.assess,
     "models": listing.models,
     "methods": listing.methods,

@@ -53,3 +53,9 @@ class RsfusionProvider(QgsProcessingProvider):
 
     def defaultRasterFileExtension(self):
         return "tif"
+
+    def supportedOutputVectorLayerExtensions(self):
+        return ["gpkg"]
+
+    def defaultVectorFileExtension(self, hasGeometry=True):
+        return "gpkg"

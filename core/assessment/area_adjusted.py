@@ -13,6 +13,7 @@ and of stable non-forest (printed 0.01, computed 0.018). All its other results a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,25 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Stratum:
+    """A part of the ground in which units were drawn at random.
+
+    Attributes:
+        name: as the reference has it.
+        pixels: of the map that it was made from.
+        area: in the unit of the estimates.
+        drawn: units of the sample.
+        used: units with a reference, from which the estimates come.
+    """
+
+    name: str
+    pixels: int
+    area: float
+    drawn: int = 0
+    used: int = 0
+
+
+@dataclass(frozen=True)
 class AreaAdjusted:
     """Stratified estimates; per class in the order of ``names``.
 
@@ -51,6 +71,8 @@ class AreaAdjusted:
         producers_accuracy: eqs. 3 and 7.
         areas: estimated area of each class, in the unit given (eqs. 9 to 11).
         notes: in plain words, what could not be estimated and why.
+        estimator: of the classes of the map as strata (Olofsson et al. 2014), or of any strata (Stehman 2014).
+        strata: that the units were drawn from; empty where the reference does not say.
     """
 
     names: tuple[str, ...]
@@ -62,6 +84,8 @@ class AreaAdjusted:
     producers_accuracy: tuple[Estimate, ...]
     areas: tuple[Estimate, ...]
     notes: tuple[str, ...]
+    estimator: Literal["olofsson2014", "stehman2014"] = "olofsson2014"
+    strata: tuple[Stratum, ...] = ()
 
 
 def area_adjusted_accuracy(

@@ -13,11 +13,22 @@ from pathlib import Path
 
 from core.errors import Cancelled, OutputError, RsfusionError
 from core.jobs.events import JobContext
-from core.jobs.schemas import MAP_LAYERS, AccuracyJob, AnyJob, FeaturesJob, FinetuneJob, MapJob, PretrainJob, SampleSceneJob
+from core.jobs.schemas import (
+    MAP_LAYERS,
+    AccuracyJob,
+    AnyJob,
+    FeaturesJob,
+    FinetuneJob,
+    MapJob,
+    PretrainJob,
+    SampleSceneJob,
+    SamplingDesignJob,
+)
 
 MODEL_SUFFIXES = (".safetensors",)
 RASTER_SUFFIXES = (".tif", ".tiff")
 REPORT_SUFFIXES = (".html", ".htm")
+VECTOR_SUFFIXES = (".gpkg",)
 
 _STYLED_SUFFIXES = (
     ".asc",
@@ -72,6 +83,8 @@ def outputs_of(job: AnyJob) -> list[Output]:
             found = [("output", job.output, RASTER_SUFFIXES)]
         case AccuracyJob():
             found = [("report", job.report, REPORT_SUFFIXES)]
+        case SamplingDesignJob():
+            found = [("output", job.output, VECTOR_SUFFIXES)]
         case SampleSceneJob():
             found = []
     return [Output(key, path, suffixes) for key, path, suffixes in found if path]

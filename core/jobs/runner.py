@@ -9,7 +9,16 @@ from typing import Any
 
 from core.errors import Cancelled, OutputError, RsfusionError, UsageError
 from core.jobs.events import Event, JobContext
-from core.jobs.schemas import AccuracyJob, AnyJob, FeaturesJob, FinetuneJob, MapJob, PretrainJob, SampleSceneJob
+from core.jobs.schemas import (
+    AccuracyJob,
+    AnyJob,
+    FeaturesJob,
+    FinetuneJob,
+    MapJob,
+    PretrainJob,
+    SampleSceneJob,
+    SamplingDesignJob,
+)
 from core.pretraining.launch import started_processes
 
 
@@ -57,6 +66,10 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.accuracy_assessment import run_accuracy
 
                 return run_accuracy(job, context)
+            case SamplingDesignJob():
+                from core.jobs.sampling_design import run_sampling_design
+
+                return run_sampling_design(job, context)
 
 
 def run_and_report(job: AnyJob, context: JobContext) -> int:

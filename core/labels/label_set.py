@@ -20,7 +20,7 @@ class LabelReport:
         without_geometry: features with no or an empty geometry.
         repaired: ids of the features whose geometry was invalid and could be repaired.
         unusable: ids of the features whose geometry could not be read, repaired or projected.
-        outside_scene: features that do not touch the scene.
+        outside_scene: ids of the features that do not touch the scene.
         classes_outside: label values that occur only outside the scene.
         features_per_class: in the order of the scheme.
         notes: sentences on how the class scheme came about.
@@ -36,7 +36,7 @@ class LabelReport:
     without_geometry: int
     repaired: tuple[int, ...]
     unusable: tuple[int, ...]
-    outside_scene: int
+    outside_scene: tuple[int, ...]
     classes_outside: tuple[str, ...]
     features_per_class: tuple[int, ...]
     notes: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class LabelReport:
         for count, text in (
             (self.without_class, "without a class were left out"),
             (self.without_geometry, "without a geometry were left out"),
-            (self.outside_scene, "outside the scene were left out"),
+            (len(self.outside_scene), "outside the scene were left out"),
         ):
             if count:
                 remarks.append(f"{count} of {self.features_read} features {text}.")

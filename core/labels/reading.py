@@ -115,12 +115,34 @@ def read_labels(
         without_geometry=int((missing & ~empty).sum()),
         repaired=tuple(features.ids[repaired & inside].tolist()),
         unusable=tuple(features.ids[~usable].tolist()),
-        outside_scene=int((usable & ~inside).sum()),
+        outside_scene=tuple(features.ids[usable & ~inside].tolist()),
         classes_outside=tuple(outside_only),
         features_per_class=tuple(np.bincount(class_index, minlength=len(scheme)).tolist()),
         notes=notes,
     )
     return LabelSet(geometries[inside], grid.crs, class_index, features.ids[inside], scheme, report, str(path))
+
+
+def has_field(path: str, layer: str | None, class_field: str, field: str) -> bool:
+    """Whether the layer that ``read_labels`` reads has a field.
+
+    Raises:
+        LabelError: the layer is missing.
+    """
+    name = _layer_name(path, layer, class_field)
+    return field in pyogrio.read_info(path, layer=name)["fields"].tolist()
+
+
+def read_texts(path: str, layer: str | None, class_field: str, field: str) -> dict[int, str | None]:
+    """Another field of the layer that ``read_labels`` reads, by the features' ids; None where it is empty.
+
+    Raises:
+        LabelError: the layer or the field is missing, or the field holds neither text nor whole numbers.
+    """
+    name = _layer_name(path, layer, class_field)
+    _check_layer(path, name, field, pyogrio.read_info(path, layer=name))
+    _, ids, _, columns = pyogrio.raw.read(path, layer=name, columns=[field], read_geometry=False, return_fids=True)
+    return {int(number): class_text(value) for number, value in zip(ids, columns[0], strict=True)}
 
 
 def _scheme_of(

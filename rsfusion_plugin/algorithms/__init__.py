@@ -6,6 +6,7 @@ from .finetune import Finetune
 from .land_cover_map import LandCoverMap
 from .pretrain import Pretrain
 from .sample_scene import SampleScene
+from .sampling_design import SamplingDesign
 from .setup_environment import SetupEnvironment
 
-ALGORITHMS = (SetupEnvironment, SampleScene, Pretrain, Finetune, LandCoverMap, Features, Accuracy)
+ALGORITHMS = (SetupEnvironment, SampleScene, Pretrain, Finetune, LandCoverMap, Features, SamplingDesign, Accuracy)

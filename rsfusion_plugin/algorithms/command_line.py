@@ -10,6 +10,7 @@ _COMMANDS = {
     "finetune": "finetune",
     "map": "map",
     "features": "features",
+    "sampling-design": "sample",
     "accuracy": "assess",
 }
 

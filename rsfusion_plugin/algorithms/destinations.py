@@ -7,6 +7,7 @@ from qgis.core import (
     QgsProcessingOutputLayerDefinition,
     QgsProcessingParameterFolderDestination,
     QgsProcessingParameterRasterDestination,
+    QgsProcessingParameterVectorDestination,
 )
 
 from ..texts import tr
@@ -25,7 +26,9 @@ def problem_with_outputs(algorithm, parameters, context):
         is_folder = isinstance(definition, QgsProcessingParameterFolderDestination)
         problem = _problem_with_place(path, is_folder)
         if not problem and isinstance(definition, QgsProcessingParameterRasterDestination):
-            problem = _problem_with_extension(path)
+            problem = _problem_with_extension(path, (".tif", ".tiff"), tr("rasters are written as GeoTIFF"))
+        if not problem and isinstance(definition, QgsProcessingParameterVectorDestination):
+            problem = _problem_with_extension(path, (".gpkg",), tr("points are written as GeoPackage"))
         if not problem and not is_folder:
             name = _canonical(path)
             if name in inputs:
@@ -65,10 +68,10 @@ def _problem_with_place(path, is_folder):
     return ""
 
 
-def _problem_with_extension(path):
-    if os.path.splitext(path)[1].lower() in (".tif", ".tiff"):
+def _problem_with_extension(path, extensions, reason):
+    if os.path.splitext(path)[1].lower() in extensions:
         return ""
-    return tr("'{}' has to end in .tif: rasters are written as GeoTIFF.").format(path)
+    return tr("'{}' has to end in {}: {}.").format(path, extensions[0], reason)
 
 
 def _input_files(algorithm, parameters, context):

@@ -235,12 +235,13 @@ def _entries(value):
     return [entry for entry in (value if isinstance(value, (list, tuple)) else [value]) if is_given(entry)]
 
 
-def labels_from_parameters(algorithm, parameters, key, context, folder):
+def labels_from_parameters(algorithm, parameters, key, context, folder, further_fields=()):
     """The labels of a job: a file, the class field, and names and colours from the layer's style.
 
     Args:
         key: of the feature source; the field's is ``CLASS_FIELD``.
         folder: where a file for the worker may be written later.
+        further_fields: names of fields that the worker needs beside the class.
 
     Returns:
         ``(labels, exports)``: plain data, and what has to be written first.
@@ -252,12 +253,14 @@ def labels_from_parameters(algorithm, parameters, key, context, folder):
     source = algorithm.parameterAsSource(parameters, key, context)
     if source is None:
         raise QgsProcessingException(algorithm.invalidSourceError(parameters, key))
-    if source.fields().indexOf(field) < 0:
-        text = tr("CLASS_FIELD: '{}' has no field '{}'. It has: {}.")
-        raise QgsProcessingException(text.format(source.sourceName(), field, ", ".join(source.fields().names())))
+    for name_of_key, name in [("CLASS_FIELD", field)] + [("STRATA_FIELD", name) for name in further_fields]:
+        if source.fields().indexOf(name) < 0:
+            text = tr("{}: '{}' has no field '{}'. It has: {}.")
+            names = ", ".join(source.fields().names())
+            raise QgsProcessingException(text.format(name_of_key, source.sourceName(), name, names))
     field = source.fields().at(source.fields().indexOf(field)).name()
     layer = algorithm.parameterAsVectorLayer(parameters, key, context)
-    path, layer_name, exports = _vector_file(parameters.get(key), source, layer, field, key, folder)
+    path, layer_name, exports = _vector_file(parameters.get(key), source, layer, [field, *further_fields], key, folder)
     labels = {"path": path, "class_field": field}
     if layer_name:
         labels["layer"] = layer_name
@@ -279,22 +282,22 @@ def mask_from_parameters(algorithm, parameters, key, context, folder):
     if source is None:
         raise QgsProcessingException(algorithm.invalidSourceError(parameters, key))
     layer = algorithm.parameterAsVectorLayer(parameters, key, context)
-    path, layer_name, exports = _vector_file(parameters.get(key), source, layer, None, key, folder)
+    path, layer_name, exports = _vector_file(parameters.get(key), source, layer, [], key, folder)
     if layer_name and not exports:
         # A mask is a path alone, and this file has several layers.
-        path, exports = _export(source, None, key, folder)
+        path, exports = _export(source, [], key, folder)
     return path, exports
 
 
-def _vector_file(value, source, layer, field, key, folder):
+def _vector_file(value, source, layer, fields, key, folder):
     """``(path, layer name or None, exports)`` of a feature source."""
-    plain = plain_file(value, layer, field)
+    plain = plain_file(value, layer, fields)
     if plain is not None:
         return plain[0], plain[1], []
-    path, exports = _export(source, field, key, folder)
+    path, exports = _export(source, fields, key, folder)
     return path, EXPORT_LAYER, exports
 
 
-def _export(source, field, key, folder):
+def _export(source, fields, key, folder):
     path = os.path.join(folder, key.lower() + ".gpkg")
-    return path, [VectorExport(source, source.sourceName(), field, path)]
+    return path, [VectorExport(source, source.sourceName(), fields, path)]

@@ -13,6 +13,7 @@ from qgis.core import (
     QgsProject,
     QgsProviderRegistry,
     QgsVectorFileWriter,
+    QgsVectorLayer,
     QgsWkbTypes,
 )
 
@@ -30,14 +31,14 @@ class VectorExport:
     Args:
         source: the ``QgsProcessingFeatureSource``, made on the main thread; reading it is safe on any thread.
         name: what the user calls it, for messages.
-        field: the field to keep; None for geometries alone.
+        fields: names of the fields to keep; none for geometries alone.
         path: the file to write.
     """
 
-    def __init__(self, source, name, field, path):
+    def __init__(self, source, name, fields, path):
         self.source = source
         self.name = name
-        self.field = field
+        self.fields = list(fields)
         self.path = path
 
     def write(self, transform_context, is_cancelled):
@@ -50,9 +51,8 @@ class VectorExport:
             LayerError: nothing to write, or the file cannot be written.
         """
         fields = QgsFields()
-        index = -1
-        if self.field is not None:
-            index = self.source.fields().indexOf(self.field)
+        indices = [self.source.fields().indexOf(name) for name in self.fields]
+        for index in indices:
             fields.append(self.source.fields().at(index))
         options = QgsVectorFileWriter.SaveVectorOptions()
         options.driverName = "GPKG"
@@ -65,16 +65,16 @@ class VectorExport:
         )
         try:
             self._refuse(writer)
-            count = self._copy(writer, fields, index, is_cancelled)
+            count = self._copy(writer, fields, indices, is_cancelled)
         finally:
             del writer  # closes the file
         if not count and not is_cancelled():
             raise LayerError(tr("'{}' has no features to use. Is a selection or a filter on?").format(self.name))
         return count
 
-    def _copy(self, writer, fields, index, is_cancelled):
+    def _copy(self, writer, fields, indices, is_cancelled):
         request = QgsFeatureRequest()
-        request.setSubsetOfAttributes([index] if index >= 0 else [])
+        request.setSubsetOfAttributes(indices)
         # Invalid geometries are repaired, or named, by the worker.
         flag = QgsProcessingFeatureSource.Flag.FlagSkipGeometryValidityChecks
         count = 0
@@ -87,8 +87,7 @@ class VectorExport:
             geometry.convertToMultiType()
             copy = QgsFeature(fields)
             copy.setGeometry(geometry)
-            if index >= 0:
-                copy.setAttributes([feature.attribute(index)])
+            copy.setAttributes([feature.attribute(index) for index in indices])
             if not writer.addFeature(copy):
                 self._refuse(writer)
             count += 1
@@ -99,13 +98,18 @@ class VectorExport:
             raise LayerError(tr("'{}' cannot be written to '{}': {}").format(self.name, self.path, writer.errorMessage()))
 
 
-def plain_file(value, layer, field):
+def has_table(path, name):
+    """Whether a file has a layer or table of a name."""
+    return QgsVectorLayer("{}|layername={}".format(path, name), name, "ogr").isValid()
+
+
+def plain_file(value, layer, fields):
     """The file of a layer that the worker can read as it stands, so that nothing has to be copied.
 
     Args:
         value: the parameter's value, which tells of a selection.
         layer: the ``QgsVectorLayer``; None where the value is none.
-        field: the field that is needed; None for geometries alone.
+        fields: names of the fields that are needed; none for geometries alone.
 
     Returns:
         ``(path, layer name or None)``; None where the features that QGIS shows are not those of the file: a selection,
@@ -119,7 +123,7 @@ def plain_file(value, layer, field):
         return None
     if layer.subsetString() or layer.isModified() or layer.crs() != layer.dataProvider().crs():
         return None
-    if field is not None and layer.dataProvider().fields().indexOf(field) < 0:
+    if any(layer.dataProvider().fields().indexOf(name) < 0 for name in fields):
         return None
     parts = QgsProviderRegistry.instance().decodeUri("ogr", layer.source())
     if any(parts.get(key) for key in parts if key not in ("path", "layerName")) or parts.get("layerId") is not None:

@@ -71,7 +71,7 @@ def test_options_mirror_the_schema(command, schema, label_options, labels_key):
 
 
 def test_every_command_prints_events_on_wish():
-    jobs = {"sample-scene", "pretrain", "finetune", "map", "features", "assess", "run"}
+    jobs = {"sample-scene", "pretrain", "finetune", "map", "features", "sample", "assess", "run"}
     assert set(COMMANDS) == jobs | {"models", "methods", "version"}
     for name, command in COMMANDS.items():
         assert name == "version" or any("--json" in parameter.opts for parameter in command.params)
@@ -220,7 +220,13 @@ def test_progress_bars_and_results_for_people(sample, tmp_path):
         [*RSFUSION, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [f"REPORT: {report}", "OVERALL_ACCURACY: 1.0", "MACRO_F1: 1.0"]
+    assert done.stdout.splitlines() == [
+        f"REPORT: {report}",
+        "OVERALL_ACCURACY: 1.0",
+        "MACRO_F1: 1.0",
+        "AREA_ADJUSTED_ACCURACY: 1.0",
+        "AREA_ADJUSTED_HALF_WIDTH: 0.0",
+    ]
     assert "100%" in done.stderr
     done = subprocess.run(
         [*RSFUSION, "assess", "--map", "none.tif", "--reference", "r.gpkg", "--class-field", "class"],

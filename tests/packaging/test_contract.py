@@ -63,6 +63,7 @@ def test_choices_are_those_of_the_schemas():
     for job in (schemas.FinetuneJob, schemas.MapJob):
         assert values(job, "missing_inputs") == choices.MISSING_INPUTS
     assert set(choices.FORMATS) == set(values(schemas.MapJob, "format"))
+    assert values(schemas.SamplingDesignJob, "allocation") == choices.ALLOCATIONS
     assert set(choices.SENTINEL2_OFFSETS) == set(values(schemas.Inputs, "sentinel2_offset"))
 
 
@@ -137,6 +138,7 @@ LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "C
         ("landcovermap", schemas.MapJob),
         ("features", schemas.FeaturesJob),
         ("accuracy", schemas.AccuracyJob),
+        ("samplingdesign", schemas.SamplingDesignJob),
     ],
 )
 def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
@@ -246,6 +248,25 @@ JOBS = [
         "map": "/o.tif",
         "reference": {"path": "/p.gpkg", "class_field": "class"},
         "report": "/r.html",
+    },
+    {
+        "kind": "accuracy",
+        "map": "/o.tif",
+        "reference": {"path": "/p.gpkg", "layer": "features", "class_field": "class"},
+        "strata_field": "stratum",
+        "strata": "/s.gpkg",
+    },
+    {
+        "kind": "sampling-design",
+        "map": "/o.tif",
+        "expected_accuracy": "0.8, forest=0.9",
+        "target_standard_error": 0.02,
+        "size": 300,
+        "allocation": "optimal",
+        "minimum": 20,
+        "minimum_distance": 100.0,
+        "seed": 3,
+        "output": "/s.gpkg",
     },
 ]
 

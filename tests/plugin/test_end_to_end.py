@@ -107,7 +107,8 @@ def model(qgis, scene, tmp_path_factory):
 
 def test_the_algorithms_are_listed_and_documented(qgis):
     listing = qgis("list").stdout
-    for name in ("setupenvironment", "samplescene", "pretrain", "finetune", "landcovermap", "features", "accuracy"):
+    names = ("setupenvironment", "samplescene", "pretrain", "finetune", "landcovermap", "features", "accuracy")
+    for name in (*names, "samplingdesign"):
         assert "rsfusion:" + name in listing
     help_text = qgis("help", "rsfusion:landcovermap").stdout
     assert "OPTICAL_SENSOR" in help_text
@@ -200,6 +201,45 @@ def test_from_rasters_and_polygons_to_a_styled_map_and_its_accuracy(qgis, scene,
     assessed = outputs_of(answer)
     assert 0 < float(assessed["OVERALL_ACCURACY"]) <= 1
     assert os.path.getsize(assessed["REPORT"]) > 1000
+
+
+def test_points_are_drawn_interpreted_and_assessed(qgis, scene, tmp_path):
+    """A map with known errors, and the true classes filled into the points, as a person would."""
+    from osgeo import gdal, ogr
+
+    truth = gdal.Open(scene["TRUTH"])
+    codes = truth.ReadAsArray()
+    path = str(tmp_path / "map.tif")
+    changed = gdal.GetDriverByName("GTiff").CreateCopy(path, truth)
+    wrong = codes.copy()
+    wrong[::7] = codes[::-1][::7]
+    changed.GetRasterBand(1).WriteArray(wrong)
+    changed = None
+    points = tmp_path / "points to interpret.gpkg"
+    answer = qgis.run("samplingdesign", MAP=path, SIZE=300, MINIMUM=30, EXPECTED_ACCURACY="0.85", OUTPUT=points)
+    drawn = outputs_of(answer)
+    assert drawn["OUTPUT"] == str(points)
+    assert drawn["SAMPLE_SIZE"] == "300"
+    assert 0 < float(drawn["EXPECTED_STANDARD_ERROR"]) < 0.05
+    assert "rsfusion sample --map" in answer.stdout + answer.stderr
+
+    left, pixel, _, top, _, _ = truth.GetGeoTransform()
+    source = ogr.Open(str(points), update=1)
+    for feature in source.GetLayerByName("sample"):
+        place = feature.GetGeometryRef()
+        code = codes[int((top - place.GetY()) / pixel), int((place.GetX() - left) / pixel)]
+        feature.SetField("reference", str(code))
+        source.GetLayerByName("sample").SetFeature(feature)
+    source = None
+    report = tmp_path / "accuracy.html"
+    answer = qgis.run("accuracy", MAP=path, REFERENCE=points, CLASS_FIELD="reference", REPORT=report)
+    assessed = outputs_of(answer)
+    width = float(assessed["AREA_ADJUSTED_HALF_WIDTH"])
+    assert 0 < width < 0.1
+    assert abs(float(assessed["AREA_ADJUSTED_ACCURACY"]) - (wrong == codes).mean()) < 1.5 * width
+    page = report.read_text(encoding="utf-8")
+    assert "Olofsson et al. (2014)" in page
+    assert "Strata of the sample" in page
 
 
 def test_a_part_a_mask_and_a_temporary_output(qgis, scene, model, tmp_path):

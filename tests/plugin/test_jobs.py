@@ -380,8 +380,86 @@ def test_the_other_jobs(algorithm, context, feedback, raster, polygons, tmp_path
         "reference": {"path": str(tmp_path / "reference.gpkg"), "layer": "features", "class_field": "code"},
         "report": str(tmp_path / "r.html"),
     }
+    parameters = {"MAP": path, "SIZE": 120, "OUTPUT": str(tmp_path / "points.gpkg")}
+    design = build(algorithm("samplingdesign"), parameters, context, feedback, tmp_path).job
+    assert design == {
+        "kind": "sampling-design",
+        "map": path,
+        "expected_accuracy": "0.8",
+        "target_standard_error": 0.01,
+        "size": 120,
+        "allocation": "balanced",
+        "minimum": 50,
+        "minimum_distance": 0.0,
+        "seed": 0,
+        "output": str(tmp_path / "points.gpkg"),
+    }
     scene = build(algorithm("samplescene"), {"OUTPUT": str(tmp_path / "scene")}, context, feedback, tmp_path).job
     assert scene == {"kind": "sample-scene", "output": str(tmp_path / "scene"), "size": 500, "seed": 0}
+
+
+def sampling_design(path):
+    """A GeoPackage as 'Sampling design' writes it, with three points."""
+    from osgeo import ogr, osr
+
+    source = ogr.GetDriverByName("GPKG").CreateDataSource(str(path))
+    system = osr.SpatialReference()
+    system.ImportFromEPSG(32633)
+    points = source.CreateLayer("sample", system, ogr.wkbPoint)
+    for name in ("reference", "note", "stratum"):
+        points.CreateField(ogr.FieldDefn(name, ogr.OFTString))
+    for number in range(3):
+        feature = ogr.Feature(points.GetLayerDefn())
+        feature.SetGeometry(ogr.CreateGeometryFromWkt(f"POINT ({500005 + 10 * number} 4999995)"))
+        feature.SetField("reference", "water")
+        feature.SetField("stratum", "forest")
+        points.CreateFeature(feature)
+    source.CreateLayer("strata", None, ogr.wkbNone)
+    return str(path)
+
+
+def test_a_sample_keeps_its_strata_also_where_points_are_selected(algorithm, context, feedback, raster, tmp_path):
+    from qgis.core import QgsProcessingFeatureSourceDefinition, QgsProject, QgsVectorLayer
+
+    path, design = raster("map.tif", 1), sampling_design(tmp_path / "points.gpkg")
+    parameters = {"MAP": path, "REFERENCE": design, "CLASS_FIELD": "reference", "REPORT": str(tmp_path / "r.html")}
+    request = build(algorithm("accuracy"), parameters, context, feedback, tmp_path)
+    assert request.exports == []
+    assert request.job["reference"] == {"path": design, "class_field": "reference"}
+    assert request.job["strata_field"] == "stratum"
+    assert "strata" not in request.job
+
+    layer = QgsVectorLayer(design + "|layername=sample", "points", "ogr")
+    QgsProject.instance().addMapLayer(layer)
+    try:
+        layer.selectByIds([1, 3])
+        parameters["REFERENCE"] = QgsProcessingFeatureSourceDefinition(layer.id(), True)
+        (tmp_path / "job").mkdir()
+        request = build(algorithm("accuracy"), parameters, context, feedback, tmp_path / "job")
+    finally:
+        QgsProject.instance().removeMapLayer(layer.id())
+    assert request.job["strata_field"] == "stratum"
+    assert request.job["strata"] == design
+    [export] = request.exports
+    assert export.write(context.transformContext(), lambda: False) == 2
+    _, names, rows, crs = read_back(export.path)
+    assert (names, rows, crs) == (["reference", "stratum"], [("water", "forest")] * 2, "32633")
+
+
+def test_a_field_of_strata_that_is_not_there_is_named(algorithm, context, feedback, raster, tmp_path):
+    from qgis.core import QgsProcessingException
+
+    design = sampling_design(tmp_path / "points.gpkg")
+    parameters = {"MAP": raster("map.tif", 1), "REFERENCE": design, "CLASS_FIELD": "reference", "STRATA_FIELD": "layer"}
+    with pytest.raises(QgsProcessingException, match=r"STRATA_FIELD: .* no field 'layer'"):
+        algorithm("accuracy").job_from_parameters(parameters, context, feedback, str(tmp_path))
+
+
+def test_a_sample_is_written_as_geopackage(algorithm, context, raster, tmp_path):
+    parameters = {"MAP": raster("map.tif", 1), "OUTPUT": str(tmp_path / "points.shp")}
+    fine, message = algorithm("samplingdesign").checkParameterValues(parameters, context)
+    assert not fine
+    assert ".gpkg" in message
 
 
 def test_rasters_that_are_no_files_are_named(algorithm, context, feedback, polygons, raster, tmp_path):

@@ -68,8 +68,14 @@ ALGORITHMS = {
     ),
     "accuracy": (
         "Accuracy assessment",
-        {"MAP", "REFERENCE", "CLASS_FIELD", "REPORT"},
-        {"REPORT", "OVERALL_ACCURACY", "MACRO_F1"},
+        {"MAP", "REFERENCE", "CLASS_FIELD", "STRATA_FIELD", "STRATA", "REPORT"},
+        {"REPORT", "OVERALL_ACCURACY", "MACRO_F1", "AREA_ADJUSTED_ACCURACY", "AREA_ADJUSTED_HALF_WIDTH"},
+    ),
+    "samplingdesign": (
+        "Sampling design",
+        {"MAP", "SIZE", "MINIMUM", "SEED", "OUTPUT"}
+        | {"EXPECTED_ACCURACY", "TARGET_STANDARD_ERROR", "ALLOCATION", "MINIMUM_DISTANCE"},
+        {"OUTPUT", "SAMPLE_SIZE", "EXPECTED_STANDARD_ERROR"},
     ),
 }
 

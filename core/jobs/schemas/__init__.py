@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from core.errors import UsageError
-from core.jobs.schemas.assessment import AccuracyJob
+from core.jobs.schemas.assessment import AccuracyJob, SamplingDesignJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
 from core.jobs.schemas.mapping import MAP_LAYERS, FeaturesJob, MapJob, SampleSceneJob
@@ -31,13 +31,14 @@ __all__ = [
     "ModeName",
     "PretrainJob",
     "SampleSceneJob",
+    "SamplingDesignJob",
     "describe",
     "parse_job",
     "read_job",
 ]
 
-Job = Annotated[SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob, Field(discriminator="kind")]
-AnyJob = SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob
+AnyJob = SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob | SamplingDesignJob
+Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 
 

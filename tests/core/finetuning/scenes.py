@@ -62,7 +62,7 @@ def labels_at(grid: Grid, boxes: Sequence[tuple[int, int, int, int]], classes: S
     ]
     count = max(classes) + 1
     scheme = ClassScheme("test", tuple(LandCoverClass(i + 1, f"class {i}", "#102030", f"class {i}") for i in range(count)))
-    report = LabelReport(len(boxes), 0, 0, (), (), 0, (), tuple(np.bincount(classes, minlength=count).tolist()))
+    report = LabelReport(len(boxes), 0, 0, (), (), (), (), tuple(np.bincount(classes, minlength=count).tolist()))
     return LabelSet(shapes, grid.crs, np.asarray(classes, np.int16), np.arange(len(boxes)), scheme, report)
 
 

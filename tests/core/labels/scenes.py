@@ -34,7 +34,7 @@ def label_set(geometries: Sequence[object], classes: Sequence[int], crs: str = G
     )
     shapes = np.empty(len(geometries), object)
     shapes[:] = list(geometries)
-    report = LabelReport(len(shapes), 0, 0, (), (), 0, (), tuple(np.bincount(np.asarray(classes), minlength=count).tolist()))
+    report = LabelReport(len(shapes), 0, 0, (), (), (), (), tuple(np.bincount(np.asarray(classes), minlength=count).tolist()))
     return LabelSet(shapes, crs, np.asarray(classes, np.int16), np.arange(len(shapes)) + 1, scheme, report)
 
 

@@ -74,7 +74,7 @@ def test_features_that_cannot_be_used_are_counted_or_named(tmp_path: Path) -> No
     assert report.without_geometry == 1
     assert report.repaired == (4,)
     assert report.unusable == (8,)
-    assert report.outside_scene == 1
+    assert report.outside_scene == (7,)
     assert report.classes_outside == ("c",)
     assert report.features_used == len(labels) == 3
     assert labels.feature_ids.tolist() == [1, 4, 5]
