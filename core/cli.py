@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from core.commands import assessment, learning, listing, mapping, running
+from core.commands import assessment, learning, listing, mapping, products, running
 from core.jobs.threads import yield_while_waiting
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -21,6 +21,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "features": mapping.features,
     "map": mapping.map_scene,
     "assess": assessment.assess,
+    "clean": products.clean,
     "models": listing.models,
     "methods": listing.methods,
     "run": running.run,

@@ -13,7 +13,16 @@ from pathlib import Path
 
 from core.errors import Cancelled, OutputError, RsfusionError
 from core.jobs.events import JobContext
-from core.jobs.schemas import AccuracyJob, AnyJob, FeaturesJob, FinetuneJob, MapJob, PretrainJob, SampleSceneJob
+from core.jobs.schemas import (
+    AccuracyJob,
+    AnyJob,
+    CleanMapJob,
+    FeaturesJob,
+    FinetuneJob,
+    MapJob,
+    PretrainJob,
+    SampleSceneJob,
+)
 
 MODEL_SUFFIXES = (".safetensors",)
 RASTER_SUFFIXES = (".tif", ".tiff")
@@ -68,7 +77,7 @@ def outputs_of(job: AnyJob) -> list[Output]:
             found = [("output_model", job.output_model, MODEL_SUFFIXES), ("report", job.report, REPORT_SUFFIXES)]
         case MapJob():
             found = [(key, getattr(job, key), RASTER_SUFFIXES) for key in ("output", "confidence", "probabilities")]
-        case FeaturesJob():
+        case FeaturesJob() | CleanMapJob():
             found = [("output", job.output, RASTER_SUFFIXES)]
         case AccuracyJob():
             found = [("report", job.report, REPORT_SUFFIXES)]

@@ -11,6 +11,7 @@ _COMMANDS = {
     "map": "map",
     "features": "features",
     "accuracy": "assess",
+    "clean-map": "clean",
 }
 
 

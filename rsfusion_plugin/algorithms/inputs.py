@@ -10,6 +10,7 @@ from qgis.core import (
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterLayer,
     QgsRasterLayer,
 )
 
@@ -125,6 +126,14 @@ def add_labels(algorithm, key, description, help_of_field, optional=False, more=
     algorithm.add(field, help_of_field, optional)
 
 
+def add_map(algorithm, key, description):
+    """Declares a class raster."""
+    algorithm.add(
+        QgsProcessingParameterRasterLayer(key, description),
+        tr("Class raster: 0 or the raster's own nodata where nothing was mapped, 1 to 255 the classes, named by its style."),
+    )
+
+
 def add_report(algorithm, help_text):
     """Declares the report to write."""
     algorithm.add(
@@ -187,6 +196,19 @@ def raster_layers(algorithm, parameters, key, context):
             raise QgsProcessingException(unreadable_raster(key, entry))
         layers += found
     return layers
+
+
+def map_from_parameters(algorithm, parameters, key, context):
+    """The path of a class raster.
+
+    Raises:
+        LayerError: it is not a file.
+        QgsProcessingException: it cannot be opened.
+    """
+    layer = algorithm.parameterAsRasterLayer(parameters, key, context)
+    if layer is None:
+        raise QgsProcessingException(unreadable_raster(key, parameters.get(key)))
+    return raster_path(layer)
 
 
 def unreadable_raster(key, entry):

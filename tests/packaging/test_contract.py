@@ -63,6 +63,8 @@ def test_choices_are_those_of_the_schemas():
     for job in (schemas.FinetuneJob, schemas.MapJob):
         assert values(job, "missing_inputs") == choices.MISSING_INPUTS
     assert set(choices.FORMATS) == set(values(schemas.MapJob, "format"))
+    assert values(schemas.CleanMapJob, "unit") == choices.AREA_UNITS
+    assert values(schemas.CleanMapJob, "connectedness") == choices.CONNECTEDNESS
     assert set(choices.SENTINEL2_OFFSETS) == set(values(schemas.Inputs, "sentinel2_offset"))
 
 
@@ -137,6 +139,7 @@ LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "C
         ("landcovermap", schemas.MapJob),
         ("features", schemas.FeaturesJob),
         ("accuracy", schemas.AccuracyJob),
+        ("cleanmap", schemas.CleanMapJob),
     ],
 )
 def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
@@ -154,8 +157,8 @@ def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
             expected.update({"REFERENCE": None, "CLASS_FIELD": None})
         elif name == "scenes_folder":
             expected["SCENES"] = None
-        elif name == "switches":
-            expected["SWITCHES"] = ""
+        elif name in ("switches", "keep"):
+            expected[name.upper()] = ""
         elif name != "kind":
             expected[name.upper()] = field.default
     assert set(declared[algorithm]) == set(expected)
@@ -243,6 +246,16 @@ JOBS = [
         "reference": {"path": "/p.gpkg", "class_field": "class"},
         "report": "/r.html",
     },
+    {
+        "kind": "clean-map",
+        "map": "/o.tif",
+        "minimum_area": 12.5,
+        "unit": "pixels",
+        "connectedness": "8",
+        "majority": 5,
+        "keep": ["Open water", "3"],
+        "output": "/c.tif",
+    },
 ]
 
 
@@ -254,10 +267,10 @@ def test_the_command_line_shown_in_the_log_asks_for_the_same_job(job, monkeypatc
     from typer.testing import CliRunner
 
     from core import cli
-    from core.commands import assessment, learning, mapping
+    from core.commands import assessment, learning, mapping, products
 
     asked = []
-    for module in (assessment, learning, mapping):
+    for module in (assessment, learning, mapping, products):
         monkeypatch.setattr(module, "execute", lambda found, as_json: asked.append(schemas.parse_job(found)))
     words = shlex.split(command_line(job))
     assert words[0] == "rsfusion"

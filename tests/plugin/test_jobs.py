@@ -384,6 +384,28 @@ def test_the_other_jobs(algorithm, context, feedback, raster, polygons, tmp_path
     assert scene == {"kind": "sample-scene", "output": str(tmp_path / "scene"), "size": 500, "seed": 0}
 
 
+def test_jobs_on_a_finished_map(algorithm, context, feedback, raster, tmp_path):
+    path, output = raster("map.tif", 1), str(tmp_path / "clean.tif")
+    job = build(algorithm("cleanmap"), {"MAP": path, "OUTPUT": output}, context, feedback, tmp_path).job
+    assert job == {
+        "kind": "clean-map",
+        "map": path,
+        "minimum_area": 0.5,
+        "unit": "hectares",
+        "connectedness": "4",
+        "majority": 1,
+        "keep": [],
+        "output": output,
+    }
+    job = build(
+        algorithm("cleanmap"), {"MAP": path, "KEEP": "Open water; 3;", "OUTPUT": output}, context, feedback, tmp_path
+    ).job
+    assert job["keep"] == ["Open water", "3"]
+    fine, message = algorithm("cleanmap").checkParameterValues({"MAP": path, "MAJORITY": 4, "OUTPUT": output}, context)
+    assert not fine
+    assert "odd" in message
+
+
 def test_rasters_that_are_no_files_are_named(algorithm, context, feedback, polygons, raster, tmp_path):
     from qgis.core import QgsProcessingException, QgsProject, QgsRasterLayer
 

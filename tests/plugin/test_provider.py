@@ -70,6 +70,11 @@ ALGORITHMS = {
         {"MAP", "REFERENCE", "CLASS_FIELD", "REPORT"},
         {"REPORT", "OVERALL_ACCURACY", "MACRO_F1"},
     ),
+    "cleanmap": (
+        "Clean a map",
+        {"MAP", "MINIMUM_AREA", "UNIT", "CONNECTEDNESS", "MAJORITY", "KEEP", "OUTPUT"},
+        {"OUTPUT", "SMALL_PATCHES"},
+    ),
 }
 
 

@@ -1,0 +1,37 @@
+"""Commands that go on from a finished map."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from core.commands.options import Json, help_of
+from core.commands.running import execute
+from core.jobs.schemas import CleanMapJob
+
+
+def clean(
+    map_: Annotated[str, typer.Option("--map", help=help_of(CleanMapJob, "map"))],
+    output: Annotated[str, typer.Option(help=help_of(CleanMapJob, "output"))],
+    minimum_area: Annotated[float, typer.Option(help=help_of(CleanMapJob, "minimum_area"))] = 0.5,
+    unit: Annotated[str, typer.Option(help=help_of(CleanMapJob, "unit"))] = "hectares",
+    connectedness: Annotated[str, typer.Option(help=help_of(CleanMapJob, "connectedness"))] = "4",
+    majority: Annotated[int, typer.Option(help=help_of(CleanMapJob, "majority"))] = 1,
+    keep: Annotated[list[str] | None, typer.Option(help=help_of(CleanMapJob, "keep") + " May be given several times.")] = None,
+    json: Json = False,
+) -> None:
+    """Remove specks and small patches from a map."""
+    execute(
+        {
+            "kind": "clean-map",
+            "map": map_,
+            "minimum_area": minimum_area,
+            "unit": unit,
+            "connectedness": connectedness,
+            "majority": majority,
+            "keep": keep or [],
+            "output": output,
+        },
+        json,
+    )

@@ -1,0 +1,35 @@
+"""Jobs that go on from a finished map: clean it, make polygons of it, measure it, compare it with another."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from core.jobs.schemas.inputs import Schema
+
+
+class CleanMapJob(Schema):
+    """Remove specks and small patches from a map."""
+
+    kind: Literal["clean-map"] = "clean-map"
+    map: str = Field(description="Class raster.")
+    minimum_area: float = Field(
+        0.5, ge=0, description="Minimum mapping unit: smaller patches go to a neighbouring class; 0 = none do."
+    )
+    unit: Literal["hectares", "pixels"] = Field("hectares", description="What the minimum mapping unit is measured in.")
+    connectedness: Literal["4", "8"] = Field(
+        "4", description="'4': pixels of a patch touch by their sides; '8': by their corners too."
+    )
+    majority: int = Field(
+        1, ge=1, le=51, description="Side in pixels, odd, of the window of a majority filter that comes first; 1 = none."
+    )
+    keep: list[str] = Field([], description="Classes, by name or code, of which no patch is removed.")
+    output: str = Field(description="Class raster to write.")
+
+    @field_validator("majority")
+    @classmethod
+    def _is_odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("The window of the majority filter has a middle pixel: give an odd number.")
+        return value
