@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "map": mapping.map_scene,
     "assess": assessment.assess,
     "clean": products.clean,
+    "vectorize": products.vectorize,
     "models": listing.models,
     "methods": listing.methods,
     "run": running.run,

@@ -51,5 +51,8 @@ class RsfusionProvider(QgsProcessingProvider):
     def supportedOutputRasterLayerExtensions(self):
         return ["tif", "tiff"]
 
+    def supportedOutputVectorLayerExtensions(self):
+        return ["gpkg", "csv"]
+
     def defaultRasterFileExtension(self):
         return "tif"

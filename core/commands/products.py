@@ -8,7 +8,7 @@ import typer
 
 from core.commands.options import Json, help_of
 from core.commands.running import execute
-from core.jobs.schemas import CleanMapJob
+from core.jobs.schemas import CleanMapJob, VectorizeMapJob
 
 
 def clean(
@@ -35,3 +35,14 @@ def clean(
         },
         json,
     )
+
+
+def vectorize(
+    map_: Annotated[str, typer.Option("--map", help=help_of(VectorizeMapJob, "map"))],
+    output: Annotated[str, typer.Option(help=help_of(VectorizeMapJob, "output"))],
+    polygons: Annotated[str, typer.Option(help=help_of(VectorizeMapJob, "polygons"))] = "patches",
+    simplify: Annotated[float, typer.Option(help=help_of(VectorizeMapJob, "simplify"))] = 0.0,
+    json: Json = False,
+) -> None:
+    """Make polygons of the classes of a map."""
+    execute({"kind": "vectorize-map", "map": map_, "polygons": polygons, "simplify": simplify, "output": output}, json)

@@ -18,9 +18,9 @@ from core.labels.scheme import NODATA_CODE, ClassScheme
 from core.labels.schemes import listed
 from core.mapping.class_raster import ClassRaster, open_class_raster
 from core.mapping.majority import ReadCodes, majority_reader
-from core.mapping.patches import Connectedness, Patches, find_patches, strips
+from core.mapping.patches import Connectedness, Patches, area_sizes, find_patches, strips
 from core.mapping.sidecars import ClassAreas
-from core.mapping.sieve import area_sizes, find_borders, merge_small
+from core.mapping.sieve import find_borders, merge_small, smallest_size
 from core.scenes.grid import Grid
 
 CONNECTEDNESS: dict[str, Connectedness] = {"4": 4, "8": 8}
@@ -86,7 +86,8 @@ def _sieved(
     if job.unit == "pixels":
         row_sizes, minimum = np.ones(grid.height, np.int64), int(np.ceil(job.minimum_area))
     else:
-        row_sizes, minimum = area_sizes(grid, job.minimum_area)
+        row_sizes, unit = area_sizes(grid)
+        minimum = smallest_size(job.minimum_area, unit)
     if minimum <= row_sizes.min():
         if job.minimum_area:
             context.info(f"Every pixel is as large as {job.minimum_area:g} {job.unit}: no patch is too small.")

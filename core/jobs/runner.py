@@ -18,6 +18,7 @@ from core.jobs.schemas import (
     MapJob,
     PretrainJob,
     SampleSceneJob,
+    VectorizeMapJob,
 )
 from core.pretraining.launch import started_processes
 
@@ -70,6 +71,10 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.map_cleaning import run_clean
 
                 return run_clean(job, context)
+            case VectorizeMapJob():
+                from core.jobs.map_polygons import run_vectorize
+
+                return run_vectorize(job, context)
 
 
 def run_and_report(job: AnyJob, context: JobContext) -> int:

@@ -25,6 +25,9 @@ Progress = Callable[[float, str], None]
 STRIP_PIXELS = 2**21
 """Of a strip; on the way a pixel takes about 100 bytes."""
 
+_AREA_UNITS = 10**6
+"""Of a pixel, at least; 2**63 of them are a raster of a million columns and rows."""
+
 
 def strips(grid: Grid, pixels: int = STRIP_PIXELS) -> Iterator[Window]:
     """Strips of whole rows from north to south, with about so many pixels each."""
@@ -155,3 +158,14 @@ def _joined(links: NDArray[np.int64], firsts: NDArray[np.int64]) -> NDArray[np.i
     number[np.argsort(first)] = np.arange(count)
     patch_of: NDArray[np.int64] = number[component]
     return patch_of
+
+
+def area_sizes(grid: Grid) -> tuple[NDArray[np.int64], float]:
+    """Pixel areas on the ellipsoid as whole numbers, whose sums do not depend on an order.
+
+    Returns:
+        (rows,) int64 for ``find_patches``, and their unit in square metres.
+    """
+    areas = grid.row_pixel_areas_m2()
+    unit = float(10.0 ** np.floor(np.log10(areas.max())) / _AREA_UNITS)
+    return np.rint(areas / unit).astype(np.int64), unit

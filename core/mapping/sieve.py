@@ -25,9 +25,6 @@ from core.scenes.grid import Grid
 _LENGTH_UNITS = 1000
 """Of a pixel's height: lengths are whole numbers, so that their sums do not depend on an order."""
 
-_AREA_UNITS = 10**6
-"""Of a pixel, at least; 2**63 of them are a raster of a million columns and rows."""
-
 AREA_TOLERANCE = 0.003
 """A patch that lacks less than this part of the smallest area is large enough: a UTM zone stretches areas by -0.1 to +0.2
 percent, and fifty pixels of 10 m are half a hectare to everybody."""
@@ -52,16 +49,9 @@ class Borders:
         return Borders(self.first[kept], self.second[kept], self.lengths[kept], self.corners[kept])
 
 
-def area_sizes(grid: Grid, minimum_hectares: float) -> tuple[NDArray[np.int64], int]:
-    """Pixel areas on the ellipsoid as whole numbers.
-
-    Returns:
-        (rows,) int64 for ``find_patches``, and the smallest size of a patch that stays, in the same unit.
-    """
-    areas = grid.row_pixel_areas_m2()
-    unit = float(10.0 ** np.floor(np.log10(areas.max())) / _AREA_UNITS)
-    minimum = int(np.ceil(minimum_hectares * 10_000 * (1 - AREA_TOLERANCE) / unit))
-    return np.rint(areas / unit).astype(np.int64), minimum
+def smallest_size(hectares: float, unit_m2: float) -> int:
+    """The size of the smallest patch that stays, in units of ``area_sizes``; see ``AREA_TOLERANCE``."""
+    return int(np.ceil(hectares * 10_000 * (1 - AREA_TOLERANCE) / unit_m2))
 
 
 def find_borders(patches: Patches, read: ReadCodes, grid: Grid, is_small: NDArray[np.bool_], progress: Progress) -> Borders:

@@ -8,5 +8,6 @@ from .land_cover_map import LandCoverMap
 from .pretrain import Pretrain
 from .sample_scene import SampleScene
 from .setup_environment import SetupEnvironment
+from .vectorize_map import VectorizeMap
 
-ALGORITHMS = (SetupEnvironment, SampleScene, Pretrain, Finetune, LandCoverMap, Features, Accuracy, CleanMap)
+ALGORITHMS = (SetupEnvironment, SampleScene, Pretrain, Finetune, LandCoverMap, Features, Accuracy, CleanMap, VectorizeMap)

@@ -12,6 +12,7 @@ _COMMANDS = {
     "features": "features",
     "accuracy": "assess",
     "clean-map": "clean",
+    "vectorize-map": "vectorize",
 }
 
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 import core
 from core import cli
 from core.commands.options import extent_of
-from core.jobs.schemas import AccuracyJob, CleanMapJob, FinetuneJob, Inputs, Labels, MapJob, SampleSceneJob
+from core.jobs.schemas import AccuracyJob, CleanMapJob, FinetuneJob, Inputs, Labels, MapJob, SampleSceneJob, VectorizeMapJob
 from core.models.architectures import ARCHITECTURES
 from tests.core.jobs.running import EPOCH, ROOT, RSFUSION, run_command, snapshot, strict_json
 
@@ -54,6 +54,7 @@ def fields_of(schema: Any, label_options: dict[str, str], labels_key: str) -> di
         # A reference is read in the classes of the map, so no class scheme is asked for.
         ("assess", AccuracyJob, {"path": "reference", "layer": "layer", "class_field": "class_field"}, "reference"),
         ("clean", CleanMapJob, {}, ""),
+        ("vectorize", VectorizeMapJob, {}, ""),
     ],
 )
 def test_options_mirror_the_schema(command, schema, label_options, labels_key):
@@ -72,7 +73,7 @@ def test_options_mirror_the_schema(command, schema, label_options, labels_key):
 
 
 def test_every_command_prints_events_on_wish():
-    jobs = {"sample-scene", "pretrain", "finetune", "map", "features", "assess", "clean", "run"}
+    jobs = {"sample-scene", "pretrain", "finetune", "map", "features", "assess", "clean", "vectorize", "run"}
     assert set(COMMANDS) == jobs | {"models", "methods", "version"}
     for name, command in COMMANDS.items():
         assert name == "version" or any("--json" in parameter.opts for parameter in command.params)

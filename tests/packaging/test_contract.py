@@ -65,6 +65,7 @@ def test_choices_are_those_of_the_schemas():
     assert set(choices.FORMATS) == set(values(schemas.MapJob, "format"))
     assert values(schemas.CleanMapJob, "unit") == choices.AREA_UNITS
     assert values(schemas.CleanMapJob, "connectedness") == choices.CONNECTEDNESS
+    assert values(schemas.VectorizeMapJob, "polygons") == choices.POLYGONS
     assert set(choices.SENTINEL2_OFFSETS) == set(values(schemas.Inputs, "sentinel2_offset"))
 
 
@@ -140,6 +141,7 @@ LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "C
         ("features", schemas.FeaturesJob),
         ("accuracy", schemas.AccuracyJob),
         ("cleanmap", schemas.CleanMapJob),
+        ("vectorizemap", schemas.VectorizeMapJob),
     ],
 )
 def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
@@ -256,6 +258,7 @@ JOBS = [
         "keep": ["Open water", "3"],
         "output": "/c.tif",
     },
+    {"kind": "vectorize-map", "map": "/o.tif", "polygons": "classes", "simplify": 1.5, "output": "/v.gpkg"},
 ]
 
 

@@ -404,6 +404,9 @@ def test_jobs_on_a_finished_map(algorithm, context, feedback, raster, tmp_path):
     fine, message = algorithm("cleanmap").checkParameterValues({"MAP": path, "MAJORITY": 4, "OUTPUT": output}, context)
     assert not fine
     assert "odd" in message
+    output = str(tmp_path / "polygons.gpkg")
+    job = build(algorithm("vectorizemap"), {"MAP": path, "SIMPLIFY": 1, "OUTPUT": output}, context, feedback, tmp_path).job
+    assert job == {"kind": "vectorize-map", "map": path, "polygons": "patches", "simplify": 1, "output": output}
 
 
 def test_rasters_that_are_no_files_are_named(algorithm, context, feedback, polygons, raster, tmp_path):

@@ -75,6 +75,7 @@ ALGORITHMS = {
         {"MAP", "MINIMUM_AREA", "UNIT", "CONNECTEDNESS", "MAJORITY", "KEEP", "OUTPUT"},
         {"OUTPUT", "SMALL_PATCHES"},
     ),
+    "vectorizemap": ("Map to polygons", {"MAP", "POLYGONS", "SIMPLIFY", "OUTPUT"}, {"OUTPUT", "N_POLYGONS"}),
 }
 
 

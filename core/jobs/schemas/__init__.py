@@ -15,7 +15,7 @@ from core.jobs.schemas.assessment import AccuracyJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
 from core.jobs.schemas.mapping import FeaturesJob, MapJob, SampleSceneJob
-from core.jobs.schemas.products import CleanMapJob
+from core.jobs.schemas.products import CleanMapJob, VectorizeMapJob
 
 __all__ = [
     "BASE_MODES",
@@ -32,12 +32,13 @@ __all__ = [
     "ModeName",
     "PretrainJob",
     "SampleSceneJob",
+    "VectorizeMapJob",
     "describe",
     "parse_job",
     "read_job",
 ]
 
-AnyJob = SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob | CleanMapJob
+AnyJob = SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob | CleanMapJob | VectorizeMapJob
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 

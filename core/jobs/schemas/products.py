@@ -33,3 +33,17 @@ class CleanMapJob(Schema):
         if value % 2 == 0:
             raise ValueError("The window of the majority filter has a middle pixel: give an odd number.")
         return value
+
+
+class VectorizeMapJob(Schema):
+    """Make polygons of the classes of a map."""
+
+    kind: Literal["vectorize-map"] = "vectorize-map"
+    map: str = Field(description="Class raster.")
+    polygons: Literal["patches", "classes"] = Field(
+        "patches", description="'patches': a polygon for each patch; 'classes': one of several parts for each class."
+    )
+    simplify: float = Field(
+        0.0, ge=0, description="Tolerance in pixels of simpler outlines, in which neighbours keep their border; 0 = none."
+    )
+    output: str = Field(description="GeoPackage to write (.gpkg).")

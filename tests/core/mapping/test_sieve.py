@@ -7,8 +7,8 @@ import pytest
 from scipy import ndimage
 
 from core.mapping.majority import majority, majority_reader
-from core.mapping.patches import find_patches
-from core.mapping.sieve import area_sizes, find_borders, merge_small
+from core.mapping.patches import area_sizes, find_patches
+from core.mapping.sieve import find_borders, merge_small, smallest_size
 from core.scenes.grid import Grid, Window
 
 SIDES = ndimage.generate_binary_structure(2, 1)
@@ -32,7 +32,8 @@ def sieved(codes, minimum, connectedness=4, keep=(), strip_pixels=2**21, grid=No
     grid = grid or grid_of(codes)
     sizes = np.ones(grid.height, np.int64)
     if hectares:
-        sizes, minimum = area_sizes(grid, minimum)
+        sizes, unit = area_sizes(grid)
+        minimum = smallest_size(minimum, unit)
     patches = find_patches(reader(codes), grid, connectedness, sizes, nothing, strip_pixels)
     is_small = (patches.sizes < minimum) & ~np.isin(patches.codes, [0, *keep])
     borders = find_borders(patches, reader(codes), grid, is_small, nothing)
