@@ -23,6 +23,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "assess": assessment.assess,
     "clean": products.clean,
     "vectorize": products.vectorize,
+    "areas": products.areas,
     "models": listing.models,
     "methods": listing.methods,
     "run": running.run,

@@ -94,7 +94,8 @@ def _check_imports() -> None:
     import core.jobs.land_cover_map
     import core.jobs.map_cleaning
     import core.jobs.map_polygons
-    import core.jobs.sample_scene  # noqa: F401
+    import core.jobs.sample_scene
+    import core.jobs.zonal_areas  # noqa: F401
 
 
 if __name__ == "__main__":

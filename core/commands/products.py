@@ -8,7 +8,7 @@ import typer
 
 from core.commands.options import Json, help_of
 from core.commands.running import execute
-from core.jobs.schemas import CleanMapJob, VectorizeMapJob
+from core.jobs.schemas import CleanMapJob, VectorizeMapJob, ZonalAreasJob, Zones
 
 
 def clean(
@@ -46,3 +46,16 @@ def vectorize(
 ) -> None:
     """Make polygons of the classes of a map."""
     execute({"kind": "vectorize-map", "map": map_, "polygons": polygons, "simplify": simplify, "output": output}, json)
+
+
+def areas(
+    map_: Annotated[str, typer.Option("--map", help=help_of(ZonalAreasJob, "map"))],
+    zones: Annotated[str, typer.Option(help=help_of(Zones, "path"))],
+    id_field: Annotated[str, typer.Option(help=help_of(Zones, "id_field"))],
+    output: Annotated[str, typer.Option(help=help_of(ZonalAreasJob, "output"))],
+    layer: Annotated[str | None, typer.Option(help=help_of(Zones, "layer"))] = None,
+    json: Json = False,
+) -> None:
+    """Measure the area of each class of a map in zones."""
+    asked = {"path": zones, "layer": layer, "id_field": id_field}
+    execute({"kind": "zonal-areas", "map": map_, "zones": asked, "output": output}, json)

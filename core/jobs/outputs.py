@@ -23,12 +23,14 @@ from core.jobs.schemas import (
     PretrainJob,
     SampleSceneJob,
     VectorizeMapJob,
+    ZonalAreasJob,
 )
 
 MODEL_SUFFIXES = (".safetensors",)
 RASTER_SUFFIXES = (".tif", ".tiff")
 REPORT_SUFFIXES = (".html", ".htm")
 VECTOR_SUFFIXES = (".gpkg",)
+TABLE_SUFFIXES = (".csv", ".gpkg")
 
 _STYLED_SUFFIXES = (
     ".asc",
@@ -85,6 +87,8 @@ def outputs_of(job: AnyJob) -> list[Output]:
             found = [("report", job.report, REPORT_SUFFIXES)]
         case VectorizeMapJob():
             found = [("output", job.output, VECTOR_SUFFIXES)]
+        case ZonalAreasJob():
+            found = [("output", job.output, TABLE_SUFFIXES)]
         case SampleSceneJob():
             found = []
     return [Output(key, path, suffixes) for key, path, suffixes in found if path]

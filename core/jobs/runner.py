@@ -19,6 +19,7 @@ from core.jobs.schemas import (
     PretrainJob,
     SampleSceneJob,
     VectorizeMapJob,
+    ZonalAreasJob,
 )
 from core.pretraining.launch import started_processes
 
@@ -75,6 +76,10 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.map_polygons import run_vectorize
 
                 return run_vectorize(job, context)
+            case ZonalAreasJob():
+                from core.jobs.zonal_areas import run_areas
+
+                return run_areas(job, context)
 
 
 def run_and_report(job: AnyJob, context: JobContext) -> int:

@@ -9,5 +9,17 @@ from .pretrain import Pretrain
 from .sample_scene import SampleScene
 from .setup_environment import SetupEnvironment
 from .vectorize_map import VectorizeMap
+from .zonal_areas import ZonalAreas
 
-ALGORITHMS = (SetupEnvironment, SampleScene, Pretrain, Finetune, LandCoverMap, Features, Accuracy, CleanMap, VectorizeMap)
+ALGORITHMS = (
+    SetupEnvironment,
+    SampleScene,
+    Pretrain,
+    Finetune,
+    LandCoverMap,
+    Features,
+    Accuracy,
+    CleanMap,
+    VectorizeMap,
+    ZonalAreas,
+)

@@ -13,6 +13,7 @@ _COMMANDS = {
     "accuracy": "assess",
     "clean-map": "clean",
     "vectorize-map": "vectorize",
+    "zonal-areas": "areas",
 }
 
 
@@ -54,9 +55,9 @@ def _options(job):
         elif isinstance(value, bool):
             if value:
                 yield key, None
-        elif key in ("labels", "reference"):
+        elif key in ("labels", "reference", "zones"):
             yield key, value["path"]
-            for part in ("layer", "class_field", "class_scheme"):
+            for part in ("layer", "class_field", "class_scheme", "id_field"):
                 if value.get(part) is not None:
                     yield part, str(value[part])
         elif key == "extent":

@@ -270,23 +270,42 @@ def labels_from_parameters(algorithm, parameters, key, context, folder):
     Raises:
         QgsProcessingException: the layer cannot be opened or lacks the field.
     """
-    field = algorithm.parameterAsString(parameters, "CLASS_FIELD", context)
+    labels, exports = features_from_parameters(algorithm, parameters, key, "CLASS_FIELD", context, folder)
+    classes = style_classes(algorithm.parameterAsVectorLayer(parameters, key, context), labels["class_field"])
+    if classes:
+        labels["classes"] = classes
+    return labels, exports
+
+
+def features_from_parameters(algorithm, parameters, key, field_key, context, folder):
+    """A file with features and one of their fields.
+
+    Args:
+        key: of the feature source.
+        field_key: of the field; the job has it in lower case.
+        folder: where a file for the worker may be written later.
+
+    Returns:
+        ``(features, exports)``: plain data, and what has to be written first.
+
+    Raises:
+        QgsProcessingException: the layer cannot be opened or lacks the field.
+    """
+    field = algorithm.parameterAsString(parameters, field_key, context)
     source = algorithm.parameterAsSource(parameters, key, context)
     if source is None:
         raise QgsProcessingException(algorithm.invalidSourceError(parameters, key))
     if source.fields().indexOf(field) < 0:
-        text = tr("CLASS_FIELD: '{}' has no field '{}'. It has: {}.")
-        raise QgsProcessingException(text.format(source.sourceName(), field, ", ".join(source.fields().names())))
+        text = tr("{}: '{}' has no field '{}'. It has: {}.")
+        names = ", ".join(source.fields().names())
+        raise QgsProcessingException(text.format(field_key, source.sourceName(), field, names))
     field = source.fields().at(source.fields().indexOf(field)).name()
     layer = algorithm.parameterAsVectorLayer(parameters, key, context)
     path, layer_name, exports = _vector_file(parameters.get(key), source, layer, field, key, folder)
-    labels = {"path": path, "class_field": field}
+    features = {"path": path, field_key.lower(): field}
     if layer_name:
-        labels["layer"] = layer_name
-    classes = style_classes(layer, field)
-    if classes:
-        labels["classes"] = classes
-    return labels, exports
+        features["layer"] = layer_name
+    return features, exports
 
 
 def mask_from_parameters(algorithm, parameters, key, context, folder):

@@ -142,6 +142,7 @@ LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "C
         ("accuracy", schemas.AccuracyJob),
         ("cleanmap", schemas.CleanMapJob),
         ("vectorizemap", schemas.VectorizeMapJob),
+        ("zonalareas", schemas.ZonalAreasJob),
     ],
 )
 def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
@@ -157,6 +158,8 @@ def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
             expected.update({LABEL_KEYS[key]: schemas.Labels.model_fields[key].default for key in LABEL_KEYS})
         elif name == "reference":
             expected.update({"REFERENCE": None, "CLASS_FIELD": None})
+        elif name == "zones":
+            expected.update({"ZONES": None, "ID_FIELD": None})
         elif name == "scenes_folder":
             expected["SCENES"] = None
         elif name in ("switches", "keep"):
@@ -259,6 +262,12 @@ JOBS = [
         "output": "/c.tif",
     },
     {"kind": "vectorize-map", "map": "/o.tif", "polygons": "classes", "simplify": 1.5, "output": "/v.gpkg"},
+    {
+        "kind": "zonal-areas",
+        "map": "/o.tif",
+        "zones": {"path": "/z.gpkg", "layer": "districts", "id_field": "my id"},
+        "output": "/t.csv",
+    },
 ]
 
 

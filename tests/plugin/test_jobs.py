@@ -384,7 +384,7 @@ def test_the_other_jobs(algorithm, context, feedback, raster, polygons, tmp_path
     assert scene == {"kind": "sample-scene", "output": str(tmp_path / "scene"), "size": 500, "seed": 0}
 
 
-def test_jobs_on_a_finished_map(algorithm, context, feedback, raster, tmp_path):
+def test_jobs_on_a_finished_map(algorithm, context, feedback, raster, polygons, tmp_path):
     path, output = raster("map.tif", 1), str(tmp_path / "clean.tif")
     job = build(algorithm("cleanmap"), {"MAP": path, "OUTPUT": output}, context, feedback, tmp_path).job
     assert job == {
@@ -407,6 +407,12 @@ def test_jobs_on_a_finished_map(algorithm, context, feedback, raster, tmp_path):
     output = str(tmp_path / "polygons.gpkg")
     job = build(algorithm("vectorizemap"), {"MAP": path, "SIMPLIFY": 1, "OUTPUT": output}, context, feedback, tmp_path).job
     assert job == {"kind": "vectorize-map", "map": path, "polygons": "patches", "simplify": 1, "output": output}
+    output = str(tmp_path / "areas.csv")
+    parameters = {"MAP": path, "ZONES": polygons(), "ID_FIELD": "code", "OUTPUT": output}
+    request = build(algorithm("zonalareas"), parameters, context, feedback, tmp_path)
+    zones = {"path": str(tmp_path / "zones.gpkg"), "layer": "features", "id_field": "code"}
+    assert request.job == {"kind": "zonal-areas", "map": path, "zones": zones, "output": output}
+    assert len(request.exports) == 1
 
 
 def test_rasters_that_are_no_files_are_named(algorithm, context, feedback, polygons, raster, tmp_path):

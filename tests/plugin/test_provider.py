@@ -76,6 +76,11 @@ ALGORITHMS = {
         {"OUTPUT", "SMALL_PATCHES"},
     ),
     "vectorizemap": ("Map to polygons", {"MAP", "POLYGONS", "SIMPLIFY", "OUTPUT"}, {"OUTPUT", "N_POLYGONS"}),
+    "zonalareas": (
+        "Areas of classes in zones",
+        {"MAP", "ZONES", "ID_FIELD", "OUTPUT"},
+        {"OUTPUT", "N_ZONES", "TOTAL_HECTARES"},
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from core.jobs.schemas.assessment import AccuracyJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
 from core.jobs.schemas.mapping import FeaturesJob, MapJob, SampleSceneJob
-from core.jobs.schemas.products import CleanMapJob, VectorizeMapJob
+from core.jobs.schemas.products import CleanMapJob, VectorizeMapJob, ZonalAreasJob, Zones
 
 __all__ = [
     "BASE_MODES",
@@ -33,12 +33,24 @@ __all__ = [
     "PretrainJob",
     "SampleSceneJob",
     "VectorizeMapJob",
+    "ZonalAreasJob",
+    "Zones",
     "describe",
     "parse_job",
     "read_job",
 ]
 
-AnyJob = SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob | CleanMapJob | VectorizeMapJob
+AnyJob = (
+    SampleSceneJob
+    | PretrainJob
+    | FinetuneJob
+    | MapJob
+    | FeaturesJob
+    | AccuracyJob
+    | CleanMapJob
+    | VectorizeMapJob
+    | ZonalAreasJob
+)
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 

@@ -47,3 +47,20 @@ class VectorizeMapJob(Schema):
         0.0, ge=0, description="Tolerance in pixels of simpler outlines, in which neighbours keep their border; 0 = none."
     )
     output: str = Field(description="GeoPackage to write (.gpkg).")
+
+
+class Zones(Schema):
+    """Polygons that something is asked for."""
+
+    path: str = Field(description="Vector file with the zones, polygons in any coordinate reference system.")
+    layer: str | None = Field(None, description="Layer of the file, where it has several.")
+    id_field: str = Field(description="Field that names the zones.")
+
+
+class ZonalAreasJob(Schema):
+    """Measure the area of each class of a map in zones."""
+
+    kind: Literal["zonal-areas"] = "zonal-areas"
+    map: str = Field(description="Class raster.")
+    zones: Zones
+    output: str = Field(description="Table to write: .csv, or .gpkg with the zones.")
