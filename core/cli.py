@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "clean": products.clean,
     "vectorize": products.vectorize,
     "areas": products.areas,
+    "change": products.change,
     "models": listing.models,
     "methods": listing.methods,
     "run": running.run,

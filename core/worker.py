@@ -92,6 +92,7 @@ def _check_imports() -> None:
     import core.jobs.accuracy_assessment
     import core.jobs.finetune
     import core.jobs.land_cover_map
+    import core.jobs.map_change
     import core.jobs.map_cleaning
     import core.jobs.map_polygons
     import core.jobs.sample_scene

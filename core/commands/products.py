@@ -8,7 +8,7 @@ import typer
 
 from core.commands.options import Json, help_of
 from core.commands.running import execute
-from core.jobs.schemas import CleanMapJob, VectorizeMapJob, ZonalAreasJob, Zones
+from core.jobs.schemas import ChangeMapJob, CleanMapJob, VectorizeMapJob, ZonalAreasJob, Zones
 
 
 def clean(
@@ -59,3 +59,16 @@ def areas(
     """Measure the area of each class of a map in zones."""
     asked = {"path": zones, "layer": layer, "id_field": id_field}
     execute({"kind": "zonal-areas", "map": map_, "zones": asked, "output": output}, json)
+
+
+def change(
+    before: Annotated[str, typer.Option(help=help_of(ChangeMapJob, "before"))],
+    after: Annotated[str, typer.Option(help=help_of(ChangeMapJob, "after"))],
+    output: Annotated[str, typer.Option(help=help_of(ChangeMapJob, "output"))],
+    matrix: Annotated[str | None, typer.Option(help=help_of(ChangeMapJob, "matrix"))] = None,
+    summary: Annotated[str | None, typer.Option(help=help_of(ChangeMapJob, "summary"))] = None,
+    json: Json = False,
+) -> None:
+    """Compare two maps of one place: what became of each class. The difference has the errors of both maps."""
+    job = {"kind": "change-map", "before": before, "after": after, "output": output, "matrix": matrix, "summary": summary}
+    execute(job, json)

@@ -16,6 +16,7 @@ from core.jobs.events import JobContext
 from core.jobs.schemas import (
     AccuracyJob,
     AnyJob,
+    ChangeMapJob,
     CleanMapJob,
     FeaturesJob,
     FinetuneJob,
@@ -89,6 +90,9 @@ def outputs_of(job: AnyJob) -> list[Output]:
             found = [("output", job.output, VECTOR_SUFFIXES)]
         case ZonalAreasJob():
             found = [("output", job.output, TABLE_SUFFIXES)]
+        case ChangeMapJob():
+            found = [("output", job.output, RASTER_SUFFIXES)]
+            found += [(key, getattr(job, key), (".csv",)) for key in ("matrix", "summary")]
         case SampleSceneJob():
             found = []
     return [Output(key, path, suffixes) for key, path, suffixes in found if path]

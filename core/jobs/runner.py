@@ -12,6 +12,7 @@ from core.jobs.events import Event, JobContext
 from core.jobs.schemas import (
     AccuracyJob,
     AnyJob,
+    ChangeMapJob,
     CleanMapJob,
     FeaturesJob,
     FinetuneJob,
@@ -80,6 +81,10 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.zonal_areas import run_areas
 
                 return run_areas(job, context)
+            case ChangeMapJob():
+                from core.jobs.map_change import run_change
+
+                return run_change(job, context)
 
 
 def run_and_report(job: AnyJob, context: JobContext) -> int:

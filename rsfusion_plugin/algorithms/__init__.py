@@ -1,6 +1,7 @@
 """The Processing algorithms: parameters to a job, results to outputs, nothing else."""
 
 from .accuracy import Accuracy
+from .change_map import ChangeMap
 from .clean_map import CleanMap
 from .features import Features
 from .finetune import Finetune
@@ -22,4 +23,5 @@ ALGORITHMS = (
     CleanMap,
     VectorizeMap,
     ZonalAreas,
+    ChangeMap,
 )

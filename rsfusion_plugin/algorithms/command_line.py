@@ -14,6 +14,7 @@ _COMMANDS = {
     "clean-map": "clean",
     "vectorize-map": "vectorize",
     "zonal-areas": "areas",
+    "change-map": "change",
 }
 
 

@@ -55,7 +55,7 @@ class VectorizeMap(WorkerAlgorithm):
         real = QgsProcessingParameterNumber.Type.Double
         self.add(
             QgsProcessingParameterNumber("SIMPLIFY", tr("Simplification in pixels"), real, 0.0, False, 0.0),
-            tr("How much outlines are simplified: 1 takes away the steps of the pixels, more generalises. 0: not at all."),
+            tr("How much outlines are simplified: 1 takes away steps of one pixel, 2 to 3 generalise. 0: not at all."),
         )
         self.add(
             QgsProcessingParameterVectorDestination("OUTPUT", tr("Polygons of the map"), VECTOR_POLYGON),

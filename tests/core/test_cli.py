@@ -21,6 +21,7 @@ from core import cli
 from core.commands.options import extent_of
 from core.jobs.schemas import (
     AccuracyJob,
+    ChangeMapJob,
     CleanMapJob,
     FinetuneJob,
     Inputs,
@@ -67,6 +68,7 @@ def fields_of(schema: Any, label_options: dict[str, str], labels_key: str) -> di
         ("assess", AccuracyJob, {"path": "reference", "layer": "layer", "class_field": "class_field"}, "reference"),
         ("clean", CleanMapJob, {}, ""),
         ("vectorize", VectorizeMapJob, {}, ""),
+        ("change", ChangeMapJob, {}, ""),
         ("areas", ZonalAreasJob, {"path": "zones", "layer": "layer", "id_field": "id_field"}, "zones"),
     ],
 )
@@ -86,7 +88,7 @@ def test_options_mirror_the_schema(command, schema, label_options, labels_key):
 
 
 def test_every_command_prints_events_on_wish():
-    jobs = {"sample-scene", "pretrain", "finetune", "map", "features", "assess", "clean", "vectorize", "areas", "run"}
+    jobs = {"sample-scene", "pretrain", "finetune", "map", "features", "assess", "clean", "vectorize", "areas", "change", "run"}
     assert set(COMMANDS) == jobs | {"models", "methods", "version"}
     for name, command in COMMANDS.items():
         assert name == "version" or any("--json" in parameter.opts for parameter in command.params)

@@ -143,6 +143,7 @@ LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "C
         ("cleanmap", schemas.CleanMapJob),
         ("vectorizemap", schemas.VectorizeMapJob),
         ("zonalareas", schemas.ZonalAreasJob),
+        ("changemap", schemas.ChangeMapJob),
     ],
 )
 def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
@@ -267,6 +268,14 @@ JOBS = [
         "map": "/o.tif",
         "zones": {"path": "/z.gpkg", "layer": "districts", "id_field": "my id"},
         "output": "/t.csv",
+    },
+    {
+        "kind": "change-map",
+        "before": "/o 1.tif",
+        "after": "/o 2.tif",
+        "output": "/t.tif",
+        "matrix": "/m.csv",
+        "summary": "/s.csv",
     },
 ]
 

@@ -413,6 +413,10 @@ def test_jobs_on_a_finished_map(algorithm, context, feedback, raster, polygons, 
     zones = {"path": str(tmp_path / "zones.gpkg"), "layer": "features", "id_field": "code"}
     assert request.job == {"kind": "zonal-areas", "map": path, "zones": zones, "output": output}
     assert len(request.exports) == 1
+    output = str(tmp_path / "change.tif")
+    other = raster("other.tif", 1)
+    job = build(algorithm("changemap"), {"BEFORE": path, "AFTER": other, "OUTPUT": output}, context, feedback, tmp_path).job
+    assert job == {"kind": "change-map", "before": path, "after": other, "output": output}
 
 
 def test_rasters_that_are_no_files_are_named(algorithm, context, feedback, polygons, raster, tmp_path):

@@ -81,6 +81,11 @@ ALGORITHMS = {
         {"MAP", "ZONES", "ID_FIELD", "OUTPUT"},
         {"OUTPUT", "N_ZONES", "TOTAL_HECTARES"},
     ),
+    "changemap": (
+        "Change between two maps",
+        {"BEFORE", "AFTER", "OUTPUT", "MATRIX", "SUMMARY"},
+        {"OUTPUT", "MATRIX", "SUMMARY", "CHANGED_HECTARES", "CHANGED_PERCENT"},
+    ),
 }
 
 

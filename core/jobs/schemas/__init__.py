@@ -15,12 +15,13 @@ from core.jobs.schemas.assessment import AccuracyJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
 from core.jobs.schemas.mapping import FeaturesJob, MapJob, SampleSceneJob
-from core.jobs.schemas.products import CleanMapJob, VectorizeMapJob, ZonalAreasJob, Zones
+from core.jobs.schemas.products import ChangeMapJob, CleanMapJob, VectorizeMapJob, ZonalAreasJob, Zones
 
 __all__ = [
     "BASE_MODES",
     "AccuracyJob",
     "AnyJob",
+    "ChangeMapJob",
     "ClassEntry",
     "CleanMapJob",
     "Extent",
@@ -50,6 +51,7 @@ AnyJob = (
     | CleanMapJob
     | VectorizeMapJob
     | ZonalAreasJob
+    | ChangeMapJob
 )
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)

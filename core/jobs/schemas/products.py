@@ -64,3 +64,14 @@ class ZonalAreasJob(Schema):
     map: str = Field(description="Class raster.")
     zones: Zones
     output: str = Field(description="Table to write: .csv, or .gpkg with the zones.")
+
+
+class ChangeMapJob(Schema):
+    """Compare two maps of one place: what became of each class. The difference has the errors of both maps."""
+
+    kind: Literal["change-map"] = "change-map"
+    before: str = Field(description="Class raster of the first date; the result has its grid.")
+    after: str = Field(description="Class raster of the second date, on any grid, with the same class names.")
+    output: str = Field(description="Raster of transitions to write.")
+    matrix: str | None = Field(None, description="Table of hectares from each class to each class to write (.csv).")
+    summary: str | None = Field(None, description="Table of gains and losses of each class in hectares to write (.csv).")
