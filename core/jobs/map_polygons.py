@@ -25,8 +25,9 @@ from core.scenes.categorical import style_path, write_text
 CLASS_FIELD = "class"
 FIELDS = (CLASS_FIELD, "name", "colour", "area_ha")
 
-MOST_SIMPLIFIED = 3_000_000
-"""Patches that are simplified together: a border between two has to be seen from both of its sides."""
+MOST_SIMPLIFIED_SIDES = 50_000_000
+"""Pixel sides along all outlines that are simplified together: a border has to be seen from both of its sides. Each takes
+about 100 bytes."""
 
 
 def run_vectorize(job: VectorizeMapJob, context: JobContext) -> dict[str, Any]:
@@ -36,11 +37,6 @@ def run_vectorize(job: VectorizeMapJob, context: JobContext) -> dict[str, Any]:
     raster = open_class_raster(job.map, fewest_classes=1)
     sizes, unit_m2 = area_sizes(raster.grid)
     patches = find_patches(raster.read, raster.grid, 4, sizes, context.part(0.02, 0.3))
-    if job.simplify and len(patches) > MOST_SIMPLIFIED:
-        raise UsageError(
-            f"simplify: the map has {len(patches)} patches, and at most {MOST_SIMPLIFIED} can be simplified together.",
-            "Clean the map first, or leave out the simplification.",
-        )
     hectares: NDArray[np.float64] = patches.sizes.astype(np.float64) * (unit_m2 / 10_000)
     output, count = Path(job.output), 0
     tags = provenance_tags({"map": raster}, job.model_dump(include={"polygons", "simplify"}))
@@ -78,6 +74,12 @@ def _features(
     order = np.argsort(numbers)
     numbers, shapes = numbers[order], np.concatenate([found for _, found in chunks])[order]
     if job.simplify:
+        sides = int(shapely.length(shapes).sum())
+        if sides > MOST_SIMPLIFIED_SIDES:
+            raise UsageError(
+                f"simplify: the outlines have {sides} pixel sides, and at most {MOST_SIMPLIFIED_SIDES} fit into memory.",
+                "Clean the map first, cut it into parts, or leave out the simplification.",
+            )
         context.progress(0.75, "Simplifying")
         shapes = simplified(shapes, job.simplify)
     context.progress(0.9, "Writing the polygons")

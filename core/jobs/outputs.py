@@ -124,7 +124,9 @@ def check_outputs(job: AnyJob, inputs: Iterable[str]) -> None:
                 raise OutputError(f"{output.key} and {other.key} are the same file, '{path}'.", "Give each its own name.")
         check_output(path, inputs)
         if output.suffixes in (RASTER_SUFFIXES, VECTOR_SUFFIXES):
-            _check_style(path, [Path(other.path) for other in taken])
+            # Polygons of a map have its name more often than not, and a raster takes up their style if it has none.
+            others = inputs if output.suffixes == VECTOR_SUFFIXES else ()
+            _check_style(path, [*(Path(other.path) for other in taken), *map(Path, others)])
         taken.append(output)
 
 

@@ -51,7 +51,9 @@ def patch_polygons(patches: Patches, read: ReadCodes, progress: Progress) -> Ite
 
 
 def _polygon(rings: list[Any]) -> Any:
-    return shapely.Polygon(rings[0], rings[1:])
+    # Arrays: shapely takes coordinates in Python's own lists one by one.
+    shell, *holes = (shapely.linearrings(np.array(ring, np.float64)) for ring in rings)
+    return shapely.polygons(shell, holes=holes or None)
 
 
 def _whole(pieces: list[Any]) -> Any:

@@ -170,5 +170,16 @@ def test_what_cannot_be_done_is_refused(sample, tmp_path, change, words, code):
 
 def test_a_style_of_another_layer_is_not_replaced(tmp_path):
     path = write_codes(tmp_path / "map.tif", CODES)
-    (tmp_path / "map.qml").write_text("<qgis/>")
     check_refused({"kind": "vectorize-map", "map": path, "output": str(tmp_path / "map.gpkg")}, tmp_path, "map.qml")
+    (tmp_path / "other.tif").write_bytes(b"")
+    (tmp_path / "other.qml").write_text("<qgis/>")
+    check_refused({"kind": "vectorize-map", "map": path, "output": str(tmp_path / "other.gpkg")}, tmp_path, "other.qml")
+
+
+def test_outlines_beyond_the_memory_are_not_simplified(tmp_path, monkeypatch):
+    from core.jobs import map_polygons
+
+    monkeypatch.setattr(map_polygons, "MOST_SIMPLIFIED_SIDES", 20)
+    job = {"kind": "vectorize-map", "map": write_codes(tmp_path / "map.tif", CODES), "output": str(tmp_path / "p.gpkg")}
+    check_refused({**job, "simplify": 1}, tmp_path, "pixel sides", "Clean the map first", code=2)
+    assert run_here(job).code == 0
