@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from core.commands import assessment, learning, listing, mapping, running
+from core.commands import assessment, learning, listing, mapping, products, running
 from core.jobs.threads import yield_while_waiting
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -22,6 +22,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "map": mapping.map_scene,
     "sample": assessment.sample,
     "assess": assessment.assess,
+    "clean": products.clean,
+    "vectorize": products.vectorize,
+    "areas": products.areas,
+    "change": products.change,
     "models": listing.models,
     "methods": listing.methods,
     "run": running.run,

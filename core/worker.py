@@ -92,8 +92,12 @@ def _check_imports() -> None:
     import core.jobs.accuracy_assessment
     import core.jobs.finetune
     import core.jobs.land_cover_map
+    import core.jobs.map_change
+    import core.jobs.map_cleaning
+    import core.jobs.map_polygons
     import core.jobs.sample_scene
-    import core.jobs.sampling_design  # noqa: F401
+    import core.jobs.sampling_design
+    import core.jobs.zonal_areas  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -51,11 +51,11 @@ class RsfusionProvider(QgsProcessingProvider):
     def supportedOutputRasterLayerExtensions(self):
         return ["tif", "tiff"]
 
+    def supportedOutputVectorLayerExtensions(self):
+        return ["gpkg", "csv"]
+
     def defaultRasterFileExtension(self):
         return "tif"
-
-    def supportedOutputVectorLayerExtensions(self):
-        return ["gpkg"]
 
     def defaultVectorFileExtension(self, hasGeometry=True):
         return "gpkg"

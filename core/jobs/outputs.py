@@ -17,18 +17,23 @@ from core.jobs.schemas import (
     MAP_LAYERS,
     AccuracyJob,
     AnyJob,
+    ChangeMapJob,
+    CleanMapJob,
     FeaturesJob,
     FinetuneJob,
     MapJob,
     PretrainJob,
     SampleSceneJob,
     SamplingDesignJob,
+    VectorizeMapJob,
+    ZonalAreasJob,
 )
 
 MODEL_SUFFIXES = (".safetensors",)
 RASTER_SUFFIXES = (".tif", ".tiff")
 REPORT_SUFFIXES = (".html", ".htm")
 VECTOR_SUFFIXES = (".gpkg",)
+TABLE_SUFFIXES = (".csv", ".gpkg")
 
 _STYLED_SUFFIXES = (
     ".asc",
@@ -79,12 +84,17 @@ def outputs_of(job: AnyJob) -> list[Output]:
             found = [("output_model", job.output_model, MODEL_SUFFIXES), ("report", job.report, REPORT_SUFFIXES)]
         case MapJob():
             found = [(key, getattr(job, key), RASTER_SUFFIXES) for key in ("output", *MAP_LAYERS)]
-        case FeaturesJob():
+        case FeaturesJob() | CleanMapJob():
             found = [("output", job.output, RASTER_SUFFIXES)]
         case AccuracyJob():
             found = [("report", job.report, REPORT_SUFFIXES)]
-        case SamplingDesignJob():
+        case VectorizeMapJob() | SamplingDesignJob():
             found = [("output", job.output, VECTOR_SUFFIXES)]
+        case ZonalAreasJob():
+            found = [("output", job.output, TABLE_SUFFIXES)]
+        case ChangeMapJob():
+            found = [("output", job.output, RASTER_SUFFIXES)]
+            found += [(key, getattr(job, key), (".csv",)) for key in ("matrix", "summary")]
         case SampleSceneJob():
             found = []
     return [Output(key, path, suffixes) for key, path, suffixes in found if path]
@@ -115,8 +125,10 @@ def check_outputs(job: AnyJob, inputs: Iterable[str]) -> None:
             if _same_place(path, Path(other.path)):
                 raise OutputError(f"{output.key} and {other.key} are the same file, '{path}'.", "Give each its own name.")
         check_output(path, inputs)
-        if output.suffixes == RASTER_SUFFIXES:
-            _check_style(path, [Path(other.path) for other in taken])
+        if output.suffixes in (RASTER_SUFFIXES, VECTOR_SUFFIXES):
+            # Polygons of a map have its name more often than not, and a raster takes up their style if it has none.
+            others = inputs if output.suffixes == VECTOR_SUFFIXES else ()
+            _check_style(path, [*(Path(other.path) for other in taken), *map(Path, others)])
         taken.append(output)
 
 
@@ -226,7 +238,7 @@ def remove_half_done(job: AnyJob, keep_checkpoint: bool = False) -> None:
     paths = [Path(output.path) for output in outputs_of(job)]
     if isinstance(job, SampleSceneJob):
         paths = [Path(os.path.abspath(job.output))]
-    paths += [path.with_suffix(".qml") for path in paths if path.suffix.lower() in RASTER_SUFFIXES]
+    paths += [path.with_suffix(".qml") for path in paths if path.suffix.lower() in RASTER_SUFFIXES + VECTOR_SUFFIXES]
     for path in paths:
         folder = path.absolute().parent
         for entry in list(folder.iterdir()) if folder.is_dir() else []:

@@ -12,12 +12,16 @@ from core.jobs.events import Event, JobContext
 from core.jobs.schemas import (
     AccuracyJob,
     AnyJob,
+    ChangeMapJob,
+    CleanMapJob,
     FeaturesJob,
     FinetuneJob,
     MapJob,
     PretrainJob,
     SampleSceneJob,
     SamplingDesignJob,
+    VectorizeMapJob,
+    ZonalAreasJob,
 )
 from core.pretraining.launch import started_processes
 
@@ -70,6 +74,22 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.sampling_design import run_sampling_design
 
                 return run_sampling_design(job, context)
+            case CleanMapJob():
+                from core.jobs.map_cleaning import run_clean
+
+                return run_clean(job, context)
+            case VectorizeMapJob():
+                from core.jobs.map_polygons import run_vectorize
+
+                return run_vectorize(job, context)
+            case ZonalAreasJob():
+                from core.jobs.zonal_areas import run_areas
+
+                return run_areas(job, context)
+            case ChangeMapJob():
+                from core.jobs.map_change import run_change
+
+                return run_change(job, context)
 
 
 def run_and_report(job: AnyJob, context: JobContext) -> int:

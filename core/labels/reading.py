@@ -21,7 +21,7 @@ from core.labels.scheme import ClassScheme
 from core.labels.schemes import StyleClass, class_text, listed, match_classes, resolve_with_notes
 from core.scenes.grid import Bounds, Grid, parsed_crs, same_crs
 
-_FILE_ERRORS = (
+FILE_ERRORS = (
     pyogrio.errors.DataSourceError,
     pyogrio.errors.DataLayerError,
     pyogrio.errors.GeometryError,
@@ -129,7 +129,7 @@ def has_field(path: str, layer: str | None, class_field: str, field: str) -> boo
     Raises:
         LabelError: the layer is missing.
     """
-    name = _layer_name(path, layer, class_field)
+    name = layer_name(path, layer, class_field)
     return field in pyogrio.read_info(path, layer=name)["fields"].tolist()
 
 
@@ -139,8 +139,8 @@ def read_texts(path: str, layer: str | None, class_field: str, field: str) -> di
     Raises:
         LabelError: the layer or the field is missing, or the field holds neither text nor whole numbers.
     """
-    name = _layer_name(path, layer, class_field)
-    _check_layer(path, name, field, pyogrio.read_info(path, layer=name))
+    name = layer_name(path, layer, class_field)
+    check_layer(path, name, field, pyogrio.read_info(path, layer=name))
     _, ids, _, columns = pyogrio.raw.read(path, layer=name, columns=[field], read_geometry=False, return_fids=True)
     return {int(number): class_text(value) for number, value in zip(ids, columns[0], strict=True)}
 
@@ -159,11 +159,11 @@ def _read_features(path: str, layer: str | None, class_field: str) -> _Features:
         raise LabelError(f"The label file '{path}' does not exist.", "Check the path.")
     _refuse_cut_shapefile(path)
     try:
-        name = _layer_name(path, layer, class_field)
+        name = layer_name(path, layer, class_field)
         info = pyogrio.read_info(path, layer=name, force_feature_count=True)
-        _check_layer(path, name, class_field, info)
+        check_layer(path, name, class_field, info)
         _, ids, shapes, columns = pyogrio.raw.read(path, layer=name, columns=[class_field], force_2d=True, return_fids=True)
-    except _FILE_ERRORS as error:
+    except FILE_ERRORS as error:
         raise LabelError(
             f"The label file '{path}' cannot be read: {str(error).split('; It might help')[0].rstrip('.')}.",
             "It may be damaged, or no vector file; GeoPackage, Shapefile, GeoJSON and FlatGeobuf can be read.",
@@ -193,7 +193,7 @@ def _refuse_cut_shapefile(path: str) -> None:
         )
 
 
-def _layer_name(path: str, layer: str | None, class_field: str) -> str:
+def layer_name(path: str, layer: str | None, class_field: str) -> str:
     """The layer asked for, or the only one with shapes, or the only one of these with the field."""
     layers = [(str(name), kind) for name, kind in pyogrio.list_layers(path)]
     if layer is not None:
@@ -218,7 +218,7 @@ def _layer_name(path: str, layer: str | None, class_field: str) -> str:
     return candidates[0]
 
 
-def _check_layer(path: str, name: str, class_field: str, info: dict[str, Any]) -> None:
+def check_layer(path: str, name: str, class_field: str, info: dict[str, Any]) -> None:
     fields = info["fields"].tolist()
     if class_field not in fields:
         raise LabelError(

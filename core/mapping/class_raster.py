@@ -43,19 +43,23 @@ class ClassRaster:
         return codes
 
 
-def open_class_raster(path: str) -> ClassRaster:
+def open_class_raster(path: str, fewest_classes: int = 2) -> ClassRaster:
     """A class raster with the meaning of its codes.
 
     Names and colours come from the tags of our own maps, else from a QGIS style beside the file, else they are the
     codes themselves.
 
+    Args:
+        path: of the raster.
+        fewest_classes: that have to occur in it.
+
     Raises:
-        RasterError: not a class raster, or it holds one class only.
+        RasterError: not a class raster, or too few classes occur in it.
     """
     file = read_raster_file(path)
     grid = _grid_of(file)
     codes = _codes_of(file)
-    if len(codes) < 2:
+    if len(codes) < fewest_classes:
         raise RasterError(
             f"The map '{path}' holds one class only (code {codes[0]}): there is nothing to tell apart.",
             "Give a map with at least two classes.",
@@ -100,7 +104,7 @@ def _codes_of(file: RasterFile) -> list[int]:
             found.update(int(value) for value in values)
     found.discard(0)
     if not found:
-        raise RasterError(f"The map '{file.path}' holds nodata only.", "Give a map that covers the reference.")
+        raise RasterError(f"The map '{file.path}' holds nodata only.", "Give a map in which something was mapped.")
     return sorted(found)
 
 

@@ -37,7 +37,7 @@ def warp(values: NDArray[np.float32], window: Window, transform: Affine, crs: st
         (bands, rows, columns) float32 of the target.
     """
     n_bands, height, width = values.shape
-    columns, rows = _source_positions(transform, crs, target)
+    columns, rows = source_positions(transform, crs, target)
     columns -= window.column
     rows -= window.row
     column, row = np.floor(columns + _TIE), np.floor(rows + _TIE)
@@ -91,7 +91,7 @@ def _interpolated(band: NDArray[np.float32], nearest: NDArray[np.intp], corners:
     return total
 
 
-def _source_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def source_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Source columns and rows (pixel edges at whole numbers) of the target's centres, flat, row by row."""
     grid_x, grid_y = np.meshgrid(*pixel_centres(target))
     xs, ys = grid_x.ravel(), grid_y.ravel()

@@ -1,6 +1,8 @@
 """The Processing algorithms: parameters to a job, results to outputs, nothing else."""
 
 from .accuracy import Accuracy
+from .change_map import ChangeMap
+from .clean_map import CleanMap
 from .features import Features
 from .finetune import Finetune
 from .land_cover_map import LandCoverMap
@@ -8,5 +10,20 @@ from .pretrain import Pretrain
 from .sample_scene import SampleScene
 from .sampling_design import SamplingDesign
 from .setup_environment import SetupEnvironment
+from .vectorize_map import VectorizeMap
+from .zonal_areas import ZonalAreas
 
-ALGORITHMS = (SetupEnvironment, SampleScene, Pretrain, Finetune, LandCoverMap, Features, SamplingDesign, Accuracy)
+ALGORITHMS = (
+    SetupEnvironment,
+    SampleScene,
+    Pretrain,
+    Finetune,
+    LandCoverMap,
+    Features,
+    SamplingDesign,
+    Accuracy,
+    CleanMap,
+    VectorizeMap,
+    ZonalAreas,
+    ChangeMap,
+)

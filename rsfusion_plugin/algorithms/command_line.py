@@ -12,6 +12,10 @@ _COMMANDS = {
     "features": "features",
     "sampling-design": "sample",
     "accuracy": "assess",
+    "clean-map": "clean",
+    "vectorize-map": "vectorize",
+    "zonal-areas": "areas",
+    "change-map": "change",
 }
 
 
@@ -53,9 +57,9 @@ def _options(job):
         elif isinstance(value, bool):
             if value:
                 yield key, None
-        elif key in ("labels", "reference"):
+        elif key in ("labels", "reference", "zones"):
             yield key, value["path"]
-            for part in ("layer", "class_field", "class_scheme"):
+            for part in ("layer", "class_field", "class_scheme", "id_field"):
                 if value.get(part) is not None:
                     yield part, str(value[part])
         elif key == "extent":

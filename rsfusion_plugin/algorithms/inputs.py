@@ -10,6 +10,7 @@ from qgis.core import (
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterNumber,
+    QgsProcessingParameterRasterLayer,
     QgsRasterLayer,
 )
 
@@ -125,6 +126,14 @@ def add_labels(algorithm, key, description, help_of_field, optional=False, more=
     algorithm.add(field, help_of_field, optional)
 
 
+def add_map(algorithm, key, description):
+    """Declares a class raster."""
+    algorithm.add(
+        QgsProcessingParameterRasterLayer(key, description),
+        tr("Class raster: 0 or the raster's own nodata where nothing was mapped, 1 to 255 the classes, named by its style."),
+    )
+
+
 def add_report(algorithm, help_text):
     """Declares the report to write."""
     algorithm.add(
@@ -189,6 +198,19 @@ def raster_layers(algorithm, parameters, key, context):
     return layers
 
 
+def map_from_parameters(algorithm, parameters, key, context):
+    """The path of a class raster.
+
+    Raises:
+        LayerError: it is not a file.
+        QgsProcessingException: it cannot be opened.
+    """
+    layer = algorithm.parameterAsRasterLayer(parameters, key, context)
+    if layer is None:
+        raise QgsProcessingException(unreadable_raster(key, parameters.get(key)))
+    return raster_path(layer)
+
+
 def unreadable_raster(key, entry):
     """The message for a value that is no raster."""
     if isinstance(entry, str) and os.path.isabs(entry) and not os.path.exists(entry):
@@ -249,11 +271,33 @@ def labels_from_parameters(algorithm, parameters, key, context, folder, further_
     Raises:
         QgsProcessingException: the layer cannot be opened or lacks the field.
     """
-    field = algorithm.parameterAsString(parameters, "CLASS_FIELD", context)
+    labels, exports = features_from_parameters(algorithm, parameters, key, "CLASS_FIELD", context, folder, further_fields)
+    classes = style_classes(algorithm.parameterAsVectorLayer(parameters, key, context), labels["class_field"])
+    if classes:
+        labels["classes"] = classes
+    return labels, exports
+
+
+def features_from_parameters(algorithm, parameters, key, field_key, context, folder, further_fields=()):
+    """A file with features and one of their fields.
+
+    Args:
+        key: of the feature source.
+        field_key: of the field; the job has it in lower case.
+        folder: where a file for the worker may be written later.
+        further_fields: names of fields that the worker needs beside it.
+
+    Returns:
+        ``(features, exports)``: plain data, and what has to be written first.
+
+    Raises:
+        QgsProcessingException: the layer cannot be opened or lacks the field.
+    """
+    field = algorithm.parameterAsString(parameters, field_key, context)
     source = algorithm.parameterAsSource(parameters, key, context)
     if source is None:
         raise QgsProcessingException(algorithm.invalidSourceError(parameters, key))
-    for name_of_key, name in [("CLASS_FIELD", field)] + [("STRATA_FIELD", name) for name in further_fields]:
+    for name_of_key, name in [(field_key, field)] + [("STRATA_FIELD", name) for name in further_fields]:
         if source.fields().indexOf(name) < 0:
             text = tr("{}: '{}' has no field '{}'. It has: {}.")
             names = ", ".join(source.fields().names())
@@ -261,13 +305,10 @@ def labels_from_parameters(algorithm, parameters, key, context, folder, further_
     field = source.fields().at(source.fields().indexOf(field)).name()
     layer = algorithm.parameterAsVectorLayer(parameters, key, context)
     path, layer_name, exports = _vector_file(parameters.get(key), source, layer, [field, *further_fields], key, folder)
-    labels = {"path": path, "class_field": field}
+    features = {"path": path, field_key.lower(): field}
     if layer_name:
-        labels["layer"] = layer_name
-    classes = style_classes(layer, field)
-    if classes:
-        labels["classes"] = classes
-    return labels, exports
+        features["layer"] = layer_name
+    return features, exports
 
 
 def mask_from_parameters(algorithm, parameters, key, context, folder):

@@ -19,7 +19,19 @@ from click.testing import CliRunner
 import core
 from core import cli
 from core.commands.options import extent_of
-from core.jobs.schemas import AccuracyJob, FinetuneJob, Inputs, Labels, MapJob, SampleSceneJob
+from core.jobs.schemas import (
+    AccuracyJob,
+    ChangeMapJob,
+    CleanMapJob,
+    FinetuneJob,
+    Inputs,
+    Labels,
+    MapJob,
+    SampleSceneJob,
+    VectorizeMapJob,
+    ZonalAreasJob,
+    Zones,
+)
 from core.models.architectures import ARCHITECTURES
 from tests.core.jobs.running import EPOCH, ROOT, RSFUSION, run_command, snapshot, strict_json
 
@@ -39,7 +51,8 @@ def fields_of(schema: Any, label_options: dict[str, str], labels_key: str) -> di
         if name == "inputs":
             found.update(Inputs.model_fields)
         elif name == labels_key:
-            found.update({option: Labels.model_fields[key] for key, option in label_options.items()})
+            part = Zones if labels_key == "zones" else Labels
+            found.update({option: part.model_fields[key] for key, option in label_options.items()})
         elif name != "kind":
             found[name] = field
     return found
@@ -53,6 +66,10 @@ def fields_of(schema: Any, label_options: dict[str, str], labels_key: str) -> di
         ("map", MapJob, {}, ""),
         # A reference is read in the classes of the map, so no class scheme is asked for.
         ("assess", AccuracyJob, {"path": "reference", "layer": "layer", "class_field": "class_field"}, "reference"),
+        ("clean", CleanMapJob, {}, ""),
+        ("vectorize", VectorizeMapJob, {}, ""),
+        ("change", ChangeMapJob, {}, ""),
+        ("areas", ZonalAreasJob, {"path": "zones", "layer": "layer", "id_field": "id_field"}, "zones"),
     ],
 )
 def test_options_mirror_the_schema(command, schema, label_options, labels_key):
@@ -72,6 +89,7 @@ def test_options_mirror_the_schema(command, schema, label_options, labels_key):
 
 def test_every_command_prints_events_on_wish():
     jobs = {"sample-scene", "pretrain", "finetune", "map", "features", "sample", "assess", "run"}
+    jobs |= {"clean", "vectorize", "areas", "change"}
     assert set(COMMANDS) == jobs | {"models", "methods", "version"}
     for name, command in COMMANDS.items():
         assert name == "version" or any("--json" in parameter.opts for parameter in command.params)

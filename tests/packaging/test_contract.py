@@ -64,6 +64,9 @@ def test_choices_are_those_of_the_schemas():
         assert values(job, "missing_inputs") == choices.MISSING_INPUTS
     assert set(choices.FORMATS) == set(values(schemas.MapJob, "format"))
     assert values(schemas.SamplingDesignJob, "allocation") == choices.ALLOCATIONS
+    assert values(schemas.CleanMapJob, "unit") == choices.AREA_UNITS
+    assert values(schemas.CleanMapJob, "connectedness") == choices.CONNECTEDNESS
+    assert values(schemas.VectorizeMapJob, "polygons") == choices.POLYGONS
     assert set(choices.SENTINEL2_OFFSETS) == set(values(schemas.Inputs, "sentinel2_offset"))
 
 
@@ -139,6 +142,10 @@ LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "C
         ("features", schemas.FeaturesJob),
         ("accuracy", schemas.AccuracyJob),
         ("samplingdesign", schemas.SamplingDesignJob),
+        ("cleanmap", schemas.CleanMapJob),
+        ("vectorizemap", schemas.VectorizeMapJob),
+        ("zonalareas", schemas.ZonalAreasJob),
+        ("changemap", schemas.ChangeMapJob),
     ],
 )
 def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
@@ -154,10 +161,12 @@ def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
             expected.update({LABEL_KEYS[key]: schemas.Labels.model_fields[key].default for key in LABEL_KEYS})
         elif name == "reference":
             expected.update({"REFERENCE": None, "CLASS_FIELD": None})
+        elif name == "zones":
+            expected.update({"ZONES": None, "ID_FIELD": None})
         elif name == "scenes_folder":
             expected["SCENES"] = None
-        elif name == "switches":
-            expected["SWITCHES"] = ""
+        elif name in ("switches", "keep"):
+            expected[name.upper()] = ""
         elif name != "kind":
             expected[name.upper()] = field.default
     assert set(declared[algorithm]) == set(expected)
@@ -268,6 +277,31 @@ JOBS = [
         "seed": 3,
         "output": "/s.gpkg",
     },
+    {
+        "kind": "clean-map",
+        "map": "/o.tif",
+        "minimum_area": 12.5,
+        "unit": "pixels",
+        "connectedness": "8",
+        "majority": 5,
+        "keep": ["Open water", "3"],
+        "output": "/c.tif",
+    },
+    {"kind": "vectorize-map", "map": "/o.tif", "polygons": "classes", "simplify": 1.5, "output": "/v.gpkg"},
+    {
+        "kind": "zonal-areas",
+        "map": "/o.tif",
+        "zones": {"path": "/z.gpkg", "layer": "districts", "id_field": "my id"},
+        "output": "/t.csv",
+    },
+    {
+        "kind": "change-map",
+        "before": "/o 1.tif",
+        "after": "/o 2.tif",
+        "output": "/t.tif",
+        "matrix": "/m.csv",
+        "summary": "/s.csv",
+    },
 ]
 
 
@@ -279,10 +313,10 @@ def test_the_command_line_shown_in_the_log_asks_for_the_same_job(job, monkeypatc
     from typer.testing import CliRunner
 
     from core import cli
-    from core.commands import assessment, learning, mapping
+    from core.commands import assessment, learning, mapping, products
 
     asked = []
-    for module in (assessment, learning, mapping):
+    for module in (assessment, learning, mapping, products):
         monkeypatch.setattr(module, "execute", lambda found, as_json: asked.append(schemas.parse_job(found)))
     words = shlex.split(command_line(job))
     assert words[0] == "rsfusion"

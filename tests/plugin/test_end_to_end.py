@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.slow
 
+AFTER_THE_MAP = ("cleanmap", "vectorizemap", "zonalareas", "changemap")
+
 
 class QgisProcess:
     """``qgis_process`` with a profile of its own.
@@ -107,8 +109,17 @@ def model(qgis, scene, tmp_path_factory):
 
 def test_the_algorithms_are_listed_and_documented(qgis):
     listing = qgis("list").stdout
-    names = ("setupenvironment", "samplescene", "pretrain", "finetune", "landcovermap", "features", "accuracy")
-    for name in (*names, "samplingdesign"):
+    for name in (
+        "setupenvironment",
+        "samplescene",
+        "pretrain",
+        "finetune",
+        "landcovermap",
+        "features",
+        "samplingdesign",
+        "accuracy",
+        *AFTER_THE_MAP,
+    ):
         assert "rsfusion:" + name in listing
     help_text = qgis("help", "rsfusion:landcovermap").stdout
     assert "OPTICAL_SENSOR" in help_text
@@ -240,6 +251,89 @@ def test_points_are_drawn_interpreted_and_assessed(qgis, scene, tmp_path):
     page = report.read_text(encoding="utf-8")
     assert "Olofsson et al. (2014)" in page
     assert "Strata of the sample" in page
+
+
+def test_from_a_map_to_clean_polygons_areas_and_change(qgis, scene, tmp_path):
+    """Each step takes what the one before has written."""
+    from osgeo import gdal, ogr
+
+    cleaned = outputs_of(qgis.run("cleanmap", MAP=scene["TRUTH"], KEEP="Water; Built-up", OUTPUT=tmp_path / "clean.tif"))
+    assert int(cleaned["SMALL_PATCHES"]) > 0
+    truth, result = gdal.Open(scene["TRUTH"]), gdal.Open(cleaned["OUTPUT"])
+    assert result.GetRasterBand(1).GetCategoryNames() == truth.GetRasterBand(1).GetCategoryNames()
+    values = {"MAP": cleaned["OUTPUT"], "SIMPLIFY": 1, "OUTPUT": tmp_path / "polygons.gpkg"}
+    answer = qgis.run("vectorizemap", **values)
+    drawn = outputs_of(answer)
+    assert "rsfusion vectorize --map" in answer.stdout + answer.stderr
+    polygons = ogr.Open(drawn["OUTPUT"])
+    assert polygons.GetLayer(0).GetFeatureCount() == int(drawn["N_POLYGONS"]) > 3
+    assert os.path.exists(tmp_path / "polygons.qml")
+    values = {"MAP": cleaned["OUTPUT"], "ZONES": drawn["OUTPUT"], "ID_FIELD": "name", "OUTPUT": tmp_path / "areas.csv"}
+    measured = outputs_of(qgis.run("zonalareas", **values))
+    assert measured["N_ZONES"] == drawn["N_POLYGONS"]
+    lines = Path(measured["OUTPUT"]).read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("name,Water_ha,")
+    answer = qgis.run(
+        "changemap",
+        BEFORE=scene["TRUTH"],
+        AFTER=cleaned["OUTPUT"],
+        OUTPUT=tmp_path / "change.tif",
+        MATRIX=tmp_path / "matrix.csv",
+    )
+    changed = outputs_of(answer)
+    assert 0 < float(changed["CHANGED_PERCENT"]) < 20
+    assert "has the errors of both" in answer.stdout + answer.stderr
+    assert (tmp_path / "matrix.csv").read_text(encoding="utf-8").startswith("from_to_ha,")
+    assert changed["SUMMARY"] == ""
+    answer = qgis.run("cleanmap", MAP=scene["TRUTH"], KEEP="Lava", OUTPUT=tmp_path / "none.tif")
+    assert answer.returncode != 0
+    assert "no class 'Lava'" in answer.stdout + answer.stderr
+    assert not (tmp_path / "none.tif").exists()
+
+
+def test_a_model_of_map_clean_and_polygons(qgis, scene, tmp_path, provider):
+    """A model file of the designer, run by ``qgis_process`` with an output that is loaded in between."""
+    from osgeo import ogr
+    from qgis.core import (
+        QgsProcessingModelAlgorithm,
+        QgsProcessingModelChildAlgorithm,
+        QgsProcessingModelChildParameterSource,
+        QgsProcessingModelOutput,
+        QgsProcessingModelParameter,
+        QgsProcessingParameterRasterLayer,
+    )
+
+    source = QgsProcessingModelChildParameterSource
+    model = QgsProcessingModelAlgorithm("clean polygons", "tests")
+    model.addModelParameter(QgsProcessingParameterRasterLayer("map", "Map"), QgsProcessingModelParameter("map"))
+
+    def step(identifier, name, map_source):
+        child = QgsProcessingModelChildAlgorithm("rsfusion:" + name)
+        child.setChildId(identifier)
+        for definition in child.algorithm().parameterDefinitions():
+            # The designer writes every default into the step.
+            if not definition.isDestination() and definition.defaultValue() is not None:
+                child.addParameterSources(definition.name(), [source.fromStaticValue(definition.defaultValue())])
+        child.addParameterSources("MAP", [map_source])
+        return child
+
+    model.addChildAlgorithm(step("clean", "cleanmap", source.fromModelParameter("map")))
+    draw = step("draw", "vectorizemap", source.fromChildOutput("clean", "OUTPUT"))
+    output = QgsProcessingModelOutput("polygons")
+    output.setChildId("draw")
+    output.setChildOutputName("OUTPUT")
+    draw.setModelOutputs({"polygons": output})
+    model.addChildAlgorithm(draw)
+    model.updateDestinationParameters()
+    assert model.validate()[0], model.validate()
+    path = tmp_path / "model.model3"
+    assert model.toFile(str(path))
+    key = model.destinationParameterDefinitions()[0].name()
+    answer = qgis("run", path, "--", "map=" + scene["TRUTH"], "{}={}".format(key, tmp_path / "drawn.gpkg"))
+    assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
+    polygons = ogr.Open(str(tmp_path / "drawn.gpkg"))
+    assert polygons.GetLayer(0).GetFeatureCount() > 2
+    assert (tmp_path / "drawn.qml").is_file()
 
 
 def test_a_part_a_mask_and_a_temporary_output(qgis, scene, model, tmp_path):

@@ -462,6 +462,41 @@ def test_a_sample_is_written_as_geopackage(algorithm, context, raster, tmp_path)
     assert ".gpkg" in message
 
 
+def test_jobs_on_a_finished_map(algorithm, context, feedback, raster, polygons, tmp_path):
+    path, output = raster("map.tif", 1), str(tmp_path / "clean.tif")
+    job = build(algorithm("cleanmap"), {"MAP": path, "OUTPUT": output}, context, feedback, tmp_path).job
+    assert job == {
+        "kind": "clean-map",
+        "map": path,
+        "minimum_area": 0.5,
+        "unit": "hectares",
+        "connectedness": "4",
+        "majority": 1,
+        "keep": [],
+        "output": output,
+    }
+    job = build(
+        algorithm("cleanmap"), {"MAP": path, "KEEP": "Open water; 3;", "OUTPUT": output}, context, feedback, tmp_path
+    ).job
+    assert job["keep"] == ["Open water", "3"]
+    fine, message = algorithm("cleanmap").checkParameterValues({"MAP": path, "MAJORITY": 4, "OUTPUT": output}, context)
+    assert not fine
+    assert "odd" in message
+    output = str(tmp_path / "polygons.gpkg")
+    job = build(algorithm("vectorizemap"), {"MAP": path, "SIMPLIFY": 1, "OUTPUT": output}, context, feedback, tmp_path).job
+    assert job == {"kind": "vectorize-map", "map": path, "polygons": "patches", "simplify": 1, "output": output}
+    output = str(tmp_path / "areas.csv")
+    parameters = {"MAP": path, "ZONES": polygons(), "ID_FIELD": "code", "OUTPUT": output}
+    request = build(algorithm("zonalareas"), parameters, context, feedback, tmp_path)
+    zones = {"path": str(tmp_path / "zones.gpkg"), "layer": "features", "id_field": "code"}
+    assert request.job == {"kind": "zonal-areas", "map": path, "zones": zones, "output": output}
+    assert len(request.exports) == 1
+    output = str(tmp_path / "change.tif")
+    other = raster("other.tif", 1)
+    job = build(algorithm("changemap"), {"BEFORE": path, "AFTER": other, "OUTPUT": output}, context, feedback, tmp_path).job
+    assert job == {"kind": "change-map", "before": path, "after": other, "output": output}
+
+
 def test_rasters_that_are_no_files_are_named(algorithm, context, feedback, polygons, raster, tmp_path):
     from qgis.core import QgsProcessingException, QgsProject, QgsRasterLayer
 

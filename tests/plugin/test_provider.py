@@ -77,6 +77,22 @@ ALGORITHMS = {
         | {"EXPECTED_ACCURACY", "TARGET_STANDARD_ERROR", "ALLOCATION", "MINIMUM_DISTANCE"},
         {"OUTPUT", "SAMPLE_SIZE", "EXPECTED_STANDARD_ERROR"},
     ),
+    "cleanmap": (
+        "Clean a map",
+        {"MAP", "MINIMUM_AREA", "UNIT", "CONNECTEDNESS", "MAJORITY", "KEEP", "OUTPUT"},
+        {"OUTPUT", "SMALL_PATCHES"},
+    ),
+    "vectorizemap": ("Map to polygons", {"MAP", "POLYGONS", "SIMPLIFY", "OUTPUT"}, {"OUTPUT", "N_POLYGONS"}),
+    "zonalareas": (
+        "Areas of classes in zones",
+        {"MAP", "ZONES", "ID_FIELD", "OUTPUT"},
+        {"OUTPUT", "N_ZONES", "TOTAL_HECTARES"},
+    ),
+    "changemap": (
+        "Change between two maps",
+        {"BEFORE", "AFTER", "OUTPUT", "MATRIX", "SUMMARY"},
+        {"OUTPUT", "MATRIX", "SUMMARY", "CHANGED_HECTARES", "CHANGED_PERCENT"},
+    ),
 }
 
 

@@ -15,13 +15,16 @@ from core.jobs.schemas.assessment import AccuracyJob, SamplingDesignJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
 from core.jobs.schemas.mapping import MAP_LAYERS, FeaturesJob, MapJob, SampleSceneJob
+from core.jobs.schemas.products import ChangeMapJob, CleanMapJob, VectorizeMapJob, ZonalAreasJob, Zones
 
 __all__ = [
     "BASE_MODES",
     "MAP_LAYERS",
     "AccuracyJob",
     "AnyJob",
+    "ChangeMapJob",
     "ClassEntry",
+    "CleanMapJob",
     "Extent",
     "FeaturesJob",
     "FinetuneJob",
@@ -32,12 +35,27 @@ __all__ = [
     "PretrainJob",
     "SampleSceneJob",
     "SamplingDesignJob",
+    "VectorizeMapJob",
+    "ZonalAreasJob",
+    "Zones",
     "describe",
     "parse_job",
     "read_job",
 ]
 
-AnyJob = SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob | SamplingDesignJob
+AnyJob = (
+    SampleSceneJob
+    | PretrainJob
+    | FinetuneJob
+    | MapJob
+    | FeaturesJob
+    | AccuracyJob
+    | SamplingDesignJob
+    | CleanMapJob
+    | VectorizeMapJob
+    | ZonalAreasJob
+    | ChangeMapJob
+)
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 
