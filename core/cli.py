@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from core.commands import assessment, learning, listing, mapping, running
+from core.commands import assessment, learning, listing, mapping, running, scenes
 from core.jobs.threads import yield_while_waiting
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": learning.pretrain,
     "features": mapping.features,
     "map": mapping.map_scene,
+    "scenes": scenes.scenes,
     "assess": assessment.assess,
     "models": listing.models,
     "methods": listing.methods,

@@ -92,7 +92,8 @@ def _check_imports() -> None:
     import core.jobs.accuracy_assessment
     import core.jobs.finetune
     import core.jobs.land_cover_map
-    import core.jobs.sample_scene  # noqa: F401
+    import core.jobs.sample_scene
+    import core.jobs.scene_classification  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -13,11 +13,21 @@ from pathlib import Path
 
 from core.errors import Cancelled, OutputError, RsfusionError
 from core.jobs.events import JobContext
-from core.jobs.schemas import AccuracyJob, AnyJob, FeaturesJob, FinetuneJob, MapJob, PretrainJob, SampleSceneJob
+from core.jobs.schemas import (
+    AccuracyJob,
+    AnyJob,
+    ClassifyScenesJob,
+    FeaturesJob,
+    FinetuneJob,
+    MapJob,
+    PretrainJob,
+    SampleSceneJob,
+)
 
 MODEL_SUFFIXES = (".safetensors",)
 RASTER_SUFFIXES = (".tif", ".tiff")
 REPORT_SUFFIXES = (".html", ".htm")
+VECTOR_SUFFIXES = (".gpkg",)
 
 _STYLED_SUFFIXES = (
     ".asc",
@@ -72,6 +82,9 @@ def outputs_of(job: AnyJob) -> list[Output]:
             found = [("output", job.output, RASTER_SUFFIXES)]
         case AccuracyJob():
             found = [("report", job.report, REPORT_SUFFIXES)]
+        case ClassifyScenesJob():
+            found = [("output", job.output, VECTOR_SUFFIXES)]
+            found += [("output_model", job.output_model, MODEL_SUFFIXES), ("report", job.report, REPORT_SUFFIXES)]
         case SampleSceneJob():
             found = []
     return [Output(key, path, suffixes) for key, path, suffixes in found if path]
@@ -102,7 +115,7 @@ def check_outputs(job: AnyJob, inputs: Iterable[str]) -> None:
             if _same_place(path, Path(other.path)):
                 raise OutputError(f"{output.key} and {other.key} are the same file, '{path}'.", "Give each its own name.")
         check_output(path, inputs)
-        if output.suffixes == RASTER_SUFFIXES:
+        if output.suffixes in (RASTER_SUFFIXES, VECTOR_SUFFIXES):
             _check_style(path, [Path(other.path) for other in taken])
         taken.append(output)
 
@@ -213,7 +226,7 @@ def remove_half_done(job: AnyJob, keep_checkpoint: bool = False) -> None:
     paths = [Path(output.path) for output in outputs_of(job)]
     if isinstance(job, SampleSceneJob):
         paths = [Path(os.path.abspath(job.output))]
-    paths += [path.with_suffix(".qml") for path in paths if path.suffix.lower() in RASTER_SUFFIXES]
+    paths += [path.with_suffix(".qml") for path in paths if path.suffix.lower() in (*RASTER_SUFFIXES, *VECTOR_SUFFIXES)]
     for path in paths:
         folder = path.absolute().parent
         for entry in list(folder.iterdir()) if folder.is_dir() else []:

@@ -9,7 +9,16 @@ from typing import Any
 
 from core.errors import Cancelled, OutputError, RsfusionError, UsageError
 from core.jobs.events import Event, JobContext
-from core.jobs.schemas import AccuracyJob, AnyJob, FeaturesJob, FinetuneJob, MapJob, PretrainJob, SampleSceneJob
+from core.jobs.schemas import (
+    AccuracyJob,
+    AnyJob,
+    ClassifyScenesJob,
+    FeaturesJob,
+    FinetuneJob,
+    MapJob,
+    PretrainJob,
+    SampleSceneJob,
+)
 from core.pretraining.launch import started_processes
 
 
@@ -57,6 +66,10 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.accuracy_assessment import run_accuracy
 
                 return run_accuracy(job, context)
+            case ClassifyScenesJob():
+                from core.jobs.scene_classification import run_classify_scenes
+
+                return run_classify_scenes(job, context)
 
 
 def run_and_report(job: AnyJob, context: JobContext) -> int:

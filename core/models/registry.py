@@ -9,6 +9,7 @@ from torch import nn
 
 from core.models.estimator_model import EstimatorModel
 from core.models.fusion_model import FusionModel
+from core.models.scene_model import SceneModel
 from core.models.specification import ModelSpecification
 
 
@@ -17,9 +18,11 @@ def build_model(specification: ModelSpecification) -> FusionModel:
     return FusionModel(specification)
 
 
-def any_model(specification: ModelSpecification) -> FusionModel | EstimatorModel:
+def any_model(specification: ModelSpecification) -> FusionModel | EstimatorModel | SceneModel:
     """As ``build_model``, for specifications with an estimator, too: that is empty until it is fitted or loaded."""
-    return FusionModel(specification) if specification.estimator is None else EstimatorModel(specification)
+    if specification.estimator is None:
+        return FusionModel(specification)
+    return SceneModel(specification) if specification.head == "scene" else EstimatorModel(specification)
 
 
 def for_inputs(model: nn.Module, specification: ModelSpecification) -> nn.Module:

@@ -15,12 +15,14 @@ from core.jobs.schemas.assessment import AccuracyJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
 from core.jobs.schemas.mapping import FeaturesJob, MapJob, SampleSceneJob
+from core.jobs.schemas.scenes import ClassifyScenesJob
 
 __all__ = [
     "BASE_MODES",
     "AccuracyJob",
     "AnyJob",
     "ClassEntry",
+    "ClassifyScenesJob",
     "Extent",
     "FeaturesJob",
     "FinetuneJob",
@@ -35,8 +37,8 @@ __all__ = [
     "read_job",
 ]
 
-Job = Annotated[SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob, Field(discriminator="kind")]
-AnyJob = SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob
+AnyJob = SampleSceneJob | PretrainJob | FinetuneJob | MapJob | FeaturesJob | AccuracyJob | ClassifyScenesJob
+Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)
 
 
