@@ -78,7 +78,7 @@ class SceneLabels:
     def rarest(self) -> np.ndarray:
         """(N,) int16, of each unit's classes the one that the fewest units have."""
         counts = np.where(self.classes, self.classes.sum(axis=0), len(self) + 1)
-        return counts.argmin(axis=1).astype(np.int16)
+        return np.asarray(counts.argmin(axis=1), np.int16)
 
     def of_rarest_class(self) -> LabelSet:
         """The units as labels of one class each, for what can hold out only those."""

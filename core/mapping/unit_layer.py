@@ -41,12 +41,14 @@ def unit_table(
         valid_share: (N,) part of a unit's area with data.
         given: (N, K) bool, the classes of each unit where it may have several; None where it has one.
     """
-    known = np.isfinite(probabilities).all(axis=1)
+    known: NDArray[np.bool_] = np.asarray(np.isfinite(probabilities).all(axis=1))
     order = np.argsort(-np.nan_to_num(probabilities), axis=1, kind="stable")
     names = np.array(scheme.names, object)
     table: dict[str, Any] = {"unit": units.ids}
     for place, field in enumerate(SHOWN_BEST[: len(scheme)]):
-        table[field] = np.where(known, names[order[:, place]], None)
+        table[field] = np.array(
+            [name if is_known else None for name, is_known in zip(names[order[:, place]], known, strict=True)], object
+        )
         suffix = field.removeprefix("class")
         table["probability" + suffix] = np.take_along_axis(probabilities, order[:, place : place + 1], axis=1)[:, 0]
     if given is not None:

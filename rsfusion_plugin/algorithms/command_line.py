@@ -11,6 +11,7 @@ _COMMANDS = {
     "map": "map",
     "features": "features",
     "accuracy": "assess",
+    "classify-scenes": "scenes",
 }
 
 
@@ -52,7 +53,7 @@ def _options(job):
         elif isinstance(value, bool):
             if value:
                 yield key, None
-        elif key in ("labels", "reference"):
+        elif key in ("labels", "reference", "training"):
             yield key, value["path"]
             for part in ("layer", "class_field", "class_scheme"):
                 if value.get(part) is not None:

@@ -7,6 +7,7 @@ from qgis.core import (
     QgsProcessingOutputLayerDefinition,
     QgsProcessingParameterFolderDestination,
     QgsProcessingParameterRasterDestination,
+    QgsProcessingParameterVectorDestination,
 )
 
 from ..texts import tr
@@ -26,6 +27,8 @@ def problem_with_outputs(algorithm, parameters, context):
         problem = _problem_with_place(path, is_folder)
         if not problem and isinstance(definition, QgsProcessingParameterRasterDestination):
             problem = _problem_with_extension(path)
+        if not problem and isinstance(definition, QgsProcessingParameterVectorDestination):
+            problem = _problem_with_vector_extension(path)
         if not problem and not is_folder:
             name = _canonical(path)
             if name in inputs:
@@ -69,6 +72,12 @@ def _problem_with_extension(path):
     if os.path.splitext(path)[1].lower() in (".tif", ".tiff"):
         return ""
     return tr("'{}' has to end in .tif: rasters are written as GeoTIFF.").format(path)
+
+
+def _problem_with_vector_extension(path):
+    if os.path.splitext(path)[1].lower() == ".gpkg":
+        return ""
+    return tr("'{}' has to end in .gpkg: layers are written as GeoPackage.").format(path)
 
 
 def _input_files(algorithm, parameters, context):

@@ -107,7 +107,16 @@ def model(qgis, scene, tmp_path_factory):
 
 def test_the_algorithms_are_listed_and_documented(qgis):
     listing = qgis("list").stdout
-    for name in ("setupenvironment", "samplescene", "pretrain", "finetune", "landcovermap", "features", "accuracy"):
+    for name in (
+        "setupenvironment",
+        "samplescene",
+        "pretrain",
+        "finetune",
+        "landcovermap",
+        "features",
+        "classifyscenes",
+        "accuracy",
+    ):
         assert "rsfusion:" + name in listing
     help_text = qgis("help", "rsfusion:landcovermap").stdout
     assert "OPTICAL_SENSOR" in help_text
