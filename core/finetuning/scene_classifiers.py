@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from core.finetuning.estimators import as_program
-from core.models.scene_descriptors import completed
+from core.models.scene_descriptors import Layout
 from core.models.scene_model import SceneModel, bounded
 from core.models.specification import EstimatorName
 
@@ -87,29 +87,35 @@ class FittedClassifier:
 
     Attributes:
         kind: of estimator.
+        layout: of the descriptors.
         medians: (D,) of the training's descriptors, for what is missing.
-        parts: columns that are missing together.
         shares: (K,) part of the units with a class.
-        estimators: scikit-learn's, by the number of the class; 0 for the one of all classes.
+        estimators: scikit-learn's, by the number of the set of inputs and that of the class; 0 for the one of all classes.
         is_multi_label: whether there is one for each class.
     """
 
     kind: EstimatorName
+    layout: Layout
     medians: FloatArray
-    parts: tuple[slice, ...]
     shares: FloatArray
-    estimators: dict[int, Any]
+    estimators: dict[tuple[int, int], Any]
     is_multi_label: bool
 
     def probabilities(self, rows: FloatArray) -> FloatArray:
-        """(N, K) of descriptors (N, D)."""
-        given = completed(rows, self.medians, list(self.parts))
+        """(N, K) of descriptors (N, D); what has no estimators of its own is looked at by those of all inputs."""
         said = np.tile(self.shares, (len(rows), 1))
-        if not self.is_multi_label:
-            said = np.zeros_like(said)
-            said[:, self.estimators[0].classes_] = self.estimators[0].predict_proba(given)
-        for number, estimator in self.estimators.items() if self.is_multi_label else ():
-            said[:, number] = estimator.predict_proba(given)[:, 1]
+        numbers = self.layout.numbers(rows)
+        numbers = np.where(np.isin(numbers, [subset for subset, _ in self.estimators]), numbers, 0)
+        for (subset, number), estimator in self.estimators.items():
+            places = np.flatnonzero(numbers == subset)
+            if not len(places):
+                continue
+            answer = estimator.predict_proba(self.layout.seen(rows[places], self.medians, subset))
+            if self.is_multi_label:
+                said[places, number] = answer[:, 1]
+            else:
+                said[places] = 0
+                said[places[:, None], estimator.classes_] = answer
         return bounded(said, self.is_multi_label)
 
     def put_into(self, model: SceneModel, threshold: float) -> None:
@@ -119,48 +125,65 @@ class FittedClassifier:
         model.threshold.fill_(threshold)
         if not self.is_multi_label:
             model.told.fill_(False)
-            model.told[torch.from_numpy(np.asarray(self.estimators[0].classes_))] = True
-        for number, estimator in self.estimators.items():
-            model.put(number, as_program(estimator, len(self.medians) + len(self.parts)))
+            model.told[torch.from_numpy(np.asarray(self.estimators[0, 0].classes_))] = True
+        for (subset, number), estimator in self.estimators.items():
+            model.put(subset, number, as_program(estimator, len(self.layout.columns(subset))))
 
 
 def fit_classifier(
-    candidate: Candidate, rows: FloatArray, classes: BoolArray, parts: Sequence[slice], is_multi_label: bool, seed: int
+    candidate: Candidate,
+    rows: FloatArray,
+    classes: BoolArray,
+    layout: Layout,
+    is_multi_label: bool,
+    seed: int,
+    subsets: Sequence[int] = (0,),
 ) -> FittedClassifier:
-    """Fits a classifier, one for each class where units may have several.
+    """Fits a classifier, one for each class where units may have several, and one for each set of inputs.
 
     Args:
         candidate: what to fit.
         rows: (N, D) descriptors, NaN = missing.
         classes: (N, K) bool.
-        parts: columns that are missing together.
+        layout: of the descriptors.
         is_multi_label: whether a unit may have several classes.
         seed: of everything random.
+        subsets: numbers of the sets of inputs; that of all inputs is fitted anyhow.
     """
     with warnings.catch_warnings():
         # Columns that no unit has have no median; they are constant then, and count for nothing.
         warnings.simplefilter("ignore", RuntimeWarning)
         warnings.simplefilter("ignore", ConvergenceWarning)
         medians = np.nan_to_num(np.nanmedian(rows, axis=0), nan=0.0)
-        given = completed(rows, medians, list(parts))
-        if is_multi_label:
-            varied = np.flatnonzero(classes.any(axis=0) & ~classes.all(axis=0))
-            estimators = {int(k): candidate.estimator(seed).fit(given, classes[:, k].astype(np.int64)) for k in varied}
-        else:
-            estimators = {0: candidate.estimator(seed).fit(given, classes.argmax(axis=1))}
-    for estimator in estimators.values():
-        if candidate.kind == "forest":
-            # Threads add the trees' votes in any order, which changes the last digit.
-            estimator.set_params(n_jobs=1)
-    shares = classes.mean(axis=0)
-    return FittedClassifier(candidate.kind, medians, tuple(parts), shares, estimators, is_multi_label)
+        varied = _varied(classes)
+        estimators: dict[tuple[int, int], Any] = {}
+        for subset in sorted({0, *subsets}):
+            used = layout.has(rows, subset)
+            if not np.array_equal(_varied(classes[used]), varied):
+                # Where classes have units with gaps only, these have to do.
+                used[:] = True
+            given, truth = layout.seen(rows[used], medians, subset), classes[used]
+            if is_multi_label:
+                for k in np.flatnonzero(varied).tolist():
+                    estimators[subset, k] = candidate.estimator(seed).fit(given, truth[:, k].astype(np.int64))
+            else:
+                estimators[subset, 0] = candidate.estimator(seed).fit(given, truth.argmax(axis=1))
+    for estimator in estimators.values() if candidate.kind == "forest" else ():
+        # Threads add the trees' votes in any order, which changes the last digit.
+        estimator.set_params(n_jobs=1)
+    return FittedClassifier(candidate.kind, layout, medians, classes.mean(axis=0), estimators, is_multi_label)
+
+
+def _varied(classes: BoolArray) -> BoolArray:
+    """(K,) bool, classes that some units have and others have not."""
+    return np.asarray(classes.any(axis=0) & ~classes.all(axis=0))
 
 
 def try_candidates(
     rows: FloatArray,
     classes: BoolArray,
     blocks: NDArray[np.int64],
-    parts: Sequence[slice],
+    layout: Layout,
     is_multi_label: bool,
     seed: int,
     progress: Callable[[float, str], None],
@@ -168,7 +191,7 @@ def try_candidates(
     """Cross-validates every candidate over blocks of ground: units of one block are never in two folds.
 
     Args:
-        rows, classes, parts, is_multi_label, seed: see ``fit_classifier``.
+        rows, classes, layout, is_multi_label, seed: see ``fit_classifier``.
         blocks: (N,) of each unit.
         progress: told of the part done.
 
@@ -182,7 +205,8 @@ def try_candidates(
         said = np.zeros(classes.shape)
         for index, (learned, asked) in enumerate(folds):
             progress((number + index / len(folds)) / len(CANDIDATES), f"Trying {candidate.name.lower()}")
-            fitted = fit_classifier(candidate, rows[learned], classes[learned], parts, is_multi_label, seed)
+            subsets = np.unique(layout.numbers(rows[asked])).tolist()
+            fitted = fit_classifier(candidate, rows[learned], classes[learned], layout, is_multi_label, seed, subsets)
             said[asked] = fitted.probabilities(rows[asked])
         loss = _log_loss(said, classes, is_multi_label)
         tried.append(Tried(candidate, said, loss, _average_precision(said, classes), time.perf_counter() - started))

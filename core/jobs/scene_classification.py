@@ -41,21 +41,23 @@ def run_classify_scenes(job: ClassifyScenesJob, context: JobContext) -> dict[str
     trained: TrainedScenes | None = None
     if job.training is not None:
         start = start_scenes(job, job.training, context)
-        scene = start.scene
-        units = _units(job, scene, context)
-        trained = train_scenes(job, start, device, context)
-        model, card = trained.model, trained.card
-        _tell(trained, context)
+        scene, model, allows_missing = start.scene, start.model, start.allows_missing
     else:
         model, card = _load(Path(job.model or ""))
         scene, specification = scene_for_model(job.inputs, card.specification, context, card.allows_missing)
         if specification != card.specification:
             raise ModelFileError(f"The model '{job.model}' was made for other sensors.", "Give rasters of its own sensors.")
-        units = _units(job, scene, context)
-    described = describe_units(model, scene, units, device, context.part(0.6, 0.95), card.allows_missing)
+        allows_missing = card.allows_missing
+    units = _units(job, scene, context)
+    described = describe_units(model, scene, units, device, context.part(0.02, 0.3), allows_missing)
     known = described.pixels > 0
     if not known.any():
         raise RasterError("Nothing was classified: no unit has data.", "Check nodata values, the units and the extent.")
+    if job.training is not None:
+        training = describe_units(model, scene, start.labels.units, device, context.part(0.3, 0.6), allows_missing)
+        trained = train_scenes(job, start, training, described.rows[known], context)
+        model, card = trained.model, trained.card
+        _tell(trained, context)
     shares = np.full((len(units), len(card.scheme)), np.nan)
     shares[known] = model.probabilities(described.rows[known])
     threshold = float(model.threshold) if model.is_multi_label else None

@@ -32,11 +32,12 @@ from core.jobs.schemas import ClassifyScenesJob, Labels
 from core.labels.blocks import Split, spatial_split
 from core.labels.scene_labels import SceneLabels, Units, read_scene_labels
 from core.labels.style import entries_for
-from core.mapping.unit_descriptors import UnitDescriptors, describe_units
+from core.mapping.unit_descriptors import UnitDescriptors
 from core.models.architectures import title_of
 from core.models.fusion_model import FusionModel
 from core.models.heads import SceneHead
 from core.models.model_file import ModelCard, class_cards, load_model
+from core.models.scene_descriptors import FloatArray, Layout
 from core.models.scene_model import SceneModel
 from core.models.specification import EstimatorSpecification, ModelSpecification
 from core.models.specify import specify_model
@@ -135,16 +136,26 @@ def _estimator(base: tuple[torch.nn.Module, ModelCard] | None, multi_label: bool
     )
 
 
-def train_scenes(job: ClassifyScenesJob, start: SceneStart, device: torch.device, context: JobContext) -> TrainedScenes:
+def train_scenes(
+    job: ClassifyScenesJob,
+    start: SceneStart,
+    described: UnitDescriptors,
+    wanted: FloatArray,
+    context: JobContext,
+) -> TrainedScenes:
     """Compares the classifiers on blocks of ground and fits the best one.
+
+    Args:
+        job, start: what is asked for.
+        described: the polygons of the training.
+        wanted: (M, columns) of the units to classify; a model that is written knows all sets of inputs, one that is not
+            only those of these units.
+        context: to speak to.
 
     Raises:
         LabelError: too few polygons with data, or all of a class in one place.
     """
     remarks = start.labels.report.remarks()
-    described = describe_units(
-        start.model, start.scene, start.labels.units, device, context.part(0.02, 0.4), start.allows_missing
-    )
     labels, rows, pixels, gaps = _with_data(start.labels, described)
     split = spatial_split(
         labels.of_rarest_class(),
@@ -155,9 +166,9 @@ def train_scenes(job: ClassifyScenesJob, start: SceneStart, device: torch.device
         joins_near=False,
     )
     learned, multi = ~split.validation, labels.is_multi_label
-    model, classes = start.model, labels.classes
+    model, classes, layout = start.model, labels.classes, start.model.layout
     tried = try_candidates(
-        rows[learned], classes[learned], split.block[learned], model.parts, multi, job.seed, context.part(0.4, 0.6)
+        rows[learned], classes[learned], split.block[learned], layout, multi, job.seed, context.part(0.6, 0.9)
     )
     best = best_of(tried, multi)
     said = next((each for each in tried if each.candidate is best), None)
@@ -170,12 +181,15 @@ def train_scenes(job: ClassifyScenesJob, start: SceneStart, device: torch.device
         return scene_scores(shares, classes[~learned], given_classes(shares, limit), labels.scheme.names)
 
     fits = {
-        candidate.name: fit_classifier(candidate, rows[learned], classes[learned], model.parts, multi, job.seed)
+        candidate.name: fit_classifier(
+            candidate, rows[learned], classes[learned], layout, multi, job.seed, _occurring(layout, rows[~learned])
+        )
         for candidate in (CANDIDATES if tried else (best,))
     }
     candidates = tuple(_row(each, each.candidate is best, held_out, fits, classes[learned], multi) for each in tried)
     scores = held_out(fits[best.name], threshold)
-    final = fit_classifier(best, rows, classes, model.parts, multi, job.seed)
+    listed = range(len(layout.subsets)) if job.output_model and start.allows_missing else _occurring(layout, wanted)
+    final = fit_classifier(best, rows, classes, layout, multi, job.seed, listed)
     model = _of_kind(model, final)
     final.put_into(model, 0.5 if threshold is None else threshold)
     notes = (
@@ -190,6 +204,12 @@ def train_scenes(job: ClassifyScenesJob, start: SceneStart, device: torch.device
         confusion = confusion_matrix(shares.argmax(axis=1), classes[~learned].argmax(axis=1), len(labels.scheme))
     card = _card(job, start, model.specification, labels, split, scores, candidates)
     return TrainedScenes(model, card, labels, split, scores, confusion, candidates, threshold, notes, warnings)
+
+
+def _occurring(layout: Layout, rows: FloatArray) -> list[int]:
+    """The sets of inputs that rows have."""
+    found: list[int] = np.unique(layout.numbers(rows)).tolist()
+    return found
 
 
 _UNTRIED = "The polygons to learn from lie in one block of ground, so that classifiers could not be compared."

@@ -38,7 +38,7 @@ class UnitDescriptors:
     """What is known of the units of a scene.
 
     Attributes:
-        rows: (N, n_columns) float64 as ``SceneModel`` takes them, NaN = missing.
+        rows: (N, columns) float64 as ``SceneModel`` takes them, NaN = missing.
         pixels: (N,) int64 of each unit that have data.
         valid_share: (N,) float64 part of a unit's area that has data in any raster that shows the ground.
     """
@@ -80,7 +80,7 @@ def describe_units(
             progress(share * (number + 1) / len(blocks), "Describing polygons")
     rows = found.rows
     if model.base is not None:
-        rows[:, model.parts[-1]] = _base_moments(
+        rows[:, model.base_part] = _base_moments(
             model, scene, units, device, lambda part: progress(0.5 + 0.5 * part, "Features of polygons"), allows_missing
         )
     return UnitDescriptors(rows, found.pixels, np.minimum(found.pixels / np.maximum(areas, 1.0), 1.0))
@@ -90,10 +90,10 @@ class _Gathered:
     """Descriptions of the units that have begun, and rows of those that are done."""
 
     def __init__(self, model: SceneModel, areas: NDArray[np.float64]) -> None:
-        self._model = model
+        self._layout = model.layout
         self._areas = areas
         self._open: dict[int, dict[str, Description]] = {}
-        self.rows = np.full((len(areas), model.n_columns), np.nan)
+        self.rows = np.full((len(areas), model.layout.n_columns), np.nan)
         self.pixels = np.zeros(len(areas), np.int64)
 
     def add(self, unit: int, name: str, pixels: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
@@ -106,7 +106,7 @@ class _Gathered:
     def finish(self, unit: int) -> None:
         """Writes the row of a unit whose last block is done."""
         for name, description in self._open.pop(unit, {}).items():
-            self.rows[unit, self._model.parts[self._model.names.index(name)]] = description.result()
+            self.rows[unit, self._layout.parts[self._layout.names.index(name)]] = description.result()
 
 
 def _blocks(model: SceneModel, scene: Scene, shapes: PixelShapes) -> list[Window]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
+
+from core.models.subsets import subset_numbers
 
 QUANTILES = (0.1, 0.5, 0.9)
 STATISTICS = ("mean", "deviation", *(f"quantile{round(100 * share)}" for share in QUANTILES))
@@ -74,17 +78,46 @@ class Description:
         return np.concatenate([*self._moments.result(), *quantiles])
 
 
-def completed(rows: FloatArray, medians: FloatArray, parts: list[slice]) -> NDArray[np.float32]:
-    """Rows without gaps: what is missing gets the training's median, and each part a column that says where it was.
+@dataclass(frozen=True)
+class Layout:
+    """Which columns of a descriptor belong to which input, and which sets of inputs have an estimator of their own.
 
-    Args:
-        rows: (N, D), NaN = missing.
-        medians: (D,) of the training.
-        parts: columns that are missing together: of an input, of the base model.
-
-    Returns:
-        (N, D + parts) float32.
+    Attributes:
+        names: of the inputs, in the order of their columns.
+        parts: their columns.
+        n_columns: of all; those behind the inputs' are the base model's, which are looked at where every input is there.
+        subsets: the sets of inputs, all of them first.
     """
-    missing = np.isnan(rows)
-    gaps = np.stack([missing[:, part].any(axis=1) for part in parts], axis=1)
-    return np.concatenate([np.where(missing, medians, rows), gaps], axis=1).astype(np.float32)
+
+    names: tuple[str, ...]
+    parts: tuple[slice, ...]
+    n_columns: int
+    subsets: tuple[frozenset[str], ...]
+
+    def numbers(self, rows: FloatArray) -> NDArray[np.int64]:
+        """(N,) number of the set of inputs that each row has; 0, all of them, for sets that are not listed."""
+        bits = np.zeros(len(rows), np.int64)
+        for bit, part in enumerate(self.parts):
+            bits += np.isfinite(rows[:, part]).all(axis=1).astype(np.int64) << bit
+        return np.array(subset_numbers(self.names, self.subsets), np.int64)[bits]
+
+    def has(self, rows: FloatArray, number: int) -> NDArray[np.bool_]:
+        """(N,) bool, whether a row has all inputs of a set, and perhaps others."""
+        return np.asarray(np.isfinite(rows[:, self.columns(number)]).all(axis=1))
+
+    def columns(self, number: int) -> NDArray[np.int64]:
+        """The columns that the estimator of a set sees."""
+        if number == 0:
+            return np.arange(self.n_columns)
+        chosen = [
+            np.arange(part.start, part.stop)
+            for part, name in zip(self.parts, self.names, strict=True)
+            if name in self.subsets[number]
+        ]
+        return np.concatenate(chosen)
+
+    def seen(self, rows: FloatArray, medians: FloatArray, number: int) -> NDArray[np.float32]:
+        """(N, columns) float32 what the estimator of a set sees; the training's medians where something is missing."""
+        columns = self.columns(number)
+        given = rows[:, columns]
+        return np.where(np.isnan(given), medians[columns], given).astype(np.float32)
