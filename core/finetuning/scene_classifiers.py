@@ -224,7 +224,13 @@ def best_of(tried: Sequence[Tried], is_multi_label: bool) -> Candidate:
 
 
 def best_threshold(probabilities: FloatArray, classes: BoolArray) -> float:
-    """The probability from which units have a class, one for all classes: that of the greatest macro-F1."""
+    """The probability from which units have a class, one for all classes: that of the greatest macro-F1.
+
+    Args:
+        probabilities, classes: as ``Tried`` has them.
+    """
+    told = probabilities.any(axis=1)
+    probabilities, classes = probabilities[told], classes[told]
     occurring = classes.any(axis=0)
     scores = []
     for threshold in THRESHOLDS:

@@ -113,16 +113,16 @@ def start_scenes(job: ClassifyScenesJob, training: Labels, context: JobContext) 
         multi_label=job.multi_label,
     )
     specification = specify_model(scene, "unet_early", len(labels.scheme)) if base is None else found
-    model = SceneModel(
-        specification.model_copy(
-            update={
-                "head": "scene",
-                "n_classes": len(labels.scheme),
-                "has_shortcut": False,
-                "estimator": _estimator(base, labels.is_multi_label),
-            }
-        )
-    ).eval()
+    changed = {
+        "head": "scene",
+        "n_classes": len(labels.scheme),
+        "has_shortcut": False,
+        "estimator": _estimator(base, labels.is_multi_label),
+    }
+    # A base model's last layer is not taken over: what stands in its place shall be the same each time.
+    with torch.random.fork_rng():
+        torch.manual_seed(job.seed)
+        model = SceneModel(specification.model_copy(update=changed)).eval()
     if base is not None and model.base is not None:
         model.base.load_state_dict(without_classes(base[0].state_dict()), strict=False)
     return SceneStart(scene, labels, model, allows_missing)

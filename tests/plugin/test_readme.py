@@ -30,6 +30,7 @@ def commands(name):
         ("models", ["models.json"]),
         ("missing inputs", ["model.safetensors", "training.html", "radar_alone.tif", "confidence.tif", "both.tif"]),
         ("pretraining", ["base.safetensors", "pretraining.html", "features.tif", "model.safetensors"]),
+        ("scenes", ["scenes.gpkg", "scenes.qml", "scenes.html", "scenes.safetensors", "radar_alone.gpkg"]),
         ("command line", ["model.safetensors", "training.html", "map.tif", "probabilities.tif", "accuracy.html"]),
     ],
 )
