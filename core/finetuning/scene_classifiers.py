@@ -25,7 +25,7 @@ from core.models.scene_model import SceneModel, bounded
 from core.models.specification import EstimatorName
 
 TREES = 200
-STRENGTHS = (0.001, 0.01, 0.1, 1.0)
+STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 """Inverse regularisations of the logistic regressions that are tried: descriptors have often more columns than rows."""
 
 FOLDS = 5
@@ -214,8 +214,8 @@ def try_candidates(
 
 
 def best_of(tried: Sequence[Tried], is_multi_label: bool) -> Candidate:
-    """The candidate of the least log loss, of several labels that of the greatest mean average precision; the most
-    regularised regression where none could be tried."""
+    """The candidate of the least log loss, of several labels that of the greatest mean average precision; a well regularised
+    regression where none could be tried."""
     if not tried:
         return CANDIDATES[1]
     if is_multi_label:

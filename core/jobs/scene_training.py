@@ -192,7 +192,9 @@ def train_scenes(
     final = fit_classifier(best, rows, classes, layout, multi, job.seed, listed)
     model = _of_kind(model, final)
     final.put_into(model, 0.5 if threshold is None else threshold)
+    several = f", which '{labels.separator}' separates, {classes.sum() / len(labels):.2g} in the mean" if multi else ""
     notes = (
+        f"A polygon has {'several classes' if multi else 'one class'}{several}.",
         f"{len(labels)} polygons of {len(labels.scheme)} classes, {int(learned.sum())} to learn from and "
         f"{scores.n_units} held out in blocks of {split.block_size_m:g} m; polygons that touch may lie in different parts.",
         f"{best.name}{' on one class against the rest' if multi else ''}, over {rows.shape[1]} values of each polygon.",
@@ -259,7 +261,7 @@ def _with_data(
             f"Of the polygons of '{labels.source}' only those of {int(present.sum())} class have data.",
             "Check nodata values, or draw polygons where the rasters have data.",
         )
-    kept = SceneLabels(units, classes, labels.scheme, labels.is_multi_label, labels.report, labels.source)
+    kept = SceneLabels(units, classes, labels.scheme, labels.separator, labels.report, labels.source)
     return kept, described.rows[known], described.pixels[known], gaps
 
 

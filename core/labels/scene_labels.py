@@ -59,7 +59,7 @@ class SceneLabels:
         units: inside the scene.
         classes: (N, K) bool, whether a unit has a class; one a unit unless ``is_multi_label``.
         scheme: the K classes.
-        is_multi_label: whether a unit may have several classes.
+        separator: between the classes in a text; None where a unit has one class.
         report: what became of the features read.
         source: the file they came from, for messages.
     """
@@ -67,12 +67,16 @@ class SceneLabels:
     units: Units
     classes: np.ndarray
     scheme: ClassScheme
-    is_multi_label: bool
+    separator: str | None
     report: LabelReport
     source: str
 
     def __len__(self) -> int:
         return len(self.units)
+
+    @property
+    def is_multi_label(self) -> bool:
+        return self.separator is not None
 
     @property
     def rarest(self) -> np.ndarray:
@@ -131,13 +135,9 @@ def read_scene_labels(
             f"All polygons of '{path}' inside the scene have the same classes, {listed(resolved.scheme.names)}.",
             "Draw at least two classes inside the scene, or choose another field.",
         )
-    notes = resolved.notes
-    if separator is not None:
-        mean = classes.sum(axis=1).mean()
-        notes = (*notes, f"Polygons have several classes each, separated by '{separator}': {mean:.2g} in the mean.")
     units = Units(shapes.geometries, shapes.ids, grid.crs)
-    report = label_report(shapes, tuple(classes.sum(axis=0).tolist()), notes)
-    return SceneLabels(units, classes, resolved.scheme, separator is not None, report, str(path))
+    report = label_report(shapes, tuple(classes.sum(axis=0).tolist()), resolved.notes)
+    return SceneLabels(units, classes, resolved.scheme, separator, report, str(path))
 
 
 def split_classes(

@@ -139,8 +139,8 @@ def table(runs: list[dict[str, Any]]) -> str:
         "# Scene classification",
         "",
         f"Cells of {CELL} x {CELL} pixels of 10 m with Sentinel-1, Sentinel-2 and a DEM, labelled by a weak yearly map:",
-        "this is agreement, not accuracy. Percent, mean and standard deviation over draws of the blocks that are held out; cells",
-        "that are learned from touch none of these. What each draw chose stands in `scene_classification.jsonl`.",
+        "this is agreement, not accuracy. Percent, mean and standard deviation over draws of the blocks that are held out;",
+        "cells that are learned from touch none of these. What each draw chose stands in `scene_classification.jsonl`.",
     ]
     for scene, task in dict.fromkeys((run["scene"], run["task"]) for run in runs):
         own = [run for run in runs if (run["scene"], run["task"]) == (scene, task)]

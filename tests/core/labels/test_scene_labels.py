@@ -61,7 +61,7 @@ def test_several_classes_are_read(tmp_path):
     assert found.scheme.names == ("Crops", "Trees", "Water")
     assert found.classes.tolist() == [[False, True, True], [False, True, False], [True, True, False]]
     assert found.rarest.tolist() == [2, 1, 0]
-    assert any("separated by ';'" in note for note in found.report.notes)
+    assert found.separator == ";"
 
 
 def test_one_class_each_is_read(tmp_path):
@@ -122,7 +122,7 @@ def test_overlapping_units_keep_their_pixels_and_are_told_as_pairs():
     scheme = resolve_with_notes(["a", "b"], (), "auto").scheme
     classes = np.array([[True, False], [False, True], [True, False]])
     report = LabelReport(3, 0, 0, (), (), 0, (), (2, 1))
-    labels = SceneLabels(Units(boxes, np.arange(3), GRID.crs), classes, scheme, False, report, "a.gpkg")
+    labels = SceneLabels(Units(boxes, np.arange(3), GRID.crs), classes, scheme, None, report, "a.gpkg")
     counts = labels.counts(np.array([4, 4, 2]))
     assert counts.features.tolist() == [4, 4, 2]
     assert counts.classes.tolist() == [6, 4]
