@@ -17,7 +17,7 @@ from core.errors import ModelFileError, RasterError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths, scene_for_model
-from core.jobs.land_cover_map import window_of
+from core.jobs.land_cover_map import RESOLUTION_TOLERANCE, window_of
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, input_names, software
 from core.jobs.scene_training import TrainedScenes, start_scenes, train_scenes
@@ -27,6 +27,7 @@ from core.mapping.unit_descriptors import describe_units
 from core.mapping.unit_layer import unit_table, write_units
 from core.models.architectures import title_of
 from core.models.model_file import ModelCard, class_cards, file_digest, load_model, save_model
+from core.models.registry import for_inputs
 from core.models.scene_model import SceneModel
 from core.scenes.categorical import style_path
 from core.scenes.scene import Scene
@@ -43,10 +44,7 @@ def run_classify_scenes(job: ClassifyScenesJob, context: JobContext) -> dict[str
         start = start_scenes(job, job.training, context)
         scene, model, allows_missing = start.scene, start.model, start.allows_missing
     else:
-        model, card = _load(Path(job.model or ""))
-        scene, specification = scene_for_model(job.inputs, card.specification, context, card.allows_missing)
-        if specification != card.specification:
-            raise ModelFileError(f"The model '{job.model}' was made for other sensors.", "Give rasters of its own sensors.")
+        scene, model, card = _given(job, Path(job.model or ""), context)
         allows_missing = card.allows_missing
     units = _units(job, scene, context)
     described = describe_units(model, scene, units, device, context.part(0.02, 0.3), allows_missing)
@@ -82,14 +80,27 @@ def run_classify_scenes(job: ClassifyScenesJob, context: JobContext) -> dict[str
     }
 
 
-def _load(path: Path) -> tuple[SceneModel, ModelCard]:
-    model, card = load_model(path)
-    if not isinstance(model, SceneModel):
+def _given(job: ClassifyScenesJob, path: Path, context: JobContext) -> tuple[Scene, SceneModel, ModelCard]:
+    """The scene with the inputs of a model that was given, and the model."""
+    loaded, card = load_model(path)
+    scene: Scene | None = None
+    if isinstance(loaded, SceneModel):
+        scene, specification = scene_for_model(job.inputs, card.specification, context, card.allows_missing)
+        if specification != card.specification:
+            loaded, card = for_inputs(loaded, specification), card.model_copy(update={"specification": specification})
+    if scene is None or not isinstance(loaded, SceneModel):
         raise ModelFileError(
             f"The model '{path}' is '{title_of(card.specification)}', which says nothing of whole scenes.",
             "Give a model that 'Classify scenes' has written; others can be its base model.",
         )
-    return model, card
+    ratio = scene.grid.resolution_m() / card.resolution_m
+    if not 1 / RESOLUTION_TOLERANCE < ratio < RESOLUTION_TOLERANCE:
+        context.warning(
+            f"The scene's pixels are {scene.grid.resolution_m():.3g} m and those of the model's training "
+            f"{card.resolution_m:.3g} m: spreads and quantiles of other pixels are not the same. Set the resolution to that "
+            "of the training."
+        )
+    return scene, loaded, card
 
 
 def _units(job: ClassifyScenesJob, scene: Scene, context: JobContext) -> Units:

@@ -97,6 +97,8 @@ def write_units(
             promote_to_multi=True,
             geometry_type="MultiPolygon",
             layer_metadata=dict(tags),
+            # The GDAL of older QGIS warns of a newer one.
+            dataset_options={"VERSION": "1.3"},
         )
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError, OSError) as error:
         raise OutputError(
