@@ -125,7 +125,7 @@ def _categorised_style(field: str, scheme: ClassScheme) -> str:
         symbol = ElementTree.SubElement(
             symbols, "symbol", {"type": "fill", "name": str(number), "alpha": "0.6", "clip_to_extent": "1", "force_rhr": "0"}
         )
-        layer = ElementTree.SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "pass": "0", "locked": "0"})
+        layer = ElementTree.SubElement(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0"})
         red, green, blue = red_green_blue(entry.colour)
         settings = {"color": f"{red},{green},{blue},255", "style": "solid", "outline_color": "60,60,60,255"}
         settings |= {"outline_style": "solid", "outline_width": "0.1", "outline_width_unit": "MM"}

@@ -40,7 +40,7 @@ def test_the_commands_of_the_readme_work(name, results, tmp_path, real_python):
         script = script.replace(long, short)
     # Every path below /tmp becomes one below the test's own folder.
     (tmp_path / "scene").mkdir()
-    script = re.sub(r"/tmp/rsfusion-(headless|cli|missing|pretraining)\b", str(tmp_path / "scene"), script)
+    script = re.sub(r"/tmp/rsfusion-(headless|cli|missing|pretraining|scenes)\b", str(tmp_path / "scene"), script)
     script = script.replace("/tmp/rsfusion-models.json", str(tmp_path / "scene" / "models.json"))
     assert "/tmp/rsfusion" not in script.replace(str(tmp_path), "")
     answer = subprocess.run(
