@@ -61,4 +61,4 @@ def test_every_block_of_commands_is_run_by_a_test():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     marked = set(re.findall(r"<!-- run: (.*?) -->\n```bash", text))
     assert text.count("```bash") == len(marked)
-    assert marked == {"headless", "command line", "models", "missing inputs", "pretraining"}
+    assert marked == {"headless", "command line", "models", "missing inputs", "pretraining", "scenes"}
