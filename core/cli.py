@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from core.commands import assessment, learning, listing, mapping, products, running
+from core.commands import assessment, learning, listing, mapping, products, running, scenes
 from core.jobs.threads import yield_while_waiting
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": learning.pretrain,
     "features": mapping.features,
     "map": mapping.map_scene,
+    "scenes": scenes.scenes,
     "sample": assessment.sample,
     "assess": assessment.assess,
     "clean": products.clean,

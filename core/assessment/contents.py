@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from core.assessment.area_adjusted import AreaAdjusted
 from core.assessment.confusion import Accuracy, AccuracyInterval, checked_counts
+from core.assessment.scene_scores import SceneScores
 from core.finetuning.records import EpochRecord
 from core.labels.scheme import ClassScheme
 from core.pretraining.records import PretrainingRecord
@@ -164,6 +165,62 @@ class AccuracyReport:
             raise ValueError(f"{len(self.scheme)} classes need as many areas; got {len(self.mapped_areas_ha)}.")
         if self.area_adjusted is not None and self.area_adjusted.names != self.scheme.names:
             raise ValueError(f"The estimates are of {self.area_adjusted.names}, the scheme has {self.scheme.names}.")
+
+
+@dataclass(frozen=True)
+class SceneCandidate:
+    """A classifier of scenes that was tried.
+
+    Attributes:
+        name: as a sentence can use it.
+        is_chosen: whether it is the one that the job used.
+        log_loss, mean_average_precision: cross-validated over blocks of the training part.
+        scores: on the polygons held out, which chose nothing.
+        seconds: of the cross-validation.
+    """
+
+    name: str
+    is_chosen: bool
+    log_loss: float
+    mean_average_precision: float
+    scores: SceneScores
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class SceneReport:
+    """The contents of a report on classified scenes.
+
+    Attributes:
+        title: of the page.
+        created: date and time, ISO 8601.
+        lines: what was done, in sentences.
+        scores: of the classifier on the polygons held out.
+        candidates: all that were tried; empty where the blocks were too few.
+        scheme: the K classes.
+        is_multi_label: whether a polygon may have several classes.
+        threshold: probability from which it has one; None where it has one class.
+        n_training: polygons of each class that were learned from.
+        confusion: (K, K) held-out polygons, rows = said, columns = reference; None where they may have several classes.
+        units: of each class, and without data in the last place, what was classified.
+        warnings: what may be wrong.
+        settings, provenance: name to value, shown as text.
+    """
+
+    title: str
+    created: str
+    lines: tuple[str, ...]
+    scores: SceneScores
+    candidates: tuple[SceneCandidate, ...]
+    scheme: ClassScheme
+    is_multi_label: bool
+    threshold: float | None
+    n_training: tuple[int, ...]
+    confusion: NDArray[np.int64] | None
+    units: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

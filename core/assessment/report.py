@@ -21,7 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from core.assessment.confusion import Accuracy
-from core.assessment.contents import AccuracyReport, ModelScore, PretrainingReport, TrainingReport
+from core.assessment.contents import AccuracyReport, ModelScore, PretrainingReport, SceneReport, TrainingReport
 from core.errors import OutputError
 from core.labels.scheme import ClassScheme
 
@@ -82,6 +82,22 @@ def write_pretraining_report(path: Path, report: PretrainingReport) -> None:
     images = {"curves": _embedded(pictures.pretraining_picture(report.records))}
     data = {"kind": "pretraining", **asdict(report)}
     html = _environment().get_template("pretraining.html").render(report=report, images=images, data=_script_json(data))
+    _write(path, html)
+
+
+def write_scene_report(path: Path, report: SceneReport) -> None:
+    """Writes the report of a classification of scenes as one HTML file.
+
+    Raises:
+        OutputError: the folder is missing or cannot be written to.
+    """
+    data = {
+        "kind": "scenes",
+        **asdict(report),
+        "scheme": [asdict(entry) for entry in report.scheme.classes],
+        "confusion": None if report.confusion is None else report.confusion.tolist(),
+    }
+    html = _environment().get_template("scenes.html").render(report=report, data=_script_json(data))
     _write(path, html)
 
 

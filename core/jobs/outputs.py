@@ -18,6 +18,7 @@ from core.jobs.schemas import (
     AccuracyJob,
     AnyJob,
     ChangeMapJob,
+    ClassifyScenesJob,
     CleanMapJob,
     FeaturesJob,
     FinetuneJob,
@@ -95,6 +96,9 @@ def outputs_of(job: AnyJob) -> list[Output]:
         case ChangeMapJob():
             found = [("output", job.output, RASTER_SUFFIXES)]
             found += [(key, getattr(job, key), (".csv",)) for key in ("matrix", "summary")]
+        case ClassifyScenesJob():
+            found = [("output", job.output, VECTOR_SUFFIXES)]
+            found += [("output_model", job.output_model, MODEL_SUFFIXES), ("report", job.report, REPORT_SUFFIXES)]
         case SampleSceneJob():
             found = []
     return [Output(key, path, suffixes) for key, path, suffixes in found if path]

@@ -13,6 +13,7 @@ from core.jobs.schemas import (
     AccuracyJob,
     AnyJob,
     ChangeMapJob,
+    ClassifyScenesJob,
     CleanMapJob,
     FeaturesJob,
     FinetuneJob,
@@ -90,6 +91,10 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.map_change import run_change
 
                 return run_change(job, context)
+            case ClassifyScenesJob():
+                from core.jobs.scene_classification import run_classify_scenes
+
+                return run_classify_scenes(job, context)
 
 
 def run_and_report(job: AnyJob, context: JobContext) -> int:

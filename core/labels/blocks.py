@@ -70,6 +70,7 @@ def spatial_split(
     seed: int,
     block_size_m: float | None = None,
     counts: PixelCounts | None = None,
+    joins_near: bool = True,
 ) -> Split:
     """Holds out whole blocks of ground, so that of every class about the wanted part of its pixels is held out.
 
@@ -89,6 +90,8 @@ def spatial_split(
         seed: the same seed gives the same split.
         block_size_m: side of the squares in metres.
         counts: of ``count_pixels``, if they are at hand.
+        joins_near: keep features together that lie within two pixels of each other; else only those that overlap. Cells
+            of a grid all touch.
 
     Raises:
         LabelError: no class could be held out and trained on.
@@ -102,7 +105,7 @@ def spatial_split(
     centres = shapely.get_coordinates(shapely.centroid(labels.geometries))
     metres = _metres_per_unit(grid)
     notes: list[str] = []
-    near = np.concatenate([_near_pairs(labels.geometries, grid), counts.overlaps])
+    near = np.concatenate([_near_pairs(labels.geometries, grid), counts.overlaps]) if joins_near else counts.overlaps
     sizes = [block_size_m] if block_size_m is not None else _candidate_sizes(labels, grid, counts)
     size, block = _chosen_blocks(labels, counts, centres * metres, near, sizes)
     if not _can_split(labels, counts, block):

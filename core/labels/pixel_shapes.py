@@ -10,15 +10,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import shapely
 
-from core.labels.label_set import LabelSet
 from core.scenes.grid import Grid, Window
 
 _FARTHEST = 2.0**31
 """Pixel coordinates beyond this are outside every grid; clipping them keeps them within int64 when rounded."""
+
+
+class Drawn(Protocol):
+    """Labels, or any other shapes in the system of a grid."""
+
+    @property
+    def geometries(self) -> np.ndarray: ...
+    def __hash__(self) -> int: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +85,9 @@ class PixelShapes:
 
 
 @lru_cache(maxsize=4)  # Training asks for thousands of windows of the same labels; a label set is hashed by identity.
-def pixel_shapes(labels: LabelSet, grid: Grid) -> PixelShapes:
+def pixel_shapes(labels: Drawn, grid: Grid) -> PixelShapes:
     """The labels on the pixels of a grid, which is in the labels' system."""
-    geometries, count = labels.geometries, len(labels)
+    geometries, count = labels.geometries, len(labels.geometries)
     are_points = np.isin(shapely.get_type_id(geometries), (shapely.GeometryType.POINT, shapely.GeometryType.MULTIPOINT))
     edges, edge_features = _edges(geometries, ~are_points, grid)
     edge_start = np.searchsorted(edge_features, np.arange(count + 1))

@@ -51,6 +51,81 @@ class _Features:
         return _Features(self.ids[kept], self.geometries[kept], self.unreadable[kept], self.values[kept], self.crs)
 
 
+@dataclass(frozen=True, eq=False)
+class Shapes:
+    """The features of a file that touch a scene, and what became of the others.
+
+    Attributes:
+        geometries: (N,) shapely, two-dimensional, valid, in the system of the scene's grid.
+        ids: (N,) int64, the features' ids in the source.
+        texts: (N,) of the field; None where no field was asked for.
+        features_read, without_text, without_geometry: numbers of features.
+        outside_scene, repaired, unusable: ids, as in ``LabelReport``.
+        texts_outside: texts that occur only outside the scene.
+    """
+
+    geometries: np.ndarray
+    ids: np.ndarray
+    texts: np.ndarray
+    features_read: int
+    without_text: int
+    without_geometry: int
+    outside_scene: tuple[int, ...]
+    repaired: tuple[int, ...]
+    unusable: tuple[int, ...]
+    texts_outside: tuple[str, ...]
+
+
+def read_shapes(path: str | Path, field: str | None, grid: Grid, layer: str | None = None) -> Shapes:
+    """The features of a vector file that touch a scene and have a text in a field, in any coordinate reference system.
+
+    Heights are dropped, invalid polygons repaired, collections reduced to their polygons or points.
+
+    Args:
+        path: GeoPackage, Shapefile, GeoJSON, FlatGeobuf or another vector format that GDAL reads.
+        field: that has to be filled, text or whole numbers; None for shapes alone.
+        grid: of the scene; the shapes are brought into its system.
+        layer: of a file with several; by default the only one that has shapes and the field.
+
+    Raises:
+        LabelError: the file, the layer, the field or the system is missing; a shape is a line; nothing lies inside the
+            scene.
+    """
+    features = _read_features(str(path), layer, field)
+    total = len(features.ids)
+    texts = np.array([class_text(value) for value in features.values], dtype=object)
+    missing = np.array([shape is None or shape.is_empty for shape in features.geometries], bool) & ~features.unreadable
+    empty = np.array([text is None for text in texts], bool) if field is not None else np.zeros(total, bool)
+    kept = ~(missing | empty)
+    features, texts = features.select(kept), texts[kept]
+    if not len(texts):
+        what = f"both a geometry and a class in '{field}'" if field is not None else "a geometry"
+        raise LabelError(
+            f"No feature of '{path}' has {what}: of {total} features "
+            f"{int(empty.sum())} have no class and {int(missing.sum())} no geometry.",
+            "Fill the class field, or choose another one." if field is not None else "Draw polygons first.",
+        )
+    _refuse_lines(path, features)
+    geometries, repaired, usable = _prepared(path, features, grid)
+    inside = usable.copy()
+    inside[usable] = _touching(geometries[usable], grid)
+    if not inside.any():
+        raise LabelError(_nothing_inside(path, geometries[usable], grid), "Check that both have the right CRS.")
+    outside_only = set(texts[usable & ~inside]) - set(texts[inside]) if field is not None else set()
+    return Shapes(
+        geometries[inside],
+        features.ids[inside],
+        texts[inside],
+        features_read=total,
+        without_text=int(empty.sum()),
+        without_geometry=int((missing & ~empty).sum()),
+        outside_scene=tuple(features.ids[usable & ~inside].tolist()),
+        repaired=tuple(features.ids[repaired & inside].tolist()),
+        unusable=tuple(features.ids[~usable].tolist()),
+        texts_outside=tuple(sorted(outside_only)),
+    )
+
+
 def read_labels(
     path: str | Path,
     class_field: str,
@@ -61,66 +136,48 @@ def read_labels(
     class_scheme: str = "auto",
     scheme: ClassScheme | None = None,
 ) -> LabelSet:
-    """The labels of a scene from a vector file: polygons, points or both, in any coordinate reference system.
+    """The labels of a scene from a vector file: polygons, points or both; see ``read_shapes``.
 
-    Heights are dropped, invalid polygons repaired, collections reduced to their polygons or points. A feature is kept
-    if it touches the scene.
+    A feature is kept if it touches the scene.
 
     Args:
-        path: GeoPackage, Shapefile, GeoJSON, FlatGeobuf or another vector format that GDAL reads.
+        path, grid, layer: see ``read_shapes``.
         class_field: the field that holds the class, text or whole numbers.
-        grid: of the scene; the labels are brought into its system.
-        layer: of a file with several; by default the only one that has shapes and the field.
         entries: classes of the layer's style.
         class_scheme: name or path of a class scheme, or ``auto``: made from the field.
         scheme: classes that are already fixed, such as a model's; then entries and ``class_scheme`` do not count.
 
     Raises:
-        LabelError: the file, the layer, the field or the system is missing; a shape is a line; no label lies inside the
-            scene; there is one class only; or a value is no class of the scheme.
+        LabelError: as ``read_shapes``; there is one class only; or a value is no class of the scheme.
     """
-    features = _read_features(str(path), layer, class_field)
-    total = len(features.ids)
-    texts = np.array([class_text(value) for value in features.values], dtype=object)
-    missing = np.array([shape is None or shape.is_empty for shape in features.geometries], bool) & ~features.unreadable
-    empty = np.array([text is None for text in texts], bool)
-    kept = ~(missing | empty)
-    features, texts = features.select(kept), texts[kept]
-    if not len(texts):
-        raise LabelError(
-            f"No feature of '{path}' has both a geometry and a class in '{class_field}': of {total} features "
-            f"{int(empty.sum())} have no class and {int(missing.sum())} no geometry.",
-            "Fill the class field, or choose another one.",
-        )
-    _refuse_lines(path, features)
-    geometries, repaired, usable = _prepared(path, features, grid)
-    inside = usable.copy()
-    inside[usable] = _touching(geometries[usable], grid)
-    if not inside.any():
-        raise LabelError(_nothing_inside(path, geometries[usable], grid), "Check that both have the right CRS.")
-    scheme, notes = _scheme_of(texts[inside].tolist(), entries, class_scheme, scheme)
-    lookup = match_classes(scheme, texts[inside])
-    class_index = np.array([lookup[text] for text in texts[inside]], np.int16)
-    outside_only = sorted(set(texts[usable & ~inside]) - set(texts[inside]))
+    shapes = read_shapes(path, class_field, grid, layer)
+    scheme, notes = _scheme_of(shapes.texts.tolist(), entries, class_scheme, scheme)
+    lookup = match_classes(scheme, shapes.texts)
+    class_index = np.array([lookup[text] for text in shapes.texts], np.int16)
     present = np.unique(class_index)
     if len(present) < 2:
-        where = f"; {listed(outside_only)} lie outside it" if outside_only else ""
+        where = f"; {listed(shapes.texts_outside)} lie outside it" if shapes.texts_outside else ""
         raise LabelError(
             f"All labels of '{path}' inside the scene are of one class, '{scheme.classes[present[0]].name}'{where}.",
             "Draw at least two classes inside the scene.",
         )
-    report = LabelReport(
-        features_read=total,
-        without_class=int(empty.sum()),
-        without_geometry=int((missing & ~empty).sum()),
-        repaired=tuple(features.ids[repaired & inside].tolist()),
-        unusable=tuple(features.ids[~usable].tolist()),
-        outside_scene=tuple(features.ids[usable & ~inside].tolist()),
-        classes_outside=tuple(outside_only),
-        features_per_class=tuple(np.bincount(class_index, minlength=len(scheme)).tolist()),
+    report = label_report(shapes, tuple(np.bincount(class_index, minlength=len(scheme)).tolist()), notes)
+    return LabelSet(shapes.geometries, grid.crs, class_index, shapes.ids, scheme, report, str(path))
+
+
+def label_report(shapes: Shapes, features_per_class: tuple[int, ...], notes: tuple[str, ...]) -> LabelReport:
+    """What became of the features of labels."""
+    return LabelReport(
+        features_read=shapes.features_read,
+        without_class=shapes.without_text,
+        without_geometry=shapes.without_geometry,
+        repaired=shapes.repaired,
+        unusable=shapes.unusable,
+        outside_scene=shapes.outside_scene,
+        classes_outside=shapes.texts_outside,
+        features_per_class=features_per_class,
         notes=notes,
     )
-    return LabelSet(geometries[inside], grid.crs, class_index, features.ids[inside], scheme, report, str(path))
 
 
 def has_field(path: str, layer: str | None, class_field: str, field: str) -> bool:
@@ -154,7 +211,7 @@ def _scheme_of(
     return resolved.scheme, resolved.notes
 
 
-def _read_features(path: str, layer: str | None, class_field: str) -> _Features:
+def _read_features(path: str, layer: str | None, class_field: str | None) -> _Features:
     if not path.startswith("/vsi") and not Path(path).exists():
         raise LabelError(f"The label file '{path}' does not exist.", "Check the path.")
     _refuse_cut_shapefile(path)
@@ -162,7 +219,8 @@ def _read_features(path: str, layer: str | None, class_field: str) -> _Features:
         name = layer_name(path, layer, class_field)
         info = pyogrio.read_info(path, layer=name, force_feature_count=True)
         check_layer(path, name, class_field, info)
-        _, ids, shapes, columns = pyogrio.raw.read(path, layer=name, columns=[class_field], force_2d=True, return_fids=True)
+        columns = [] if class_field is None else [class_field]
+        _, ids, shapes, values = pyogrio.raw.read(path, layer=name, columns=columns, force_2d=True, return_fids=True)
     except FILE_ERRORS as error:
         raise LabelError(
             f"The label file '{path}' cannot be read: {str(error).split('; It might help')[0].rstrip('.')}.",
@@ -177,7 +235,8 @@ def _read_features(path: str, layer: str | None, class_field: str) -> _Features:
         raise LabelError(f"The layer '{name}' of '{path}' has no features.", "Draw polygons or points first.")
     geometries = shapely.from_wkb(shapes, on_invalid="ignore")
     unreadable = np.array([raw is not None and shape is None for raw, shape in zip(shapes, geometries, strict=True)], bool)
-    return _Features(ids, geometries, unreadable, columns[0], info["crs"])
+    held = values[0] if class_field is not None else np.full(len(ids), None, object)
+    return _Features(ids, geometries, unreadable, held, info["crs"])
 
 
 def _refuse_cut_shapefile(path: str) -> None:
@@ -193,7 +252,7 @@ def _refuse_cut_shapefile(path: str) -> None:
         )
 
 
-def layer_name(path: str, layer: str | None, class_field: str) -> str:
+def layer_name(path: str, layer: str | None, class_field: str | None) -> str:
     """The layer asked for, or the only one with shapes, or the only one of these with the field."""
     layers = [(str(name), kind) for name, kind in pyogrio.list_layers(path)]
     if layer is not None:
@@ -206,6 +265,8 @@ def layer_name(path: str, layer: str | None, class_field: str) -> str:
     candidates = [name for name, kind in layers if kind is not None]
     if not candidates:
         raise LabelError(f"'{path}' holds a table without shapes.", "Give a layer of polygons or points.")
+    if len(candidates) > 1 and class_field is None:
+        raise LabelError(f"'{path}' has several layers: {listed(candidates)}.", "Give a file with one of them.")
     if len(candidates) > 1:
         with_field = [name for name in candidates if class_field in pyogrio.read_info(path, layer=name)["fields"].tolist()]
         if len(with_field) != 1:
@@ -218,9 +279,9 @@ def layer_name(path: str, layer: str | None, class_field: str) -> str:
     return candidates[0]
 
 
-def check_layer(path: str, name: str, class_field: str, info: dict[str, Any]) -> None:
+def check_layer(path: str, name: str, class_field: str | None, info: dict[str, Any]) -> None:
     fields = info["fields"].tolist()
-    if class_field not in fields:
+    if class_field is not None and class_field not in fields:
         raise LabelError(
             f"The layer '{name}' of '{path}' has no field '{class_field}'. Its fields are {listed(fields)}.",
             "Name one of them; a Shapefile cuts field names after ten characters.",

@@ -237,13 +237,17 @@ ESTIMATORS: dict[EstimatorName, str] = {
 }
 
 
-def estimator_title(estimator: EstimatorSpecification) -> str:
+def estimator_title(estimator: EstimatorSpecification, is_of_scenes: bool = False) -> str:
     """The name in reports."""
     if estimator.kind == "vote":
         members = [estimator_title(member) for member in estimator.members]
         lowered = [f"{name[0].lower()}{name[1:]}" for name in members]
         return f"Vote of {', '.join(lowered[:-1])} and {lowered[-1]}"
-    parts = ["pixels"] + ["neighbourhoods"] * estimator.neighbourhoods + ["base features"] * estimator.base_features
+    parts = (
+        ["scenes" if is_of_scenes else "pixels"]
+        + ["neighbourhoods"] * estimator.neighbourhoods
+        + ["base features"] * estimator.base_features
+    )
     listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
     return f"{ESTIMATORS[estimator.kind]} on {listed}"
 
@@ -251,7 +255,7 @@ def estimator_title(estimator: EstimatorSpecification) -> str:
 def title_of(specification: ModelSpecification) -> str:
     """The name in reports: the estimator's, or the architecture's with the parts that were chosen in place of its own."""
     if specification.estimator is not None:
-        return estimator_title(specification.estimator)
+        return estimator_title(specification.estimator, specification.head == "scene")
     entry = next((entry for entry in ARCHITECTURES.values() if entry.name == specification.architecture), None)
     if entry is None:
         return specification.architecture

@@ -55,7 +55,7 @@ class EstimatorModel(nn.Module):
         self.modalities = {entry.name: entry for entry in specification.modalities}
         around = self.estimator.neighbourhoods
         self.pixels = PixelRows(specification, neighbourhoods=around, reduces_many=around)
-        self.base = FusionModel(_base_of(specification)) if self.estimator.base_features else None
+        self.base = FusionModel(base_specification(specification)) if self.estimator.base_features else None
         self.subsets = input_subsets(specification)
         self._numbers = subset_numbers(list(self.modalities), self.subsets)
         self.n_classes = specification.n_classes
@@ -137,16 +137,9 @@ class EstimatorModel(nn.Module):
         return torch.from_numpy(np.log(np.maximum(every, LEAST_SHARE))).to(rows.device)
 
     def _session(self, number: int) -> Any:
-        # Taken in here: networks do without it.
-        import onnxruntime
-
         threads = torch.get_num_threads()
         if (number, threads) not in self._sessions:
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            options.inter_op_num_threads = 1
-            program = self._programs[number]
-            self._sessions[number, threads] = onnxruntime.InferenceSession(program, options, ["CPUExecutionProvider"])
+            self._sessions[number, threads] = open_program(self._programs[number], threads)
         return self._sessions[number, threads]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
@@ -190,7 +183,18 @@ class EstimatorModel(nn.Module):
             raise RuntimeError("Error in the estimators:\nthe graph has other classes than the model")
 
 
-def _base_of(specification: ModelSpecification) -> ModelSpecification:
+def open_program(program: bytes, threads: int) -> Any:
+    """A session of ``onnxruntime`` on the processor for an ONNX graph."""
+    # Taken in here: networks do without it.
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(program, options, ["CPUExecutionProvider"])
+
+
+def base_specification(specification: ModelSpecification) -> ModelSpecification:
     """Of the model whose features the estimator sees."""
     changed = {"estimator": None, "head": "embedding", "n_classes": 1, "has_shortcut": False}
     return specification.model_copy(update=changed)

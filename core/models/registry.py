@@ -9,6 +9,7 @@ from torch import nn
 
 from core.models.estimator_model import EstimatorModel
 from core.models.fusion_model import FusionModel
+from core.models.scene_model import SceneModel
 from core.models.specification import ModelSpecification
 from core.models.vote_model import VoteModel
 
@@ -18,10 +19,12 @@ def build_model(specification: ModelSpecification) -> FusionModel:
     return FusionModel(specification)
 
 
-def any_model(specification: ModelSpecification) -> FusionModel | EstimatorModel | VoteModel:
+def any_model(specification: ModelSpecification) -> FusionModel | EstimatorModel | VoteModel | SceneModel:
     """As ``build_model``, for specifications with an estimator, too: that is empty until it is fitted or loaded."""
     if specification.estimator is None:
         return FusionModel(specification)
+    if specification.head == "scene":
+        return SceneModel(specification)
     return VoteModel(specification) if specification.estimator.kind == "vote" else EstimatorModel(specification)
 
 

@@ -106,12 +106,14 @@ class EstimatorSpecification(_Value):
         base_features: whether it sees what a base model of the specification's parts makes of the pixels.
         uses_decoder: whether these are what the base model's decoder makes of them; otherwise all of its levels.
         members: of a vote.
+        multi_label: whether a scene may have several classes; of the head ``scene``.
     """
 
     kind: EstimatorName | Literal["vote"]
     neighbourhoods: bool = False
     base_features: bool = False
     uses_decoder: bool = False
+    multi_label: bool = False
     members: tuple[EstimatorSpecification, ...] = ()
 
     @model_validator(mode="after")
@@ -181,8 +183,12 @@ class ModelSpecification(_Value):
             raise ValueError(f"encoder 'unet' has a finest stride of 1, not {self.finest}")
         if self.has_shortcut and (self.stem != "statistics" or self.head != "dense" or self.has_dates):
             raise ValueError("a shortcut needs the stem 'statistics', the head 'dense', and one date")
-        if self.estimator is not None and (self.head != "dense" or self.has_shortcut or self.has_dates):
-            raise ValueError("an estimator needs the head 'dense', one date, and no shortcut")
+        if (
+            self.estimator is not None
+            and self.head != "scene"
+            and (self.head != "dense" or self.has_shortcut or self.has_dates)
+        ):
+            raise ValueError("an estimator of pixels needs the head 'dense', one date, and no shortcut")
         if self.head in ("dense", "change") and not 2 <= self.n_classes <= 255:
             raise ValueError(f"a map has 2 to 255 classes, not {self.n_classes}")
         return self

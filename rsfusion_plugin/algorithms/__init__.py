@@ -2,6 +2,7 @@
 
 from .accuracy import Accuracy
 from .change_map import ChangeMap
+from .classify_scenes import ClassifyScenes
 from .clean_map import CleanMap
 from .features import Features
 from .finetune import Finetune
@@ -19,6 +20,7 @@ ALGORITHMS = (
     Pretrain,
     Finetune,
     LandCoverMap,
+    ClassifyScenes,
     Features,
     SamplingDesign,
     Accuracy,

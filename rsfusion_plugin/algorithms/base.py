@@ -37,7 +37,10 @@ class RsfusionAlgorithm(QgsProcessingAlgorithm):
     """Base of all: icon, help and the checks that every algorithm needs.
 
     A class below says ``name``, ``displayName``, ``group``, ``groupId``, ``shortHelpString``, ``initAlgorithm``.
+    ``VECTOR_EXTENSIONS`` are those of the layers that it writes.
     """
+
+    VECTOR_EXTENSIONS = (".gpkg",)
 
     def createInstance(self):
         return type(self)()

@@ -76,6 +76,7 @@ FUSIONS = (
 )
 SIZES = (AUTO, "tiny", "small", "base", "large")
 MISSING_INPUTS = ("allow", "require")
+MULTI_LABEL = (AUTO, "yes", "no")
 DEVICES = (AUTO, "cpu", "cuda", "mps")
 SENTINEL2_OFFSETS = (AUTO, "yes", "no")
 ALLOCATIONS = ("balanced", "proportional", "equal", "optimal")

@@ -16,6 +16,7 @@ _COMMANDS = {
     "vectorize-map": "vectorize",
     "zonal-areas": "areas",
     "change-map": "change",
+    "classify-scenes": "scenes",
 }
 
 
@@ -57,7 +58,7 @@ def _options(job):
         elif isinstance(value, bool):
             if value:
                 yield key, None
-        elif key in ("labels", "reference", "zones"):
+        elif key in ("labels", "reference", "training", "zones"):
             yield key, value["path"]
             for part in ("layer", "class_field", "class_scheme", "id_field"):
                 if value.get(part) is not None:

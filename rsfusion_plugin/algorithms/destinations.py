@@ -28,7 +28,7 @@ def problem_with_outputs(algorithm, parameters, context):
         if not problem and isinstance(definition, QgsProcessingParameterRasterDestination):
             problem = _problem_with_extension(path, (".tif", ".tiff"), tr("rasters are written as GeoTIFF"))
         if not problem and isinstance(definition, QgsProcessingParameterVectorDestination):
-            problem = _problem_with_extension(path, (".gpkg",), tr("points are written as GeoPackage"))
+            problem = _problem_with_extension(path, algorithm.VECTOR_EXTENSIONS, tr("layers are written as GeoPackage"))
         if not problem and not is_folder:
             name = _canonical(path)
             if name in inputs:

@@ -16,6 +16,8 @@ from .inputs import add_map, features_from_parameters, map_from_parameters
 class ZonalAreas(WorkerAlgorithm):
     """``rsfusion:zonalareas``."""
 
+    VECTOR_EXTENSIONS = (".gpkg", ".csv")
+
     def name(self):
         return "zonalareas"
 

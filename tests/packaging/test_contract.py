@@ -62,6 +62,7 @@ def test_choices_are_those_of_the_schemas():
         assert names == (choices.AUTO, *part_names(field)), field
     for job in (schemas.FinetuneJob, schemas.MapJob):
         assert values(job, "missing_inputs") == choices.MISSING_INPUTS
+    assert values(schemas.ClassifyScenesJob, "multi_label") == choices.MULTI_LABEL
     assert set(choices.FORMATS) == set(values(schemas.MapJob, "format"))
     assert values(schemas.SamplingDesignJob, "allocation") == choices.ALLOCATIONS
     assert values(schemas.CleanMapJob, "unit") == choices.AREA_UNITS
@@ -146,6 +147,7 @@ LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "C
         ("vectorizemap", schemas.VectorizeMapJob),
         ("zonalareas", schemas.ZonalAreasJob),
         ("changemap", schemas.ChangeMapJob),
+        ("classifyscenes", schemas.ClassifyScenesJob),
     ],
 )
 def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
@@ -159,6 +161,8 @@ def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
             expected.update({"LABELS": None, "CLASS_FIELD": None})
         elif name == "labels":
             expected.update({LABEL_KEYS[key]: schemas.Labels.model_fields[key].default for key in LABEL_KEYS})
+        elif name == "training":
+            expected.update({"TRAINING": None, "CLASS_FIELD": None})
         elif name == "reference":
             expected.update({"REFERENCE": None, "CLASS_FIELD": None})
         elif name == "zones":
@@ -253,6 +257,21 @@ JOBS = [
         "output": "/o.tif",
     },
     {
+        "kind": "classify-scenes",
+        "inputs": {"optical": ["/e.tif"], "optical_sensor": "auto", "sentinel2_offset": "auto"},
+        "training": {"path": "/t.gpkg", "layer": "features", "class_field": "my classes"},
+        "multi_label": "yes",
+        "extent": {"left": 1.5, "bottom": -2.0, "right": 3.0, "top": 4.25, "crs": "EPSG:32633"},
+        "cell_size": 320.0,
+        "base_model": "/b.safetensors",
+        "validation_fraction": 0.25,
+        "seed": 2,
+        "device": "cpu",
+        "output": "/o.gpkg",
+        "output_model": "/m.safetensors",
+        "report": "/r.html",
+    },
+    {
         "kind": "accuracy",
         "map": "/o.tif",
         "reference": {"path": "/p.gpkg", "class_field": "class"},
@@ -313,10 +332,10 @@ def test_the_command_line_shown_in_the_log_asks_for_the_same_job(job, monkeypatc
     from typer.testing import CliRunner
 
     from core import cli
-    from core.commands import assessment, learning, mapping, products
+    from core.commands import assessment, learning, mapping, products, scenes
 
     asked = []
-    for module in (assessment, learning, mapping, products):
+    for module in (assessment, learning, mapping, products, scenes):
         monkeypatch.setattr(module, "execute", lambda found, as_json: asked.append(schemas.parse_job(found)))
     words = shlex.split(command_line(job))
     assert words[0] == "rsfusion"

@@ -116,6 +116,7 @@ def test_the_algorithms_are_listed_and_documented(qgis):
         "finetune",
         "landcovermap",
         "features",
+        "classifyscenes",
         "samplingdesign",
         "accuracy",
         *AFTER_THE_MAP,
@@ -165,6 +166,34 @@ def test_from_rasters_alone_to_a_model_and_its_features(qgis, scene, tmp_path):
     dataset = gdal.Open(outputs_of(answer)["OUTPUT"])
     assert (dataset.RasterCount, dataset.RasterXSize) == (3, 96)
     assert dataset.ReadAsArray().std() > 10
+
+
+def test_scenes_are_classified_from_polygons_with_classes(qgis, scene, tmp_path):
+    from osgeo import ogr
+
+    values = {"OPTICAL": scene["OPTICAL"], "SAR": scene["SAR"], "TRAINING": scene["LABELS"], "CLASS_FIELD": "class"}
+    files = {"OUTPUT": tmp_path / "scenes.gpkg", "OUTPUT_MODEL": tmp_path / "m.safetensors", "REPORT": tmp_path / "r.html"}
+    answer = qgis.run("classifyscenes", CELL_SIZE=160, **values, **files)
+    outputs = outputs_of(answer)
+    assert "rsfusion scenes --optical" in answer.stdout + answer.stderr
+    assert "on scenes" in outputs["CLASSIFIER_USED"]
+    for key in ("TOP1", "TOP3", "MACRO_F1", "MAP"):
+        assert 0 < float(outputs[key]) <= 1, key
+    assert int(float(outputs["VALIDATION_UNITS"])) > 5
+    assert sorted(os.listdir(tmp_path)) == ["m.safetensors", "r.html", "scenes.gpkg", "scenes.qml"]
+    dataset = ogr.Open(outputs["OUTPUT"])
+    layer = dataset.GetLayer()
+    assert layer.GetFeatureCount() == 36
+    assert {"class", "class_2", "valid_share", "p_Water"} <= {field.name for field in layer.schema}
+    # With the model in place of the polygons, on polygons of the user's and without the radar.
+    given = {"OPTICAL": scene["OPTICAL"], "MODEL": outputs["OUTPUT_MODEL"], "UNITS": scene["LABELS"]}
+    again = outputs_of(qgis.run("classifyscenes", OUTPUT=tmp_path / "again.gpkg", **given))
+    assert again["TOP1"] == ""
+    polygons = ogr.Open(again["OUTPUT"])
+    assert polygons.GetLayer().GetFeatureCount() == ogr.Open(scene["LABELS"]).GetLayer().GetFeatureCount()
+    refused = qgis.run("classifyscenes", OUTPUT=tmp_path / "x.gpkg", OPTICAL=scene["OPTICAL"])
+    assert refused.returncode != 0
+    assert "give one of them" in refused.stdout + refused.stderr
 
 
 def test_a_map_without_the_radar(qgis, scene, model, tmp_path):

@@ -651,6 +651,64 @@ def test_wrong_wishes_for_a_pretraining_are_named(algorithm, context, raster, tm
     assert words in message
 
 
+def scenes_parameters(raster, tmp_path, **more):
+    return {"OPTICAL": [raster], "OUTPUT": str(tmp_path / "scenes.gpkg"), **more}
+
+
+def test_a_job_of_scenes_from_polygons(algorithm, context, feedback, raster, polygons, tmp_path):
+    path = raster()
+    parameters = scenes_parameters(
+        path,
+        tmp_path,
+        TRAINING=polygons(),
+        CLASS_FIELD="class",
+        MULTI_LABEL="yes",
+        UNITS=polygons(),
+        BASE_MODEL=str(tmp_path / "base.safetensors"),
+        SEED=3,
+        OUTPUT_MODEL=str(tmp_path / "m.safetensors"),
+    )
+    request = build(algorithm("classifyscenes"), parameters, context, feedback, tmp_path)
+    assert request.job == {
+        "kind": "classify-scenes",
+        "inputs": {"optical": [path], "optical_sensor": "auto", "sentinel2_offset": "auto"},
+        "training": {"path": str(tmp_path / "training.gpkg"), "layer": "features", "class_field": "class"},
+        "multi_label": "yes",
+        "units": str(tmp_path / "units.gpkg"),
+        "base_model": str(tmp_path / "base.safetensors"),
+        "validation_fraction": 0.3,
+        "seed": 3,
+        "device": "auto",
+        "output": str(tmp_path / "scenes.gpkg"),
+        "output_model": str(tmp_path / "m.safetensors"),
+    }
+    assert [export.path for export in request.exports] == [str(tmp_path / "training.gpkg"), str(tmp_path / "units.gpkg")]
+
+
+def test_a_job_of_scenes_from_a_model(algorithm, context, feedback, raster, tmp_path):
+    path = raster()
+    parameters = scenes_parameters(path, tmp_path, MODEL=str(tmp_path / "m.safetensors"), CELL_SIZE=320)
+    request = build(algorithm("classifyscenes"), parameters, context, feedback, tmp_path)
+    assert request.job["model"] == str(tmp_path / "m.safetensors")
+    assert request.job["cell_size"] == 320
+    assert "training" not in request.job
+    assert not request.exports
+
+
+def test_what_is_wrong_with_scenes_is_said_before_anything_starts(algorithm, context, raster, polygons, tmp_path):
+    path, training = raster(), polygons()
+    wrong = [
+        ({}, "give one of them"),
+        ({"TRAINING": training, "CLASS_FIELD": "class", "MODEL": "/m.safetensors"}, "give one of them"),
+        ({"TRAINING": training}, "CLASS_FIELD"),
+        ({"MODEL": "/m.safetensors", "OUTPUT": str(tmp_path / "scenes.shp")}, "has to end in .gpkg"),
+    ]
+    for more, words in wrong:
+        fine, message = algorithm("classifyscenes").checkParameterValues(scenes_parameters(path, tmp_path, **more), context)
+        assert not fine
+        assert words in message
+
+
 def test_a_features_job(algorithm, context, feedback, raster, tmp_path):
     path = raster()
     (tmp_path / "m.safetensors").write_bytes(b"x")

@@ -41,6 +41,7 @@ LENGTH = {"EPOCHS", "MINUTES", "WINDOWS", "BATCH_SIZE", "ACCUMULATION", "SEED", 
 PARTS = {"MODE", "ENCODER", "FUSION", "SIZE", "MISSING_INPUTS", "ENCODER_WEIGHTS", "ENCODER_KEYS"}
 MAP_LAYERS = {"CONFIDENCE", "PROBABILITIES", "ENTROPY", "MARGIN", "NOVELTY", "CONTRIBUTIONS"}
 MAPPING = {"MODEL", "EXTENT", "MASK", "OVERLAP", "DEVICE", "MISSING_INPUTS", "FORMAT", "OUTPUT", *MAP_LAYERS}
+SCENES = {"TRAINING", "CLASS_FIELD", "MULTI_LABEL", "UNITS", "EXTENT", "CELL_SIZE", "BASE_MODEL", "MODEL"}
 SCENE = {"OPTICAL", "SAR", "ELEVATION", "LABELS", "REFERENCE", "TRUTH"}
 # name: (display name, parameters, outputs)
 ALGORITHMS = {
@@ -65,6 +66,12 @@ ALGORITHMS = {
         "Multimodal land-cover map",
         INPUTS | MAPPING,
         {"OUTPUT", *MAP_LAYERS, "DEVICE_USED"},
+    ),
+    "classifyscenes": (
+        "Classify scenes",
+        INPUTS | SCENES | {"VALIDATION_FRACTION", "SEED", "DEVICE", "OUTPUT", "OUTPUT_MODEL", "REPORT"},
+        {"OUTPUT", "OUTPUT_MODEL", "REPORT", "CLASSIFIER_USED", "TOP1", "TOP3", "MACRO_F1", "MAP", "VALIDATION_UNITS"}
+        | {"DEVICE_USED"},
     ),
     "accuracy": (
         "Accuracy assessment",

@@ -34,6 +34,7 @@ def commands(name):
             "after the map",
             ["clean.tif", "polygons.gpkg", "polygons.qml", "areas.csv", "change.tif", "matrix.csv", "balance.csv"],
         ),
+        ("scenes", ["scenes.gpkg", "scenes.qml", "scenes.html", "scenes.safetensors", "radar_alone.gpkg"]),
         ("command line", ["model.safetensors", "training.html", "map.tif", "probabilities.tif", "accuracy.html"]),
     ],
 )
@@ -43,7 +44,7 @@ def test_the_commands_of_the_readme_work(name, results, tmp_path, real_python):
         script = script.replace(long, short)
     # Every path below /tmp becomes one below the test's own folder.
     (tmp_path / "scene").mkdir()
-    script = re.sub(r"/tmp/rsfusion-(headless|cli|missing|pretraining|after)\b", str(tmp_path / "scene"), script)
+    script = re.sub(r"/tmp/rsfusion-(headless|cli|missing|pretraining|after|scenes)\b", str(tmp_path / "scene"), script)
     script = script.replace("/tmp/rsfusion-models.json", str(tmp_path / "scene" / "models.json"))
     assert "/tmp/rsfusion" not in script.replace(str(tmp_path), "")
     answer = subprocess.run(
@@ -64,4 +65,4 @@ def test_every_block_of_commands_is_run_by_a_test():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     marked = set(re.findall(r"<!-- run: (.*?) -->\n```bash", text))
     assert text.count("```bash") == len(marked)
-    assert marked == {"headless", "command line", "models", "missing inputs", "pretraining", "after the map"}
+    assert marked == {"headless", "command line", "models", "missing inputs", "pretraining", "after the map", "scenes"}

@@ -16,6 +16,7 @@ from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
 from core.jobs.schemas.mapping import MAP_LAYERS, FeaturesJob, MapJob, SampleSceneJob
 from core.jobs.schemas.products import ChangeMapJob, CleanMapJob, VectorizeMapJob, ZonalAreasJob, Zones
+from core.jobs.schemas.scenes import ClassifyScenesJob
 
 __all__ = [
     "BASE_MODES",
@@ -24,6 +25,7 @@ __all__ = [
     "AnyJob",
     "ChangeMapJob",
     "ClassEntry",
+    "ClassifyScenesJob",
     "CleanMapJob",
     "Extent",
     "FeaturesJob",
@@ -51,6 +53,7 @@ AnyJob = (
     | FeaturesJob
     | AccuracyJob
     | SamplingDesignJob
+    | ClassifyScenesJob
     | CleanMapJob
     | VectorizeMapJob
     | ZonalAreasJob

@@ -17,7 +17,7 @@ from core.jobs.outputs import (
     outputs_of,
     remove_half_done,
 )
-from core.jobs.schemas import AccuracyJob, FinetuneJob, MapJob, SampleSceneJob
+from core.jobs.schemas import AccuracyJob, ClassifyScenesJob, FinetuneJob, MapJob, SampleSceneJob
 
 
 def map_job(folder: Path, **changes: object) -> MapJob:
@@ -138,6 +138,25 @@ def test_what_an_abandoned_training_leaves(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {checkpoint.name, "model.safetensors"}
     remove_half_done(finetune_job(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors"}
+
+
+def test_what_abandoned_scenes_leave(tmp_path):
+    job = ClassifyScenesJob.model_validate(
+        {"inputs": {"optical": ["a.tif"]}, "model": "m.safetensors", "output": str(tmp_path / "scenes.gpkg")}
+    )
+    for name in (
+        ".scenes.gpkg.0a1b2c3d.part.gpkg",
+        ".scenes.gpkg.0a1b2c3d.part.gpkg-journal",
+        ".scenes.gpkg.0a1b2c3d.part.qml",
+    ):
+        (tmp_path / name).touch()
+    (tmp_path / "scenes.gpkg").touch()
+    remove_half_done(job)
+    assert {path.name for path in tmp_path.iterdir()} == {"scenes.gpkg"}
+    (tmp_path / "scenes.qml").touch()
+    (tmp_path / "scenes.tif").touch()
+    with pytest.raises(OutputError, match=r"scenes\.qml"):
+        check_outputs(job, [])
 
 
 def test_what_an_abandoned_scene_leaves(tmp_path):
