@@ -32,7 +32,7 @@ def test_the_card_says_what_the_model_is(trained):
     assert 0 < card.training["features_held_out"] < card.training["features"] == 84
     models = card.scores["models"]
     assert models[0]["name"] == "U-Net, intermediate fusion"
-    assert len(models) == 5
+    assert len(models) == 6
     assert models[0]["overall_accuracy"] == trained.told.outputs["OVERALL_ACCURACY"]
     assert models[0]["macro_f1"] == trained.told.outputs["MACRO_F1"]
     assert str(trained.model.parent) not in card.model_dump_json()
@@ -136,7 +136,7 @@ def test_the_report_is_one_file_with_the_same_numbers(trained):
     data = json.loads(page.split('id="rsfusion-data">')[1].split("</script>")[0])
     assert round(data["overall_accuracy"], 4) == trained.told.outputs["OVERALL_ACCURACY"]
     assert len(data["curves"]) == 2
-    assert [model["is_delivered"] for model in data["models"]] == [True] + 4 * [False]
+    assert [model["is_delivered"] for model in data["models"]] == [True] + 5 * [False]
     assert 'src="http' not in page
     assert 'href="http' not in page
     assert str(trained.model.parent) not in page
