@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "map": mapping.map_scene,
     "scenes": scenes.scenes,
     "sample": assessment.sample,
+    "suggest": assessment.suggest,
     "assess": assessment.assess,
     "clean": products.clean,
     "vectorize": products.vectorize,

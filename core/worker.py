@@ -91,6 +91,7 @@ def _check_imports() -> None:
     """Imports what jobs need, so that a broken environment is found when it is built and not with the first job."""
     import core.jobs.accuracy_assessment
     import core.jobs.finetune
+    import core.jobs.label_suggestions
     import core.jobs.land_cover_map
     import core.jobs.map_change
     import core.jobs.map_cleaning

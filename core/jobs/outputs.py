@@ -26,6 +26,7 @@ from core.jobs.schemas import (
     PretrainJob,
     SampleSceneJob,
     SamplingDesignJob,
+    SuggestLabelsJob,
     VectorizeMapJob,
     ZonalAreasJob,
 )
@@ -89,7 +90,7 @@ def outputs_of(job: AnyJob) -> list[Output]:
             found = [("output", job.output, RASTER_SUFFIXES)]
         case AccuracyJob():
             found = [("report", job.report, REPORT_SUFFIXES)]
-        case VectorizeMapJob() | SamplingDesignJob():
+        case VectorizeMapJob() | SamplingDesignJob() | SuggestLabelsJob():
             found = [("output", job.output, VECTOR_SUFFIXES)]
         case ZonalAreasJob():
             found = [("output", job.output, TABLE_SUFFIXES)]

@@ -21,6 +21,7 @@ from core.jobs.schemas import (
     PretrainJob,
     SampleSceneJob,
     SamplingDesignJob,
+    SuggestLabelsJob,
     VectorizeMapJob,
     ZonalAreasJob,
 )
@@ -75,6 +76,10 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.sampling_design import run_sampling_design
 
                 return run_sampling_design(job, context)
+            case SuggestLabelsJob():
+                from core.jobs.label_suggestions import run_suggest_labels
+
+                return run_suggest_labels(job, context)
             case CleanMapJob():
                 from core.jobs.map_cleaning import run_clean
 

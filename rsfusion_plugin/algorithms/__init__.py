@@ -11,6 +11,7 @@ from .pretrain import Pretrain
 from .sample_scene import SampleScene
 from .sampling_design import SamplingDesign
 from .setup_environment import SetupEnvironment
+from .suggest_labels import SuggestLabels
 from .vectorize_map import VectorizeMap
 from .zonal_areas import ZonalAreas
 
@@ -22,6 +23,7 @@ ALGORITHMS = (
     LandCoverMap,
     ClassifyScenes,
     Features,
+    SuggestLabels,
     SamplingDesign,
     Accuracy,
     CleanMap,

@@ -11,6 +11,7 @@ _COMMANDS = {
     "map": "map",
     "features": "features",
     "sampling-design": "sample",
+    "suggest-labels": "suggest",
     "accuracy": "assess",
     "clean-map": "clean",
     "vectorize-map": "vectorize",

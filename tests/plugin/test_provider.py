@@ -78,6 +78,11 @@ ALGORITHMS = {
         {"MAP", "REFERENCE", "CLASS_FIELD", "STRATA_FIELD", "STRATA", "REPORT"},
         {"REPORT", "OVERALL_ACCURACY", "MACRO_F1", "AREA_ADJUSTED_ACCURACY", "AREA_ADJUSTED_HALF_WIDTH"},
     ),
+    "suggestlabels": (
+        "Suggest where to label next",
+        INPUTS | {"MODEL", "EXISTING_LABELS", "COUNT", "EXTENT", "UNIT_PIXELS", "SEED", "DEVICE", "OUTPUT"},
+        {"OUTPUT", "N_PLACES", "DEVICE_USED"},
+    ),
     "samplingdesign": (
         "Sampling design",
         {"MAP", "SIZE", "MINIMUM", "SEED", "OUTPUT"}

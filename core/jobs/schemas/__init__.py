@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from core.errors import UsageError
-from core.jobs.schemas.assessment import AccuracyJob, SamplingDesignJob
+from core.jobs.schemas.assessment import AccuracyJob, SamplingDesignJob, SuggestLabelsJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
 from core.jobs.schemas.mapping import MAP_LAYERS, FeaturesJob, MapJob, SampleSceneJob
@@ -37,6 +37,7 @@ __all__ = [
     "PretrainJob",
     "SampleSceneJob",
     "SamplingDesignJob",
+    "SuggestLabelsJob",
     "VectorizeMapJob",
     "ZonalAreasJob",
     "Zones",
@@ -53,6 +54,7 @@ AnyJob = (
     | FeaturesJob
     | AccuracyJob
     | SamplingDesignJob
+    | SuggestLabelsJob
     | ClassifyScenesJob
     | CleanMapJob
     | VectorizeMapJob
