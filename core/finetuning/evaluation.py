@@ -165,17 +165,18 @@ def _weighted_losses(predictions: Predictions, temperature: float) -> NDArray[np
     return np.asarray(losses / (np.count_nonzero(counts) * counts[predictions.classes]))
 
 
-def is_clearly_better(candidate: Predictions, start: Predictions) -> bool:
+def is_clearly_better(candidate: Predictions, start: Predictions, errors: float = 1.0) -> bool:
     """Whether a model's calibrated log loss is lower than that of another by more than one standard error of the
     difference over the held-out features: the rule of Breiman et al. (1984, section 3.4.3) for the simpler of two models.
 
     Args:
         candidate, start: of the same pixels in the same order.
+        errors: standard errors that it has to be lower by.
     """
     gains = _weighted_losses(start, fit_temperature(start)) - _weighted_losses(candidate, fit_temperature(candidate))
     by_feature = np.bincount(np.unique(start.feature, return_inverse=True)[1], gains)
     error = np.sqrt(len(by_feature) * by_feature.var(ddof=1)) if len(by_feature) > 1 else 0.0
-    return bool(by_feature.sum() > error)
+    return bool(by_feature.sum() > errors * error)
 
 
 def calibrated_log_loss(predictions: Predictions) -> float:

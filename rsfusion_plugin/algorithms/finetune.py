@@ -100,7 +100,7 @@ class Finetune(WorkerAlgorithm):
             MODES,
             tr(
                 "'auto': a network, forests and logistic regressions; the vote of a regression and two forests is the model,"
-                " unless another is clearly better on labels held out. 'scratch': a network. Of a base model 'linear': only"
+                " unless the network is clearly better on labels held out. 'scratch': a network. Of a base model 'linear': only"
                 " what follows its encoders, 'partial': also their last stage, 'full': all. 'forest', 'boosting',"
                 " 'logistic': no network, in seconds."
             ),

@@ -256,13 +256,13 @@ def test_a_vote_is_the_mean_of_its_members_in_a_file(candidates: list[Candidate]
             load_model(paths[1])
 
 
-def test_the_vote_is_the_best_unless_another_is_clearly_better(candidates: list[Candidate]) -> None:
-    assert best_of(candidates).kind == "vote"
-    assert best_of(candidates[:1]) is candidates[0]
+def test_the_vote_is_delivered_and_without_one_the_best_of_the_cross_validation(candidates: list[Candidate]) -> None:
     told = candidates[0].cross_validated
     sure = np.where(np.eye(2)[told.classes] > 0, 2.0, -2.0).astype(np.float32)
     better = replace(candidates[1], cross_validated=replace(told, scores=sure))
-    assert best_of([*candidates, better]) is better
+    assert best_of([*candidates, better]).kind == "vote"
+    assert best_of([*candidates[:-1], better]) is better
+    assert best_of(candidates[:1]) is candidates[0]
 
 
 def test_an_estimator_replaces_all_but_a_clearly_better_network(candidates: list[Candidate]) -> None:
