@@ -100,5 +100,5 @@ def reliability(probabilities: NDArray[np.floating], classes: NDArray[np.integer
     )
 
 
-def _means(sums: NDArray[np.float64], count: NDArray[np.int64]) -> tuple[float, ...]:
+def _means(sums: NDArray[np.number], count: NDArray[np.integer]) -> tuple[float, ...]:
     return tuple(float(total / n) if n else math.nan for total, n in zip(sums, count, strict=True))
