@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.assessment.area_adjusted import AreaAdjusted
+from core.assessment.calibration import Calibration
 from core.assessment.confusion import Accuracy, AccuracyInterval, checked_counts
 from core.assessment.scene_scores import SceneScores
 from core.finetuning.records import EpochRecord
@@ -73,6 +74,8 @@ class TrainingReport:
         accuracy, confusion: of the model delivered on the held-out blocks; (K, K) rows = map, columns = reference.
         scheme: the K classes.
         missing_inputs: the model delivered with all of its inputs, then with some of them; empty where it needs them all.
+        calibration: of the model delivered; None where it could not be measured.
+        calibration_lines: how it was measured, or why not.
         curves: the epochs in order; empty where the model delivered has none.
         best_epoch: the one whose weights were kept; 0 for those that training started from.
         imagery: (H, W, 3) uint8, as shown beside the map.
@@ -92,6 +95,8 @@ class TrainingReport:
     confusion: NDArray[np.integer]
     scheme: ClassScheme
     missing_inputs: tuple[SubsetScore, ...] = ()
+    calibration: Calibration | None = None
+    calibration_lines: tuple[str, ...] = ()
     curves: tuple[EpochRecord, ...] = ()
     best_epoch: int | None = None
     imagery: ByteArray | None = None

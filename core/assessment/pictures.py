@@ -23,6 +23,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from core.assessment.calibration import Calibration
 from core.assessment.confusion import checked_counts
 from core.assessment.contents import ByteArray, ModelScore
 from core.finetuning.records import EpochRecord
@@ -243,6 +244,39 @@ def _mark_best(axes: Axes, best: EpochRecord, epochs: Sequence[int]) -> None:
         fontsize=8,
         color=SECOND,
     )
+
+
+@_styled
+def reliability_picture(calibration: Calibration) -> Figure:
+    """Accuracy over confidence before and after temperature scaling, and how many pixels have which confidence.
+
+    Args:
+        calibration: of at least one pixel.
+    """
+    figure = Figure(figsize=(WIDTH, 3.0))
+    curve, share = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.075, right=0.985, bottom=0.15, top=0.9, wspace=0.2)
+    curve.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 2)), zorder=1)
+    for label, colour, reliability in (
+        ("before scaling", SECOND, calibration.before),
+        ("after scaling", ACCENT, calibration.after),
+    ):
+        known = [number for number, count in enumerate(reliability.count) if count]
+        confidence = [reliability.confidence[number] for number in known]
+        curve.plot(confidence, [reliability.accuracy[n] for n in known], color=colour, marker="o", markersize=3.5)
+        shares = np.array(reliability.count) / max(1, sum(reliability.count))
+        share.stairs(shares, np.linspace(0.0, 1.0, len(shares) + 1), color=colour, linewidth=1.2, label=label)
+    curve.set_title("Accuracy by confidence")
+    curve.set_ylim(0.0, 1.02)
+    share.set_title("Share of the pixels by confidence")
+    share.set_ylim(bottom=0.0)
+    share.legend(loc="best")
+    for axes in (curve, share):
+        axes.set_xlabel("confidence")
+        axes.set_xlim(0.0, 1.02)
+        axes.grid(axis="y", color=RULE, linewidth=0.5)
+        axes.set_axisbelow(True)
+    return figure
 
 
 @_styled

@@ -20,6 +20,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from core.assessment.calibration import Calibration
 from core.assessment.confusion import Accuracy
 from core.assessment.contents import AccuracyReport, ModelScore, PretrainingReport, SceneReport, TrainingReport
 from core.errors import OutputError
@@ -40,6 +41,8 @@ def write_training_report(path: Path, report: TrainingReport) -> None:
         "models": _embedded(pictures.models_picture(report.rows)),
         "confusion": _embedded(pictures.confusion_picture(report.confusion, report.scheme.names)),
     }
+    if report.calibration is not None:
+        images["reliability"] = _embedded(pictures.reliability_picture(report.calibration))
     if report.curves:
         images["curves"] = _embedded(pictures.curves_picture(report.curves, report.best_epoch))
     if report.map_codes is not None:
@@ -186,11 +189,21 @@ def _training_data(report: TrainingReport) -> dict[str, Any]:
         "models": [asdict(row) for row in report.rows],
         "better_than_delivered": [row.name for row in report.better_rows],
         "missing_inputs": [asdict(row) for row in report.missing_inputs],
+        "calibration": None if report.calibration is None else _calibration_data(report.calibration),
         "curves": [asdict(record) for record in report.curves],
         "best_epoch": report.best_epoch,
         "warnings": report.warnings,
         "settings": dict(report.settings),
         "provenance": dict(report.provenance),
+    }
+
+
+def _calibration_data(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "expected_calibration_error": calibration.expected_error,
+        "expected_calibration_error_before_scaling": calibration.before.expected_error,
+        "pixels": calibration.pixels,
+        **asdict(calibration),
     }
 
 

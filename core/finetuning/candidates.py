@@ -199,4 +199,5 @@ def as_result(
     temperature = fit_temperature(candidate.cross_validated)
     records = () if network is None else network.records
     progress(0.5, "Fitting on all labels")
-    return TrainingResult(candidate.model(on_all=True), records, 0, seen, temperature, None, subsets)
+    delivered = candidate.model(on_all=True)
+    return TrainingResult(delivered, records, 0, seen, temperature, None, subsets, candidate.cross_validated)

@@ -47,6 +47,7 @@ class TrainingResult:
         temperature: by which scores are divided before the softmax.
         linear_weight: how much of the linear model was added to the network; None where there is none, or it is all.
         subsets: what the model says of the held-out pixels with some of its inputs missing, small sets first.
+        calibration: scores of pixels not learned from, on which the temperature was fitted; None without any.
     """
 
     model: nn.Module
@@ -56,6 +57,7 @@ class TrainingResult:
     temperature: float
     linear_weight: float | None = None
     subsets: tuple[SubsetResult, ...] = ()
+    calibration: Predictions | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +181,7 @@ def train(
     source = run.model if start is not None and best_epoch else None
     subsets = without_inputs(run.best, source, specification, data, validation, device, progress) if can_validate else ()
     run.best.requires_grad_(True)
-    return TrainingResult(run.best, tuple(records), best_epoch, held_out, temperature, linear_weight, subsets)
+    return TrainingResult(run.best, tuple(records), best_epoch, held_out, temperature, linear_weight, subsets, held_out)
 
 
 def without_inputs(

@@ -14,6 +14,7 @@ import shapely
 import torch
 
 import core
+from core.assessment.calibration import Calibration
 from core.assessment.contents import SubsetScore
 from core.assessment.report import write_training_report
 from core.errors import OutputError
@@ -26,6 +27,7 @@ from core.jobs.inputs import raster_paths
 from core.jobs.outputs import Staging, check_outputs, checkpoint_path, keeping_checkpoint
 from core.jobs.provenance import creation_time, input_names, run_identity, software
 from core.jobs.schemas import FinetuneJob
+from core.jobs.training_calibration import measured_calibration, tell_calibration
 from core.jobs.training_preparation import PreparedTraining, prepare_training
 from core.jobs.training_report import best_epoch_sentence, training_report
 from core.jobs.training_scores import HeldOutScores, TrainingOutcome, subset_scores, tell_scores, tell_subsets
@@ -68,13 +70,16 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     context.info(best_epoch_sentence(outcome))
     tell_scores(context, outcome.scores)
     tell_subsets(context, outcome.subsets)
-    delivered = outcome.scores[0].score
+    tell_calibration(context, outcome.calibration)
+    delivered, calibration = outcome.scores[0].score, outcome.calibration
     return {
         "OUTPUT_MODEL": str(model_path),
         "REPORT": job.report or "",
         "MODEL_USED": outcome.scores[0].row.name,
         "OVERALL_ACCURACY": round(delivered.overall_accuracy, 4),
         "MACRO_F1": round(delivered.macro_f1, 4),
+        # Empty where it could not be measured, as what is not defined is among other jobs' outputs.
+        "EXPECTED_CALIBRATION_ERROR": round(calibration.expected_error, 4) if calibration else "",
         "DEVICE_USED": describe_device(device),
     }
 
@@ -145,7 +150,8 @@ def _train_and_score(
             raise RuntimeError("The split holds out nothing.")
         result, rest = network, others
         delivered = scores.delivered(prepared.title, network.validation, seconds)
-    return TrainingOutcome(result, (delivered, *rest), subset_scores(result, names, prepared.labels.scheme))
+    calibration = measured_calibration(result, prepared.split.block, job.seed)
+    return TrainingOutcome(result, (delivered, *rest), subset_scores(result, names, prepared.labels.scheme), calibration)
 
 
 def _identity(job: FinetuneJob, prepared: PreparedTraining, inputs: Sequence[str]) -> str:
@@ -189,12 +195,23 @@ def _card(job: FinetuneJob, prepared: PreparedTraining, outcome: TrainingOutcome
                 for entry in outcome.scores
             ],
             "missing_inputs": [_subset_data(row) for row in outcome.subsets],
+            "calibration": _calibration_data(outcome.calibration) if outcome.calibration else None,
         },
         temperature=result.temperature,
         temperatures={subset_key(entry.inputs): round(entry.temperature, 6) for entry in result.subsets},
         allows_missing=prepared.data.allows_missing,
         created=creation_time(),
     )
+
+
+def _calibration_data(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "pixels": calibration.pixels,
+        "blocks": calibration.blocks,
+        "expected_calibration_error": round(calibration.expected_error, 4),
+        "before_scaling": round(calibration.before.expected_error, 4),
+        "on_pixels_of_the_fit": round(calibration.same_pixels_error, 4),
+    }
 
 
 def _subset_data(row: SubsetScore) -> dict[str, Any]:

@@ -11,11 +11,13 @@ import shapely
 import torch
 from numpy.typing import NDArray
 
+from core.assessment.calibration import Calibration
 from core.assessment.contents import SubsetScore, TrainingReport
 from core.assessment.quicklook import imagery_picture
 from core.jobs.devices import describe_device
 from core.jobs.provenance import software
 from core.jobs.schemas import FinetuneJob
+from core.jobs.training_calibration import not_measured
 from core.jobs.training_preparation import PreparedTraining
 from core.jobs.training_scores import TrainingOutcome
 from core.mapping.engine import MappingEngine
@@ -66,6 +68,8 @@ def training_report(
         confusion=scores[0].confusion,
         scheme=prepared.labels.scheme,
         missing_inputs=_with_titles(outcome.subsets, scene),
+        calibration=outcome.calibration,
+        calibration_lines=_calibration_lines(outcome.calibration),
         curves=result.records,
         best_epoch=result.best_epoch if isinstance(result.model, FusionModel) else None,
         imagery=imagery,
@@ -94,6 +98,25 @@ def _chosen_by(model: torch.nn.Module) -> str:
         "The scores are those of the same estimator without the held-out labels; the one that was delivered has learned from "
         "all labels. It and its temperature were chosen in a cross-validation over blocks of all labels, so the scores "
         "are slightly too good for what was chosen, and slightly too bad for fewer labels."
+    )
+
+
+def _calibration_lines(calibration: Calibration | None) -> tuple[str, ...]:
+    """On what the probabilities were measured, and how."""
+    if calibration is None:
+        return (f"Of these labels, {not_measured()}",)
+    how = (
+        "each told by estimators that did not learn from its part of a cross-validation over blocks"
+        if calibration.is_cross_validated
+        else "all held out, which also chose the epoch"
+    )
+    return (
+        f"Measured on {calibration.pixels} labelled pixels in {calibration.blocks} blocks of ground, {how}.",
+        f"The model divides its class scores by a temperature of {calibration.temperature:.2f}, which was fitted on these "
+        f"pixels; with it the error on them is {calibration.same_pixels_error:.3f}. For the number after scaling, which owes "
+        "nothing to that, the blocks were dealt into two halves, and each was scaled by a temperature fitted on the other.",
+        "The temperature is the one with the lowest log loss where every class counts alike, while in this error every pixel "
+        "does: scaling can make it larger.",
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from core.assessment.calibration import Calibration
 from core.assessment.confusion import Accuracy, accuracy, bootstrap_interval, confusion_matrix
 from core.assessment.contents import ModelScore, SubsetScore
 from core.finetuning.evaluation import Predictions
@@ -37,11 +38,13 @@ class TrainingOutcome:
         result: of the training.
         scores: of the delivered model first, then of all else that was tried.
         subsets: see ``subset_scores``.
+        calibration: see ``measured_calibration``.
     """
 
     result: TrainingResult
     scores: tuple[ScoredModel, ...]
     subsets: tuple[SubsetScore, ...]
+    calibration: Calibration | None
 
     @property
     def specification(self) -> ModelSpecification:

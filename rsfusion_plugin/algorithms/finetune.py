@@ -68,6 +68,7 @@ class Finetune(WorkerAlgorithm):
         self.addOutput(QgsProcessingOutputString("MODEL_USED", tr("Model")))
         self.addOutput(QgsProcessingOutputNumber("OVERALL_ACCURACY", tr("Overall accuracy")))
         self.addOutput(QgsProcessingOutputNumber("MACRO_F1", tr("Macro F1")))
+        self.addOutput(QgsProcessingOutputNumber("EXPECTED_CALIBRATION_ERROR", tr("Expected calibration error")))
         self.addOutput(QgsProcessingOutputString("DEVICE_USED", tr("Device used")))
 
     def _add_labels(self):

@@ -219,7 +219,8 @@ def test_events_of_a_training(trained):
     assert told.code == 0
     assert [event["event"] for event in told.events if event["event"] == "result"] == ["result"]
     assert told.last["event"] == "result"
-    assert set(told.outputs) == {"OUTPUT_MODEL", "REPORT", "MODEL_USED", "OVERALL_ACCURACY", "MACRO_F1", "DEVICE_USED"}
+    scores = {"OVERALL_ACCURACY", "MACRO_F1", "EXPECTED_CALIBRATION_ERROR"}
+    assert set(told.outputs) == {"OUTPUT_MODEL", "REPORT", "MODEL_USED", "DEVICE_USED"} | scores
     assert told.outputs["MODEL_USED"] == "U-Net, intermediate fusion"
     assert told.outputs["OUTPUT_MODEL"] == str(trained.model)
     assert 0 <= told.outputs["MACRO_F1"] <= 1

@@ -100,6 +100,7 @@ def model(qgis, scene, tmp_path_factory):
     outputs = outputs_of(answer)
     assert 0 < float(outputs["OVERALL_ACCURACY"]) <= 1
     assert 0 < float(outputs["MACRO_F1"]) <= 1
+    assert 0 < float(outputs["EXPECTED_CALIBRATION_ERROR"]) < 1
     assert "pixels" in outputs["MODEL_USED"] or "U-Net" in outputs["MODEL_USED"]
     assert outputs["DEVICE_USED"].startswith("cpu")
     assert "<html" in (folder / "report.html").read_text(encoding="utf-8").lower()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from core.assessment.area_adjusted import area_adjusted_accuracy
+from core.assessment.calibration import Calibration, reliability
 from core.assessment.confusion import AccuracyInterval, accuracy, bootstrap_interval, confusion_matrix
 from core.assessment.contents import AccuracyReport, ModelScore, SubsetScore, TrainingReport
 from core.finetuning.records import EpochRecord
@@ -78,6 +79,20 @@ def imagery() -> np.ndarray:
     return np.clip(table[truth] + noise, 0, 255).astype(np.uint8)
 
 
+def calibration() -> Calibration:
+    """Of a model that is too sure of itself until it is scaled."""
+    generator = np.random.default_rng(5)
+    classes = generator.integers(0, 8, 4000)
+    scores = generator.normal(0, 1.5, (4000, 8)) + 3 * np.eye(8)[classes]
+
+    def told(factor: float) -> np.ndarray:
+        odds = np.exp(factor * scores)
+        return odds / odds.sum(axis=1, keepdims=True)
+
+    before, after = (reliability(told(factor), classes) for factor in (3.0, 1.3))
+    return Calibration(before, after, 0.011, 2.3, 12, is_cross_validated=False)
+
+
 @pytest.fixture(scope="session")
 def training_report(scheme: ClassScheme, groups: np.ndarray, map_codes: np.ndarray, imagery: np.ndarray) -> TrainingReport:
     confusion = groups.sum(axis=0)
@@ -111,6 +126,8 @@ def training_report(scheme: ClassScheme, groups: np.ndarray, map_codes: np.ndarr
             SubsetScore(("Sentinel-2",), False, 57_600, 0.71, 0.62, 0.51, 1.25),
             SubsetScore(("Sentinel-1",), False, 40_100, 0.58, 0.41, float("nan"), 2.5),
         ),
+        calibration=calibration(),
+        calibration_lines=("Measured on 4000 labelled pixels in 12 blocks of ground.",),
         curves=tuple(
             EpochRecord(e, 1.7 * 0.92**e + 0.12, 1.6 * 0.92**e + 0.3 + 0.004 * e, 0.86 * (1 - 0.88**e) - 0.002 * max(0, e - 26))
             for e in range(1, 37)

@@ -12,7 +12,14 @@ import pytest
 from PIL import Image
 
 from core.assessment.contents import ModelScore, TrainingReport
-from core.assessment.pictures import confusion_picture, curves_picture, map_picture, models_picture, pretraining_picture
+from core.assessment.pictures import (
+    confusion_picture,
+    curves_picture,
+    map_picture,
+    models_picture,
+    pretraining_picture,
+    reliability_picture,
+)
 from core.finetuning.records import EpochRecord
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.pretraining.records import PretrainingRecord
@@ -33,6 +40,7 @@ DRAWINGS: dict[str, Callable[[TrainingReport], bytes]] = {
     "curves": lambda report: curves_picture(report.curves, report.best_epoch),
     "pretraining": lambda report: pretraining_picture(PRETRAINING),
     "models": lambda report: models_picture(report.rows),
+    "reliability": lambda report: reliability_picture(report.calibration),
     "map": lambda report: map_picture(report.imagery, report.map_codes, report.scheme),
 }
 

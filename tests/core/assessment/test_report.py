@@ -104,6 +104,10 @@ def test_training_numbers_can_be_read_back(
     assert data["models"][0]["interval"]["mean_iou"] == list(training_report.rows[0].interval.mean_iou)
     assert data["curves"][25]["validation_macro_f1"] == training_report.curves[25].validation_macro_f1
     assert data["best_epoch"] == 26
+    assert data["calibration"]["expected_calibration_error"] == training_report.calibration.after.expected_error
+    assert data["calibration"]["expected_calibration_error_before_scaling"] == training_report.calibration.before.expected_error
+    assert sum(data["calibration"]["after"]["count"]) == data["calibration"]["pixels"] == 4000
+    assert data["calibration"]["after"]["accuracy"][0] is None
     assert data["settings"]["epochs"] == 40
     assert [row["inputs"] for row in data["missing_inputs"]] == [["Sentinel-2", "Sentinel-1"], ["Sentinel-2"], ["Sentinel-1"]]
     assert data["missing_inputs"][1]["temperature"] == 1.25
@@ -132,12 +136,28 @@ def test_training_page_says_what_it_must(training_path: Path) -> None:
         "0.510",
         "1.25",
         "40 100",
+        "How honest are the probabilities?",
+        "Measured on 4000 labelled pixels in 12 blocks of ground.",
         "12 pixels lie in polygons of different classes",
         "Blocks of 400 m",
         "unet_intermediate",
         "polygons.gpkg",
     ):
         assert part in text
+
+
+def test_the_page_tells_the_calibration_error_or_why_there_is_none(
+    tmp_path: Path, training_path: Path, training_report: TrainingReport, read_data: Callable[[Path], dict[str, Any]]
+) -> None:
+    errors = (training_report.calibration.expected_error, training_report.calibration.before.expected_error)
+    assert f"Expected calibration error {errors[0]:.3f} Before temperature scaling {errors[1]:.3f}" in Page(training_path).text
+    unknown = dataclasses.replace(training_report, calibration=None, calibration_lines=("It could not be measured.",))
+    write_training_report(tmp_path / "unknown.html", unknown)
+    page = Page(tmp_path / "unknown.html")
+    assert "How honest are the probabilities? It could not be measured." in page.text
+    assert "Expected calibration error" not in page.text
+    assert len(page.attributes("img")) == len(Page(training_path).attributes("img")) - 1
+    assert read_data(tmp_path / "unknown.html")["calibration"] is None
 
 
 def test_accuracy_page_says_what_it_must(accuracy_path: Path, accuracy_report: AccuracyReport) -> None:

@@ -61,6 +61,24 @@ def test_the_card_the_report_and_the_log_say_what_is_left_where_inputs_are_missi
         assert f"With {row['inputs'][0]} alone: {accuracy}" in trained.told.texts("info")
 
 
+def test_the_card_the_report_and_the_log_say_how_honest_the_probabilities_are(trained):
+    error = trained.told.outputs["EXPECTED_CALIBRATION_ERROR"]
+    assert 0 < error < 1
+    card = card_of(trained.model)
+    said = card.scores["calibration"]
+    assert said["expected_calibration_error"] == error
+    assert said["pixels"] == card.scores["missing_inputs"][0]["pixels"], "those held out"
+    page = trained.report.read_text(encoding="utf-8")
+    data = json.loads(page.split('id="rsfusion-data">')[1].split("</script>")[0])["calibration"]
+    assert round(data["expected_calibration_error"], 4) == error
+    assert round(data["expected_calibration_error_before_scaling"], 4) == said["before_scaling"]
+    assert round(data["same_pixels_error"], 4) == said["on_pixels_of_the_fit"]
+    assert data["temperature"] == pytest.approx(card.temperature)
+    assert "all held out, which also chose the epoch" in page
+    numbers = f"{data['expected_calibration_error']:.3f}, and {data['expected_calibration_error_before_scaling']:.3f} before"
+    assert f"Expected calibration error of the probabilities: {numbers}" in trained.told.texts("info")
+
+
 def test_a_model_that_needs_all_inputs(finetune_job, trained, few_labels):
     told = run_here({**finetune_job, "inputs": trained.job["inputs"], "missing_inputs": "require"})
     assert told.code == 0, told.last
@@ -188,6 +206,8 @@ def test_points_with_a_style_and_a_base_model(finetune_job, styled, trained, tmp
     told = run_here(job)
     assert told.code == 0, told.last
     card = card_of(job["output_model"])
+    assert (told.outputs["EXPECTED_CALIBRATION_ERROR"], card.scores["calibration"]) == ("", None), "of so few points"
+    assert "Expected calibration error: it could not be measured." in told.texts("info")
     assert [(entry.code, entry.name, entry.colour) for entry in card.scheme.classes] == [
         (1, "Wasser", "#1428dc"),
         (2, "Wald", "#0a781e"),
@@ -329,6 +349,9 @@ def test_an_estimator_is_the_model_maps_and_misses_inputs(finetune_job, sample, 
     assert len(names) == len(set(names)) == {"auto": 6, "boosting": 7}.get(mode, 5)
     assert ("U-Net, early fusion" in names) == (mode == "auto")
     assert card.scores["models"][0]["overall_accuracy"] > 0.6
+    calibration = card.scores["calibration"]
+    assert 0 < told.outputs["EXPECTED_CALIBRATION_ERROR"] == calibration["expected_calibration_error"] < 0.5
+    assert calibration["pixels"] > 2 * card.scores["missing_inputs"][0]["pixels"], "all parts of the cross-validation"
     assert {tuple(row["inputs"]) for row in card.scores["missing_inputs"]} > {("sentinel2_l2a",), ("sentinel1",)}
     request = {
         "kind": "map",
