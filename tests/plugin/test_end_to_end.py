@@ -118,6 +118,7 @@ def test_the_algorithms_are_listed_and_documented(qgis):
         "landcovermap",
         "features",
         "classifyscenes",
+        "suggestlabels",
         "samplingdesign",
         "accuracy",
         *AFTER_THE_MAP,
@@ -242,6 +243,25 @@ def test_from_rasters_and_polygons_to_a_styled_map_and_its_accuracy(qgis, scene,
     assessed = outputs_of(answer)
     assert 0 < float(assessed["OVERALL_ACCURACY"]) <= 1
     assert os.path.getsize(assessed["REPORT"]) > 1000
+
+
+def test_places_to_label_are_suggested(qgis, scene, model, tmp_path):
+    from osgeo import ogr
+
+    values = {"OPTICAL": scene["OPTICAL"], "ELEVATION": scene["ELEVATION"], "MODEL": model, "EXISTING_LABELS": scene["LABELS"]}
+    answer = qgis.run("suggestlabels", COUNT=6, OUTPUT=tmp_path / "places.gpkg", **values)
+    told = outputs_of(answer)
+    assert told["N_PLACES"] == "6"
+    assert "rsfusion suggest --optical" in answer.stdout + answer.stderr
+    places = ogr.Open(told["OUTPUT"]).GetLayer(0)
+    assert [place.GetField("rank") for place in places] == list(range(1, 7))
+    layers = {key: tmp_path / (key.lower() + ".tif") for key in ("OUTPUT", "ENTROPY", "MARGIN", "NOVELTY", "CONTRIBUTIONS")}
+    del values["EXISTING_LABELS"]
+    drawn = outputs_of(qgis.run("landcovermap", **layers, **values))
+    for key, path in layers.items():
+        assert drawn[key] == str(path)
+        assert path.is_file()
+        assert path.with_suffix(".qml").is_file()
 
 
 def test_points_are_drawn_interpreted_and_assessed(qgis, scene, tmp_path):

@@ -35,7 +35,10 @@ def commands(name):
             ["clean.tif", "polygons.gpkg", "polygons.qml", "areas.csv", "change.tif", "matrix.csv", "balance.csv"],
         ),
         ("scenes", ["scenes.gpkg", "scenes.qml", "scenes.html", "scenes.safetensors", "radar_alone.gpkg"]),
-        ("command line", ["model.safetensors", "training.html", "map.tif", "probabilities.tif", "accuracy.html"]),
+        (
+            "command line",
+            ["model.safetensors", "training.html", "map.tif", "probabilities.tif", "places.gpkg", "accuracy.html"],
+        ),
     ],
 )
 def test_the_commands_of_the_readme_work(name, results, tmp_path, real_python):
