@@ -253,8 +253,8 @@ def test_places_to_label_are_suggested(qgis, scene, model, tmp_path):
     told = outputs_of(answer)
     assert told["N_PLACES"] == "6"
     assert "rsfusion suggest --optical" in answer.stdout + answer.stderr
-    places = ogr.Open(told["OUTPUT"]).GetLayer(0)
-    assert [place.GetField("rank") for place in places] == list(range(1, 7))
+    source = ogr.Open(told["OUTPUT"])
+    assert [place.GetField("rank") for place in source.GetLayer(0)] == list(range(1, 7))
     layers = {key: tmp_path / (key.lower() + ".tif") for key in ("OUTPUT", "ENTROPY", "MARGIN", "NOVELTY", "CONTRIBUTIONS")}
     del values["EXISTING_LABELS"]
     drawn = outputs_of(qgis.run("landcovermap", **layers, **values))
