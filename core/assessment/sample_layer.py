@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import geopandas
@@ -20,10 +19,11 @@ import pyogrio.errors
 from core.assessment.area_adjusted import Stratum
 from core.assessment.drawing import DrawnPixels, centres
 from core.assessment.sample_style import interpretation_style
-from core.errors import LabelError, OutputError
+from core.errors import LabelError
 from core.labels.scheme import ClassScheme
 from core.labels.schemes import class_text, find_class, listed
 from core.scenes.grid import Grid
+from core.scenes.vector_writing import writing_vectors
 
 SAMPLE_LAYER = "sample"
 STRATA_TABLE = "strata"
@@ -112,22 +112,13 @@ def write_sample(
     )
     labels = {class_label(scheme, index): entry.colour for index, entry in enumerate(scheme.classes)}
     style = _style_table(interpretation_style("reference", labels), created)
-    # A GeoPackage holds the time of its last change.
-    moment = datetime.fromisoformat(created).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": moment})
-    try:
+    with writing_vectors(path, created):
         path.unlink(missing_ok=True)
         pyogrio.write_dataframe(
             points, path, layer=SAMPLE_LAYER, driver="GPKG", layer_metadata=dict(provenance), dataset_options=_FILE_VERSION
         )
         pyogrio.write_dataframe(strata, path, layer=STRATA_TABLE, driver="GPKG")
         pyogrio.write_dataframe(style, path, layer="layer_styles", driver="GPKG")
-    except (OSError, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
-        raise OutputError(
-            f"'{path}' cannot be written: {error}.", "Check the free space and the rights of its folder."
-        ) from None
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
 def _style_table(document: str, created: str) -> pd.DataFrame:

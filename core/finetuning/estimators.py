@@ -14,13 +14,13 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor, nn
 
 from core.finetuning.evaluation import Predictions, predict_labelled
 from core.finetuning.start import without_classes
 from core.finetuning.training_data import TrainingData, thinned_rows
 from core.models.estimator_model import LEAST_SHARE, EstimatorModel
 from core.models.fusion_model import FusionModel
+from core.models.pixel_rows import RowsAndBits
 from core.models.specification import EstimatorName, EstimatorSpecification, ModelSpecification
 
 TREES = 200
@@ -77,7 +77,7 @@ class EstimatorTraining:
         self._trainable = (learned | spare)[asked | learned]
         counted = specification.model_copy(update={"n_classes": model.n_columns + 1})
         every = np.ones(len(data.labels), bool)
-        said = predict_labelled(_Rows(model).eval(), counted, part, every, torch.device("cpu"))
+        said = predict_labelled(RowsAndBits(model.rows), counted, part, every, torch.device("cpu"))
         self._rows, self._bits = said.scores[:, :-1], said.scores[:, -1].astype(np.int64)
         self._classes, self._feature = said.classes, said.feature
 
@@ -191,15 +191,3 @@ def as_program(estimator: Any, columns: int) -> bytes:
     sample = np.zeros((1, columns), np.float32)
     graph = to_onnx(estimator, sample, options={"zipmap": False}, name="estimator")
     return bytes(graph.SerializeToString())
-
-
-class _Rows(nn.Module):
-    """What the estimators of a model see of each pixel, and in a last channel the bits of the inputs known."""
-
-    def __init__(self, model: EstimatorModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, values: dict[str, Tensor]) -> Tensor:
-        rows, bits = self.model.rows(values)
-        return torch.cat([rows, bits[:, None].to(rows.dtype)], dim=1)

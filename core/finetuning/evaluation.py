@@ -166,8 +166,9 @@ def _weighted_losses(predictions: Predictions, temperature: float) -> NDArray[np
 
 
 def is_clearly_better(candidate: Predictions, start: Predictions, errors: float = 1.0) -> bool:
-    """Whether a model's calibrated log loss is lower than that of another by more than one standard error of the
-    difference over the held-out features: the rule of Breiman et al. (1984, section 3.4.3) for the simpler of two models.
+    """Whether a model's calibrated log loss is lower than that of another by more than so many standard errors of the
+    difference over the held-out features; with one it is the rule of Breiman et al. (1984, section 3.4.3) for the simpler
+    of two models.
 
     Args:
         candidate, start: of the same pixels in the same order.

@@ -10,6 +10,7 @@ from sklearn.covariance import LedoitWolf
 from core.finetuning.evaluation import predict_labelled
 from core.finetuning.training_data import TrainingData, thinned_rows
 from core.models.novelty import FAMILIAR, Novelty
+from core.models.pixel_rows import RowsAndBits
 from core.models.specification import EstimatorSpecification, ModelSpecification
 from core.models.subsets import subset_numbers
 
@@ -81,17 +82,5 @@ def _rows(
         }
     )
     every = np.ones(len(data.labels), bool)
-    said = predict_labelled(_WithBits(novelty), shown, data, every, torch.device("cpu"))
+    said = predict_labelled(RowsAndBits(novelty.pixels), shown, data, every, torch.device("cpu"))
     return said.scores[:, :-1], said.scores[:, -1].astype(np.int64), said.classes, said.feature
-
-
-class _WithBits(torch.nn.Module):
-    """What is seen of each pixel, and in a last channel the bits of the inputs known."""
-
-    def __init__(self, novelty: Novelty) -> None:
-        super().__init__()
-        self.pixels = novelty.pixels
-
-    def forward(self, values: dict[str, torch.Tensor]) -> torch.Tensor:
-        rows, bits = self.pixels(values)
-        return torch.cat([rows, bits[:, None].to(rows.dtype)], dim=1)

@@ -14,8 +14,9 @@ import core
 from core.errors import ModelFileError, RasterError, UsageError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
-from core.jobs.inputs import raster_paths, scene_for_model
+from core.jobs.inputs import raster_paths
 from core.jobs.land_cover_map import window_of
+from core.jobs.model_inputs import model_on_scene
 from core.jobs.outputs import check_outputs
 from core.jobs.provenance import creation_time, input_names
 from core.jobs.schemas import FeaturesJob
@@ -25,7 +26,6 @@ from core.models.feature_model import FeatureModel
 from core.models.fusion_model import FusionModel
 from core.models.heads import SceneHead
 from core.models.model_file import file_digest, load_model
-from core.models.registry import for_inputs
 from core.scenes.grid import Window
 from core.scenes.scene import Scene
 
@@ -45,9 +45,7 @@ def run_features(job: FeaturesJob, context: JobContext) -> dict[str, Any]:
     context.info(f"Device: {describe_device(device)}.")
     context.progress(0.0, "Reading the model and the rasters")
     loaded, card = load_model(Path(job.model))
-    scene, specification = scene_for_model(job.inputs, card.specification, context, card.allows_missing)
-    if specification != card.specification:
-        loaded, card = for_inputs(loaded, specification), card.model_copy(update={"specification": specification})
+    scene, loaded, card = model_on_scene(loaded, card, job.inputs, context, card.allows_missing)
     if not isinstance(loaded, FusionModel) or isinstance(loaded.head, SceneHead):
         raise ModelFileError(f"The model '{job.model}' is one of whole scenes.", "Give a model of pixels.")
     model = FeatureModel(loaded, card.has_trained_decoder).to(device).eval()

@@ -19,8 +19,9 @@ from core.assessment.suggestions import POOL, Units, choose_places, doubt, joine
 from core.errors import ModelFileError, RasterError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
-from core.jobs.inputs import raster_paths, scene_for_model
+from core.jobs.inputs import raster_paths
 from core.jobs.land_cover_map import window_of
+from core.jobs.model_inputs import model_on_scene, required_novelty
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, software
 from core.jobs.schemas import SuggestLabelsJob
@@ -30,9 +31,8 @@ from core.labels.reading import read_shapes
 from core.labels.superpixels import superpixels, visible_bands
 from core.mapping.engine import MappingEngine
 from core.mapping.polygons import on_the_ground
-from core.models.model_file import ModelCard, load_model, load_novelty
+from core.models.model_file import ModelCard, load_model
 from core.models.novelty import Novelty
-from core.models.registry import for_inputs
 from core.scenes.grid import Grid, Window
 from core.scenes.reading import SceneReader
 from core.scenes.scene import Scene
@@ -57,14 +57,8 @@ def run_suggest_labels(job: SuggestLabelsJob, context: JobContext) -> dict[str, 
     model, card = load_model(Path(job.model))
     if not card.classes or card.specification.head != "dense":
         raise ModelFileError(f"The model '{job.model}' says no class of a pixel.", "Give a model of 'Fine-tune on labels'.")
-    scene, specification = scene_for_model(job.inputs, card.specification, context, card.allows_missing)
-    if specification != card.specification:
-        model, card = for_inputs(model, specification), card.model_copy(update={"specification": specification})
-    novelty = load_novelty(Path(job.model), card)
-    if novelty is None:
-        raise ModelFileError(
-            f"The model '{job.model}' does not say what it has seen: it was written by an older version.", "Train it again."
-        )
+    scene, model, card = model_on_scene(model, card, job.inputs, context, card.allows_missing)
+    novelty = required_novelty(job.model, card, "Train it again.")
     known = job.existing_labels
     labels = pixel_shapes(read_shapes(known, None, scene.grid), scene.grid) if known else None
     engine = MappingEngine(
@@ -161,18 +155,12 @@ def _units_of(
         return np.stack(totals, axis=1)[numbers] / sizes[numbers, None]
 
     probabilities = means(np.concatenate([strip.probabilities for strip in strips], axis=1))
-    distances = means(np.concatenate([_novelty_of(strip.novelty) for strip in strips])[None])[:, 0]
+    distances = means(np.concatenate([strip.novelty for strip in strips], axis=1))[:, 0]
     # In deviations of the labelled ground: what varies within a class tells no units apart.
     root = np.linalg.cholesky(novelty.covariance.double().cpu().numpy())
     features = solve_triangular(root, means(seen).T, lower=True).T
     drawn, centres, areas = _drawn(ids, usable, numbers, panel, scene.grid)
     return Units(drawn, centres, 2 * np.sqrt(areas / math.pi), probabilities, distances, features)
-
-
-def _novelty_of(values: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    if values is None:
-        raise TypeError("the engine was not asked for the novelty")
-    return values
 
 
 def _picture(scene: Scene, novelty: Novelty, rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -197,9 +185,10 @@ def _picture(scene: Scene, novelty: Novelty, rows: NDArray[np.float32]) -> NDArr
 def _labelled(labels: PixelShapes | None, panel: Window) -> NDArray[np.bool_]:
     """(rows, columns) pixels of a panel under labels."""
     taken = np.zeros(panel.shape, bool)
-    for number in [] if labels is None else labels.touching(panel).tolist():
-        part, inside = labels.mask(number, panel) if labels is not None else (panel, taken)
-        taken[part.slices_within(panel)] |= inside
+    if labels is not None:
+        for number in labels.touching(panel).tolist():
+            part, inside = labels.mask(number, panel)
+            taken[part.slices_within(panel)] |= inside
     return taken
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pyproj.exceptions import CRSError
 
 import core
 from core.errors import ModelFileError, RasterError, UsageError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
-from core.jobs.inputs import raster_paths, scene_for_model
+from core.jobs.inputs import raster_paths
 from core.jobs.map_layers import MapWriters, stage_sidecars
+from core.jobs.model_inputs import model_on_scene, required_novelty
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, input_names
 from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
@@ -25,9 +25,7 @@ from core.labels.scheme import NODATA_CODE
 from core.mapping.area import PolygonMask, extent_window
 from core.mapping.engine import MappingEngine
 from core.mapping.sidecars import ClassAreas
-from core.models.model_file import ModelCard, class_cards, file_digest, load_model, load_novelty
-from core.models.novelty import Novelty
-from core.models.registry import for_inputs
+from core.models.model_file import ModelCard, class_cards, file_digest, load_model
 from core.scenes.grid import Bounds, Grid, Window, parsed_crs
 from core.scenes.scene import Scene
 
@@ -54,12 +52,13 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
             "Give a model that was fine-tuned on labels.",
         )
     allows_missing = card.allows_missing and job.missing_inputs == "allow"
-    scene, specification = scene_for_model(job.inputs, card.specification, context, allows_missing)
-    if specification != card.specification:
-        model, card = for_inputs(model, specification), card.model_copy(update={"specification": specification})
+    scene, model, card = model_on_scene(model, card, job.inputs, context, allows_missing)
     _check_resolution(scene, card, context)
     window = scene.grid.window if job.extent is None else window_of(job.extent, scene.grid)
     allowed = PolygonMask(Path(job.mask), scene.grid) if job.mask else None
+    novelty = None
+    if job.novelty:
+        novelty = required_novelty(job.model, card, "Train it again, or map without the layer of novelty.").to(device)
     engine = MappingEngine(
         model.to(device),
         card,
@@ -67,7 +66,7 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
         device,
         job.overlap,
         allows_missing,
-        novelty=_novelty(job, card, device),
+        novelty=novelty,
         has_contributions=_asks_each_input(job, card),
     )
     grid = scene.grid.crop(window)
@@ -103,23 +102,6 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
         **{key.upper(): getattr(job, key) or "" for key in MAP_LAYERS},
         "DEVICE_USED": describe_device(device),
     }
-
-
-def _novelty(job: MapJob, card: ModelCard, device: torch.device) -> Novelty | None:
-    """What measures how far pixels lie from what the model has seen, if the job asks for it.
-
-    Raises:
-        ModelFileError: the model does not say what it has seen.
-    """
-    if not job.novelty:
-        return None
-    novelty = load_novelty(Path(job.model), card)
-    if novelty is None:
-        raise ModelFileError(
-            f"The model '{job.model}' does not say what it has seen: it was written by an older version.",
-            "Train it again, or map without the layer of novelty.",
-        )
-    return novelty.to(device)
 
 
 def _asks_each_input(job: MapJob, card: ModelCard) -> bool:

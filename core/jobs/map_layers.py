@@ -63,17 +63,11 @@ def layers_of(job: MapJob, card: ModelCard) -> list[Layer]:
         ),
         Layer(job.entropy or "", ("entropy in percent",), lambda s: entropy(s.probabilities)[None], True, DOUBT_RAMP),
         Layer(job.margin or "", ("margin in percent",), lambda s: margin(s.probabilities)[None], True, AGREEMENT_RAMP),
-        Layer(job.novelty or "", ("distance from what was seen",), lambda s: _present(s.novelty)[None], False, NOVELTY_RAMP),
-        Layer(job.contributions or "", inputs, lambda s: _present(s.contributions), True, DOUBT_RAMP),
+        Layer(job.novelty or "", ("distance from what was seen",), lambda s: s.novelty, False, NOVELTY_RAMP),
+        Layer(job.contributions or "", inputs, lambda s: s.contributions, True, DOUBT_RAMP),
         Layer(job.probabilities or "", tuple(card.scheme.names), lambda s: s.probabilities, False, None),
     ]
     return [layer for layer in every if layer.path]
-
-
-def _present(values: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    if values is None:
-        raise TypeError("the engine was not asked for this layer")
-    return values
 
 
 class MapWriters:

@@ -16,8 +16,9 @@ from core.assessment.scene_scores import given_classes
 from core.errors import ModelFileError, RasterError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
-from core.jobs.inputs import raster_paths, scene_for_model
+from core.jobs.inputs import raster_paths
 from core.jobs.land_cover_map import RESOLUTION_TOLERANCE, window_of
+from core.jobs.model_inputs import model_on_scene
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, input_names, software
 from core.jobs.scene_training import TrainedScenes, start_scenes, train_scenes
@@ -27,7 +28,6 @@ from core.mapping.unit_descriptors import describe_units
 from core.mapping.unit_layer import unit_table, write_units
 from core.models.architectures import title_of
 from core.models.model_file import ModelCard, class_cards, file_digest, load_model, save_model
-from core.models.registry import for_inputs
 from core.models.scene_model import SceneModel
 from core.scenes.categorical import style_path
 from core.scenes.scene import Scene
@@ -85,9 +85,7 @@ def _given(job: ClassifyScenesJob, path: Path, context: JobContext) -> tuple[Sce
     loaded, card = load_model(path)
     scene: Scene | None = None
     if isinstance(loaded, SceneModel):
-        scene, specification = scene_for_model(job.inputs, card.specification, context, card.allows_missing)
-        if specification != card.specification:
-            loaded, card = for_inputs(loaded, specification), card.model_copy(update={"specification": specification})
+        scene, loaded, card = model_on_scene(loaded, card, job.inputs, context, card.allows_missing)
     if scene is None or not isinstance(loaded, SceneModel):
         raise ModelFileError(
             f"The model '{path}' is '{title_of(card.specification)}', which says nothing of whole scenes.",

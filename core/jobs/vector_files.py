@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyogrio
-import pyogrio.errors
 import pyogrio.raw
 import shapely
 from numpy.typing import NDArray
 
-from core.errors import OutputError
 from core.jobs.provenance import creation_time
+from core.scenes.vector_writing import writing_vectors
 
 
 class LayerWriter:
@@ -49,35 +45,17 @@ class LayerWriter:
         Raises:
             OutputError: the file cannot be written.
         """
-        with _fixed_date():
-            try:
-                pyogrio.raw.write(
-                    self._path,
-                    shapely.to_wkb(geometries),
-                    list(columns),
-                    np.array(list(names), dtype=object),
-                    layer=self._layer,
-                    driver="GPKG",
-                    geometry_type=self._geometry_type,
-                    crs=self._crs,
-                    append=self._begun,
-                    layer_metadata=None if self._begun else self._tags,
-                )
-            except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError) as error:
-                raise OutputError(
-                    f"'{self._path}' cannot be written: {str(error).rstrip('.')}.",
-                    "Check the free space and the rights of its folder.",
-                ) from None
+        with writing_vectors(self._path, creation_time()):
+            pyogrio.raw.write(
+                self._path,
+                shapely.to_wkb(geometries),
+                list(columns),
+                np.array(list(names), dtype=object),
+                layer=self._layer,
+                driver="GPKG",
+                geometry_type=self._geometry_type,
+                crs=self._crs,
+                append=self._begun,
+                layer_metadata=None if self._begun else self._tags,
+            )
         self._begun = True
-
-
-@contextmanager
-def _fixed_date() -> Any:
-    """A GeoPackage says when it was last changed: at the job's own time, which may be fixed."""
-    moment = datetime.fromisoformat(creation_time()).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": moment})
-    try:
-        yield
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})

@@ -41,17 +41,17 @@ class MapStrip:
         probabilities: (n_classes, rows, columns) float32 that sum to one, or features; zero where nothing was mapped.
         mapped: (rows, columns) bool, False = nodata.
         subset: (rows, columns) uint8 number of the set of inputs that were there; see ``InputSubsets``.
-        novelty: (rows, columns) float32 distance from what the model has seen, where that was asked for.
-        contributions: (n_inputs, rows, columns) float32 from 0 to 1, how far the probabilities move without each input, where
-            that was asked for.
+        novelty: (1, rows, columns) float32 distance from what the model has seen; (0, rows, columns) unless asked for.
+        contributions: (n_inputs, rows, columns) float32 from 0 to 1, how far the probabilities move without each input;
+            (0, rows, columns) unless asked for.
     """
 
     window: Window
     probabilities: NDArray[np.float32]
     mapped: NDArray[np.bool_]
     subset: NDArray[np.uint8]
-    novelty: NDArray[np.float32] | None = None
-    contributions: NDArray[np.float32] | None = None
+    novelty: NDArray[np.float32]
+    contributions: NDArray[np.float32]
 
 
 class MappingEngine:
@@ -216,10 +216,8 @@ class MappingEngine:
     ) -> MapStrip:
         mapped = wanted & (totals > 0)
         means = np.where(mapped, sums / np.where(totals > 0, totals, 1), 0).astype(np.float32)
-        first = self._n_outputs
-        novelty = None if self._novelty is None else means[first]
-        contributions = means[self._n_blended - len(self._withheld) :] if self._withheld else None
-        return MapStrip(window, means[:first], mapped, subset, novelty, contributions)
+        first, rest = self._n_outputs, self._n_blended - len(self._withheld)
+        return MapStrip(window, means[:first], mapped, subset, means[first:rest], means[rest:])
 
 
 class _StripReader:

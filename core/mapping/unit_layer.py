@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ from xml.etree import ElementTree  # nosec B405
 import geopandas
 import numpy as np
 import pyogrio
-import pyogrio.errors
 from numpy.typing import NDArray
 
-from core.errors import OutputError
 from core.labels.scene_labels import Units
 from core.labels.scheme import ClassScheme
 from core.scenes.categorical import red_green_blue, style_path, style_text, write_text
+from core.scenes.vector_writing import writing_vectors
 
 SHOWN_BEST = ("class", "class_2", "class_3")
 """The fields of the three most probable classes."""
@@ -85,10 +83,7 @@ def write_units(
         OutputError: the files cannot be written.
     """
     frame = geopandas.GeoDataFrame(dict(table), geometry=units.geometries, crs=units.crs)
-    # A GeoPackage holds the time of its last change.
-    moment = datetime.fromisoformat(created).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": moment})
-    try:
+    with writing_vectors(path, created):
         pyogrio.write_dataframe(
             frame,
             path,
@@ -100,12 +95,6 @@ def write_units(
             # The GDAL of older QGIS warns of a newer one.
             dataset_options={"VERSION": "1.3"},
         )
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, pyogrio.errors.FeatureError, OSError) as error:
-        raise OutputError(
-            f"'{path}' cannot be written: {error}.", "Check the free space and the rights of its folder."
-        ) from None
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
     style = style_path(path)
     write_text(style, _categorised_style("class", scheme))
     return style

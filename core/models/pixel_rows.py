@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -60,3 +62,20 @@ class PixelRows(nn.Module):
             else:
                 parts.append(torch.zeros(len(some), self.counts[name], height, width, device=some.device))
         return torch.cat(parts, dim=1), bits
+
+
+class RowsAndBits(nn.Module):
+    """What is seen of each pixel, and in a last channel the bits of the inputs known: a model for ``predict_labelled``.
+
+    Args:
+        rows: as ``PixelRows.forward``.
+    """
+
+    def __init__(self, rows: Callable[[Values], tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def forward(self, values: Values) -> Tensor:
+        """(B, columns + 1, H, W)."""
+        rows, bits = self._rows(values)
+        return torch.cat([rows, bits[:, None].to(rows.dtype)], dim=1)

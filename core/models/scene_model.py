@@ -15,9 +15,9 @@ from core.models.estimator_model import LEAST_SHARE, PROGRAM, base_specification
 from core.models.feature_model import FeatureModel
 from core.models.features import Values, size_of
 from core.models.fusion_model import FusionModel
+from core.models.pixel_rows import PixelRows
 from core.models.scene_descriptors import STATISTICS, Description, Layout, Moments
 from core.models.specification import EstimatorSpecification, ModelSpecification
-from core.models.stems.channels import BandChannels, channels_radius
 from core.models.subsets import input_subsets
 
 MOMENTS = 2
@@ -58,18 +58,13 @@ class SceneModel(nn.Module):
         self.specification = specification
         self.estimator: EstimatorSpecification = specification.estimator
         self.modalities = {entry.name: entry for entry in specification.modalities}
-        self.channels = nn.ModuleDict(
-            {
-                entry.name: BandChannels(entry, on_reference_grid=True, has_statistics=False, reduces_many=True)
-                for entry in specification.modalities
-            }
-        )
+        self.pixels = PixelRows(specification, neighbourhoods=False, reduces_many=True)
         self.base = FusionModel(base_specification(specification)) if self.estimator.base_features else None
         self.n_classes = specification.n_classes
         self.step = math.lcm(*(entry.coarser for entry in specification.modalities), *([self.base.step] if self.base else []))
         self.radius: int | None = None
-        self.reach = max(channels_radius(entry, has_statistics=False) for entry in specification.modalities)
-        counts = [len(STATISTICS) * self.n_channels(name) for name in self.modalities]
+        self.reach = self.pixels.radius
+        counts = [len(STATISTICS) * count for count in self.pixels.counts.values()]
         ends = np.cumsum(counts).tolist()
         parts = tuple(slice(end - count, end) for end, count in zip(ends, counts, strict=True))
         n_columns: int = ends[-1] + (0 if self.base is None else MOMENTS * self.features().n_features)
@@ -81,13 +76,6 @@ class SceneModel(nn.Module):
         self.register_buffer("threshold", torch.tensor(0.5, dtype=torch.float64))
         self._programs: dict[tuple[int, int], bytes] = {}
         self._sessions: dict[tuple[int, int], Any] = {}
-
-    def n_channels(self, name: str) -> int:
-        """Channels of an input, each of which has ``STATISTICS``."""
-        part = self.channels[name]
-        if not isinstance(part, BandChannels):
-            raise TypeError(f"'{name}' has no channels.")
-        return len(part.views) * part.count
 
     def features(self) -> FeatureModel:
         """The base model as one of features.
@@ -108,7 +96,7 @@ class SceneModel(nn.Module):
         found = {}
         for name in self.modalities:
             if name in values:
-                channels, known = self.channels[name](values[name])
+                channels, known = self.pixels.channels[name](values[name])
                 found[name] = channels[0].numpy(), known[0, 0].numpy() > 0
         return found
 

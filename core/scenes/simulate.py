@@ -343,10 +343,10 @@ def _surface_tile(
 
 def _write_labels(scene: SimulatedScene, grid: Grid, truth: NDArray[np.uint8], seed: int) -> None:
     import geopandas
-    import pyogrio
     import shapely
 
     from core.scenes.simulation.drawing import draw_polygons, sample_points
+    from core.scenes.vector_writing import dated
 
     names = {entry.code: entry.name for entry in CLASSES}
     polygons = draw_polygons(truth, POLYGONS_PER_CLASS, np.random.default_rng([seed, 1 << 20]))
@@ -363,13 +363,9 @@ def _write_labels(scene: SimulatedScene, grid: Grid, truth: NDArray[np.uint8], s
         geometry=centers,
         crs=grid.crs,
     )
-    # A GeoPackage holds the time of its last change.
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _DATE})
-    try:
+    with dated(_DATE):
         drawn.to_file(scene.labels, layer="labels", driver="GPKG", engine="pyogrio")
         reference.to_file(scene.reference, layer="labels_reference", driver="GPKG", engine="pyogrio")
-    finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": None})
 
 
 def _pixels_to_map(grid: Grid, coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
