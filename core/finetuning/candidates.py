@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from core.finetuning.estimators import EstimatorTraining, estimator_specification
-from core.finetuning.evaluation import Predictions, calibrated_log_loss, fit_temperature, is_clearly_better, predict_labelled
-from core.finetuning.loop import TrainingResult, without_inputs
+from core.finetuning.evaluation import Predictions, calibrated_log_loss, fit_temperature, is_clearly_better
+from core.finetuning.loop import SubsetResult, TrainingResult
 from core.finetuning.training_data import TrainingData
 from core.models.architectures import title_of
 from core.models.estimator_model import LEAST_SHARE, EstimatorModel
@@ -57,13 +57,16 @@ class Candidate:
         """Of the estimator."""
         return "" if self.specification.estimator is None else self.specification.estimator.kind
 
-    def model(self, on_all: bool) -> EstimatorModel | VoteModel:
-        """As it is delivered.
+    def told_by_inputs(self) -> dict[frozenset[str], Predictions]:
+        """See ``EstimatorTraining.told_by_inputs``."""
+        told = [training.told_by_inputs(kind) for training, kind in self.trainings]
+        if len(told) == 1:
+            return told[0]
+        return {inputs: _mean([member[inputs] for member in told], self.temperatures) for inputs in told[0]}
 
-        Args:
-            on_all: learn from what was held out, too.
-        """
-        members = [training.model(kind, on_all) for training, kind in self.trainings]
+    def model(self) -> EstimatorModel | VoteModel:
+        """As it is delivered, fitted on all labels."""
+        members = [training.model(kind) for training, kind in self.trainings]
         if len(members) == 1:
             return members[0]
         vote = VoteModel(self.specification)
@@ -141,14 +144,17 @@ def _vote(members: Sequence[Candidate | None], fold: NDArray[np.int64]) -> Candi
     parts = tuple(m.specification.estimator for m in given if m.specification.estimator is not None)
     estimator = EstimatorSpecification(kind="vote", members=parts)
     temperatures = tuple(fit_temperature(member.cross_validated) for member in given)
-    told = [member.cross_validated.scores / each for member, each in zip(given, temperatures, strict=True)]
-    shares = np.mean([softmax(scores, axis=1) for scores in told], axis=0)
-    one = given[0].cross_validated
-    said = Predictions(np.log(np.maximum(shares, LEAST_SHARE)).astype(np.float32), one.classes, one.feature)
+    said = _mean([member.cross_validated for member in given], temperatures)
     specification = given[0].specification.model_copy(update={"estimator": estimator})
     trainings = tuple(part for member in given for part in member.trainings)
     seconds = sum(member.seconds for member in given)
     return Candidate(specification, trainings, said, _of(said, fold == 0), seconds, temperatures)
+
+
+def _mean(told: Sequence[Predictions], temperatures: Sequence[float]) -> Predictions:
+    """What a vote says; see ``VoteModel``."""
+    shares = np.mean([softmax(each.scores / t, axis=1) for each, t in zip(told, temperatures, strict=True)], axis=0)
+    return replace(told[0], scores=np.log(np.maximum(shares, LEAST_SHARE)).astype(np.float32))
 
 
 def _of(predictions: Predictions, features: NDArray[np.bool_]) -> Predictions:
@@ -175,29 +181,21 @@ def replaces(candidate: Candidate, network: TrainingResult) -> bool:
     return not is_clearly_better(network.validation, candidate.held_out, CLEARLY)
 
 
-def as_result(
-    candidate: Candidate,
-    data: TrainingData,
-    validation: NDArray[np.bool_],
-    network: TrainingResult | None,
-    progress: Callable[[float, str], None],
-) -> TrainingResult:
+def as_result(candidate: Candidate, network: TrainingResult | None, progress: Callable[[float, str], None]) -> TrainingResult:
     """An estimator as what a training has led to: fitted on all labels, and judged by its like that has not seen the
     held-out ones.
 
     Args:
         candidate: that is delivered.
-        data, validation: as for ``fit_candidates``.
         network: trained beside it, whose epochs the report shows.
         progress: told the part done, and in which phase; raises to stop.
     """
     progress(0.0, "Fitting with some of the inputs")
-    model = candidate.model(on_all=False)
-    # Where inputs are missing the model has other estimators than the candidate had.
-    seen = predict_labelled(model, model.specification, data, validation, torch.device("cpu"))
-    subsets = without_inputs(model, None, model.specification, data, validation, torch.device("cpu"), progress)
+    complete, *rest = candidate.told_by_inputs().items()
+    subsets = [SubsetResult(inputs, told, fit_temperature(told)) for inputs, told in rest if len(told.classes)]
     temperature = fit_temperature(candidate.cross_validated)
     records = () if network is None else network.records
     progress(0.5, "Fitting on all labels")
-    delivered = candidate.model(on_all=True)
-    return TrainingResult(delivered, records, 0, seen, temperature, None, subsets, candidate.cross_validated)
+    return TrainingResult(
+        candidate.model(), records, 0, complete[1], temperature, None, tuple(subsets), candidate.cross_validated
+    )

@@ -22,6 +22,8 @@ from core.models.estimator_model import LEAST_SHARE, EstimatorModel
 from core.models.fusion_model import FusionModel
 from core.models.pixel_rows import RowsAndBits
 from core.models.specification import EstimatorName, EstimatorSpecification, ModelSpecification
+from core.models.subsets import subset_numbers
+from core.scenes.scene import shows_ground
 
 TREES = 200
 ROUNDS = 60
@@ -94,20 +96,6 @@ class EstimatorTraining:
             raise ValueError("the specification has no estimator")
         return self._specification.model_copy(update={"estimator": estimator.model_copy(update={"kind": kind})})
 
-    def fitted(self, kind: EstimatorName, on_all: bool = False) -> Any:
-        """Scikit-learn's estimator, fitted on what has all inputs.
-
-        Args:
-            kind: of the estimator.
-            on_all: learn from what is held out, too.
-        """
-        return self._fit(self._empty(kind), 0, self._trainable if on_all else self._learned)
-
-    def predictions(self, estimator: Any) -> Predictions:
-        """What a fitted estimator says of the held-out pixels, in the order of the labels' pixels; what is missing counts
-        as its mean there."""
-        return self._predictions(self._shares(estimator, self._asked), self._asked)
-
     def cross_validated(self, kind: EstimatorName, fold: NDArray[np.int64]) -> Predictions:
         """What estimators say of labelled pixels that they have not learned from, each part of the labels in turn.
 
@@ -132,15 +120,48 @@ class EstimatorTraining:
     def _predictions(self, shares: NDArray[np.float32], rows: NDArray[np.bool_]) -> Predictions:
         return Predictions(np.log(np.maximum(shares, LEAST_SHARE)), self._classes[rows], self._feature[rows])
 
-    def model(self, kind: EstimatorName, on_all: bool = False) -> EstimatorModel:
-        """A model of an estimator and, where labels may lack inputs, of one more for each set of inputs.
+    def told_by_inputs(self, kind: EstimatorName) -> dict[frozenset[str], Predictions]:
+        """What a model says of the held-out pixels with all of its inputs and, where labels may lack inputs, with some.
+
+        Each pixel is told by the estimator of those inputs that it has; a pixel without any to rest on is left out. What a
+        base model makes of a pixel is that of all inputs: only where more than ``LISTED`` inputs leave a set without an
+        estimator of its own would a map show something else.
 
         Args:
-            kind, on_all: as for ``fitted``.
+            kind: of the estimators.
+        """
+        model = self._empty(kind)
+        count = len(model.subsets) if self._allows_missing else 1
+        fitted = {number: self._fit(model, number, self._learned) for number in range(count)}
+        numbers = np.array(subset_numbers(list(model.modalities), model.subsets))
+        roles = [entry.role for entry in model.modalities.values()]
+        telling = sum(1 << bit for bit, role in enumerate(roles) if shows_ground(role, roles))
+        told = {}
+        for number in range(count):
+            bits = self._bits & model.bits_of(number)
+            asked = self._asked & ((bits & telling > 0) | (number == 0))
+            rows = self._rows[asked]
+            for name, part in model.pixels.columns().items():
+                rows[:, part] *= name in model.subsets[number]
+            by = np.where(np.isin(numbers, list(fitted)), numbers, 0)[bits[asked]]
+            shares = np.zeros((len(rows), self._specification.n_classes), np.float32)
+            for each in np.unique(by):
+                places = np.flatnonzero(by == each)
+                columns = np.concatenate([rows[places, part] for part in model.columns_of(model.subsets[each])], axis=1)
+                shares[np.ix_(places, fitted[each].classes_)] = fitted[each].predict_proba(columns)
+            told[model.subsets[number]] = self._predictions(shares, asked)
+        return told
+
+    def model(self, kind: EstimatorName) -> EstimatorModel:
+        """A model of an estimator and, where labels may lack inputs, of one more for each set of inputs; they have learned
+        from all labels.
+
+        Args:
+            kind: of the estimators.
         """
         model = self._empty(kind)
         for number in range(len(model.subsets) if self._allows_missing else 1):
-            fitted = self._fit(model, number, self._trainable if on_all else self._learned)
+            fitted = self._fit(model, number, self._trainable)
             columns = sum(part.stop - part.start for part in model.columns_of(model.subsets[number]))
             model.put(number, as_program(fitted, columns), fitted.classes_)
         return model
@@ -148,7 +169,7 @@ class EstimatorTraining:
     def _fit(self, model: EstimatorModel, number: int, among: NDArray[np.bool_]) -> Any:
         """An estimator over the pixels that have all of a set of inputs."""
         subset = model.subsets[number]
-        bits = sum(1 << bit for bit, name in enumerate(model.modalities) if name in subset)
+        bits = model.bits_of(number)
         rows = among & (self._bits & bits == bits)
         if len(np.unique(self._classes[rows])) < len(np.unique(self._classes[among])):
             # Where classes have pixels with gaps only, these have to do.
@@ -187,7 +208,11 @@ def as_program(estimator: Any, columns: int) -> bytes:
     """A fitted estimator as an ONNX graph, the same bytes for the same estimator."""
     # It takes a second to import, and only fits end here.
     from skl2onnx import to_onnx
+    from skl2onnx.helpers.onnx_helper import select_model_inputs_outputs
 
     sample = np.zeros((1, columns), np.float32)
-    graph = to_onnx(estimator, sample, options={"zipmap": False}, name="estimator")
-    return bytes(graph.SerializeToString())
+    graph = to_onnx(estimator, sample, name="estimator")
+    # Without the dictionaries of the last node. Asked for by an option, the converter looks at every property of a forest
+    # first, which takes longer than to convert it.
+    label = graph.graph.output[0].name
+    return bytes(select_model_inputs_outputs(graph, [label, "probabilities"]).SerializeToString())

@@ -140,7 +140,7 @@ def _train_and_score(
     names = [acquisition.name for acquisition in prepared.scene.acquisitions]
     best = best_of([each for each in candidates if job.mode in ("auto", each.kind)]) if job.mode in ("auto", *KINDS) else None
     if best is not None and (network is None or replaces(best, network)):
-        result = as_result(best, prepared.data, validation, network, context.part(0.9, 0.93))
+        result = as_result(best, network, context.part(0.9, 0.93))
         delivered = scores.delivered(best.name, result.validation or best.held_out, best.seconds)
         rest = [row for row, each in zip(others, candidates, strict=True) if each is not best]
         if network is not None and network.validation is not None:

@@ -77,6 +77,10 @@ class EstimatorModel(nn.Module):
             first += count
         return parts
 
+    def bits_of(self, number: int) -> int:
+        """The bits of the inputs of a set."""
+        return sum(1 << bit for bit, name in enumerate(self.modalities) if name in self.subsets[number])
+
     @property
     def n_columns(self) -> int:
         """Values of a pixel."""

@@ -53,7 +53,7 @@ def measure(bench: Bench, count: int, with_network: bool) -> dict[str, dict[str,
     rows = {}
     for candidate in candidates:
         temperature = fit_temperature(candidate.cross_validated)
-        answers = bench.answers(candidate.model(on_all=True))
+        answers = bench.answers(candidate.model())
         rows[candidate.name] = _scored(bench, answers, temperature) | {"seconds": candidate.seconds}
     offered = [candidate for candidate in candidates if candidate.kind != "boosting"]
     best = best_of(offered)

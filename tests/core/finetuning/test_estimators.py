@@ -60,20 +60,22 @@ def wanted(scene: Scene, **parts: object) -> ModelSpecification:
 def test_the_model_says_what_the_estimator_says(scene: Scene, data: TrainingData, kind: EstimatorName, around: bool) -> None:
     held_out = np.arange(len(data.labels)) % 5 == 0
     training = EstimatorTraining(wanted(scene, neighbourhoods=around), data, held_out)
-    estimator = training.fitted(kind)
-    told = training.predictions(estimator)
+    told = training.told_by_inputs(kind)
+    # A model as it is delivered has learned from what was held out, too.
+    training._trainable = training._learned
     model = training.model(kind)
-    said = predict_labelled(model, model.specification, data, held_out, CPU)
-    assert (said.classes == told.classes).all()
-    assert (said.feature == told.feature).all()
-    complete = training._bits[~training._learned] == 2 ** len(model.modalities) - 1
-    assert complete.mean() > 0.5
-    shares = np.exp(told.scores[complete])
-    assert np.exp(said.scores[complete]) == pytest.approx(shares, abs=2e-5)
-    # Trees that disagree half and half may fall either way.
-    chosen = shares[np.arange(len(shares)), said.predicted[complete]]
-    assert (chosen >= shares.max(axis=1) - 1e-5).all()
-    assert (told.predicted == told.classes).mean() > 0.3
+    assert list(told) == list(model.subsets)
+    for inputs, own in told.items():
+        said = predict_labelled(model, model.specification, data, held_out, CPU, inputs)
+        assert (said.classes == own.classes).all()
+        assert (said.feature == own.feature).all()
+        shares = np.exp(own.scores)
+        assert np.exp(said.scores) == pytest.approx(shares, abs=2e-5)
+        # Trees that disagree half and half may fall either way.
+        assert (shares[np.arange(len(shares)), said.predicted] >= shares.max(axis=1) - 1e-5).all()
+    whole = told[model.subsets[0]]
+    assert (whole.predicted == whole.classes).mean() > 0.3
+    assert len({len(own.classes) for own in told.values()}) > 1
     assert title_of(model.specification).endswith("pixels and neighbourhoods" if around else "on pixels")
 
 
@@ -223,27 +225,27 @@ def test_no_part_of_the_cross_validation_learns_from_what_it_is_asked(scene: Sce
     fold = np.arange(len(data.labels)) // 2 % 3
     said = training.cross_validated("forest", fold)
     assert (said.predicted == said.classes).mean() < 0.7
-    fitted = training.fitted("forest", on_all=True)
-    known = EstimatorTraining(wanted(scene), data, np.ones(len(data.labels), bool)).predictions(fitted)
+    model = training.model("forest")
+    known = predict_labelled(model, model.specification, data, np.ones(len(data.labels), bool), CPU)
     assert (known.predicted == known.classes).mean() > 0.95
 
 
 def test_a_vote_is_the_mean_of_its_members_in_a_file(candidates: list[Candidate], data: TrainingData, tmp_path: Path) -> None:
-    model = candidates[-1].model(on_all=True)
+    model = candidates[-1].model()
     paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for path in paths:
-        save_model(path, candidates[-1].model(on_all=True), card_of(model, data))
+        save_model(path, candidates[-1].model(), card_of(model, data))
     assert paths[0].read_bytes() == paths[1].read_bytes()
     loaded, card = load_model(paths[0])
     assert isinstance(loaded, VoteModel)
     assert title_of(card.specification) == candidates[-1].name
     values = {name: torch.from_numpy(each)[None] for name, each in data.window(Window(0, 0, 48, 48)).values.items()}
     for shown in (values, {name: values[name] for name in list(values)[1:]}):
-        members = [candidates[number].model(on_all=True)(shown) for number in (2, 0, 3)]
+        members = [candidates[number].model()(shown) for number in (2, 0, 3)]
         shares = [torch.softmax(m / t, dim=1) for m, t in zip(members, candidates[-1].temperatures, strict=True)]
         assert loaded(shown).exp().numpy() == pytest.approx((sum(shares) / 3).numpy(), abs=1e-4)
         assert torch.equal(loaded(shown), model(shown))
-    assert receptive_radius(card.specification) == max(candidates[number].model(False).radius for number in (2, 0, 3))
+    assert receptive_radius(card.specification) == max(candidates[number].model().radius for number in (2, 0, 3))
     whole = load_file(paths[0])
     _, header = read_tensors(paths[0])
     for damage in (
