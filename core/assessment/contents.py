@@ -62,6 +62,41 @@ class SubsetScore:
     temperature: float
 
 
+@dataclass(frozen=True)
+class LabelPoint:
+    """How an estimator did with some of the labels.
+
+    Attributes:
+        features: that it learned from, in the mean over the parts of a cross-validation.
+        overall_accuracy, macro_f1, mean_iou: 0..1, on blocks of ground that were held out.
+    """
+
+    features: float
+    overall_accuracy: float
+    macro_f1: float
+    mean_iou: float
+
+
+@dataclass(frozen=True)
+class LabelWorth:
+    """What more labels would bring, and what nearness does to scores.
+
+    Attributes:
+        name: of the estimator that was tried.
+        points: with ever more labels; the last with all.
+        nearby: with all labels, where single pixels were held out at random in place of blocks.
+    """
+
+    name: str
+    points: tuple[LabelPoint, ...]
+    nearby: LabelPoint
+
+    @property
+    def drop(self) -> float:
+        """Overall accuracy that is lost from random pixels to blocks of ground."""
+        return self.nearby.overall_accuracy - self.points[-1].overall_accuracy
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingReport:
     """The contents of a training report.
@@ -76,6 +111,7 @@ class TrainingReport:
         missing_inputs: the model delivered with all of its inputs, then with some of them; empty where it needs them all.
         calibration: of the model delivered; None where it could not be measured.
         calibration_lines: how it was measured, or why not.
+        label_worth: of an estimator on the same labels; None where it was not tried.
         curves: the epochs in order; empty where the model delivered has none.
         best_epoch: the one whose weights were kept; 0 for those that training started from.
         imagery: (H, W, 3) uint8, as shown beside the map.
@@ -97,6 +133,7 @@ class TrainingReport:
     missing_inputs: tuple[SubsetScore, ...] = ()
     calibration: Calibration | None = None
     calibration_lines: tuple[str, ...] = ()
+    label_worth: LabelWorth | None = None
     curves: tuple[EpochRecord, ...] = ()
     best_epoch: int | None = None
     imagery: ByteArray | None = None

@@ -35,16 +35,18 @@ def write_training_report(path: Path, report: TrainingReport) -> None:
     Raises:
         OutputError: the folder is missing or cannot be written to.
     """
-    from core.assessment import pictures
+    from core.assessment import curve_pictures, pictures
 
     images = {
         "models": _embedded(pictures.models_picture(report.rows)),
         "confusion": _embedded(pictures.confusion_picture(report.confusion, report.scheme.names)),
     }
     if report.calibration is not None:
-        images["reliability"] = _embedded(pictures.reliability_picture(report.calibration))
+        images["reliability"] = _embedded(curve_pictures.reliability_picture(report.calibration))
+    if report.label_worth is not None:
+        images["learning"] = _embedded(curve_pictures.learning_picture(report.label_worth))
     if report.curves:
-        images["curves"] = _embedded(pictures.curves_picture(report.curves, report.best_epoch))
+        images["curves"] = _embedded(curve_pictures.curves_picture(report.curves, report.best_epoch))
     if report.map_codes is not None:
         images["map"] = _embedded(pictures.map_picture(report.imagery, report.map_codes, report.scheme))
     html = (
@@ -80,9 +82,9 @@ def write_pretraining_report(path: Path, report: PretrainingReport) -> None:
     Raises:
         OutputError: the folder is missing or cannot be written to.
     """
-    from core.assessment import pictures
+    from core.assessment import curve_pictures
 
-    images = {"curves": _embedded(pictures.pretraining_picture(report.records))}
+    images = {"curves": _embedded(curve_pictures.pretraining_picture(report.records))}
     data = {"kind": "pretraining", **asdict(report)}
     html = _environment().get_template("pretraining.html").render(report=report, images=images, data=_script_json(data))
     _write(path, html)
@@ -190,6 +192,7 @@ def _training_data(report: TrainingReport) -> dict[str, Any]:
         "better_than_delivered": [row.name for row in report.better_rows],
         "missing_inputs": [asdict(row) for row in report.missing_inputs],
         "calibration": None if report.calibration is None else _calibration_data(report.calibration),
+        "label_worth": None if report.label_worth is None else asdict(report.label_worth) | {"drop": report.label_worth.drop},
         "curves": [asdict(record) for record in report.curves],
         "best_epoch": report.best_epoch,
         "warnings": report.warnings,

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from core.finetuning.estimators import EstimatorTraining, estimator_specification
-from core.finetuning.evaluation import Predictions, calibrated_log_loss, fit_temperature, is_clearly_better
+from core.finetuning.estimators import Chosen, EstimatorTraining, estimator_specification
+from core.finetuning.evaluation import COMPARED, Predictions, calibrated_log_loss, fit_temperature, is_clearly_better
 from core.finetuning.loop import SubsetResult, TrainingResult
 from core.finetuning.training_data import TrainingData
 from core.models.architectures import title_of
@@ -57,12 +57,21 @@ class Candidate:
         """Of the estimator."""
         return "" if self.specification.estimator is None else self.specification.estimator.kind
 
+    def cross_validated_on(self, fold: NDArray[np.int64], learned: Callable[[Chosen], Chosen]) -> Predictions:
+        """See ``EstimatorTraining.cross_validated``."""
+        return self._said([training.cross_validated(kind, fold, learned) for training, kind in self.trainings])
+
+    def randomly_validated(self, fold: NDArray[np.int64], seed: int) -> Predictions:
+        """See ``EstimatorTraining.randomly_validated``."""
+        return self._said([training.randomly_validated(kind, fold, seed) for training, kind in self.trainings])
+
+    def _said(self, told: Sequence[Predictions]) -> Predictions:
+        return told[0] if len(told) == 1 else _mean(told, self.temperatures)
+
     def told_by_inputs(self) -> dict[frozenset[str], Predictions]:
         """See ``EstimatorTraining.told_by_inputs``."""
         told = [training.told_by_inputs(kind) for training, kind in self.trainings]
-        if len(told) == 1:
-            return told[0]
-        return {inputs: _mean([member[inputs] for member in told], self.temperatures) for inputs in told[0]}
+        return {inputs: self._said([member[inputs] for member in told]) for inputs in told[0]}
 
     def model(self) -> EstimatorModel | VoteModel:
         """As it is delivered, fitted on all labels."""
@@ -143,7 +152,7 @@ def _vote(members: Sequence[Candidate | None], fold: NDArray[np.int64]) -> Candi
     given = [member for member in members if member is not None]
     parts = tuple(m.specification.estimator for m in given if m.specification.estimator is not None)
     estimator = EstimatorSpecification(kind="vote", members=parts)
-    temperatures = tuple(fit_temperature(member.cross_validated) for member in given)
+    temperatures = tuple(fit_temperature(member.cross_validated, COMPARED) for member in given)
     said = _mean([member.cross_validated for member in given], temperatures)
     specification = given[0].specification.model_copy(update={"estimator": estimator})
     trainings = tuple(part for member in given for part in member.trainings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ determine a weight for each of those."""
 
 MOST_PIXELS = 5000
 """Of a class, evenly over its labels."""
+
+Chosen = NDArray[np.bool_]
 
 
 def estimator_specification(network: ModelSpecification, estimator: EstimatorSpecification) -> ModelSpecification:
@@ -96,20 +99,36 @@ class EstimatorTraining:
             raise ValueError("the specification has no estimator")
         return self._specification.model_copy(update={"estimator": estimator.model_copy(update={"kind": kind})})
 
-    def cross_validated(self, kind: EstimatorName, fold: NDArray[np.int64]) -> Predictions:
+    def cross_validated(
+        self, kind: EstimatorName, fold: NDArray[np.int64], learned: Callable[[Chosen], Chosen] | None = None
+    ) -> Predictions:
         """What estimators say of labelled pixels that they have not learned from, each part of the labels in turn.
 
         Args:
             kind: of the estimators.
             fold: (n_features,) of ``spatial_folds``.
+            learned: given (n_features,) those that are not held out in a turn, those of them to learn from; all by default.
         """
         part = fold[self._feature]
         shares = np.zeros((len(part), self._specification.n_classes), np.float32)
         for number in np.unique(part[part >= 0]):
             asked = part == number
-            fitted = self._fit(self._empty(kind), 0, self._trainable & ~asked)
-            shares[asked] = self._shares(fitted, asked)
+            among = self._trainable & ~asked
+            if learned is not None:
+                among &= learned(fold != number)[self._feature]
+            shares[asked] = self._shares(self._fit(self._empty(kind), 0, among), asked)
         return self._predictions(shares[part >= 0], part >= 0)
+
+    def randomly_validated(self, kind: EstimatorName, fold: NDArray[np.int64], seed: int) -> Predictions:
+        """As ``cross_validated``, with as many parts of pixels that were drawn at random: neighbours of most were learned
+        from."""
+        asked = fold[self._feature] >= 0
+        part = np.random.default_rng(seed).integers(int(fold.max()) + 1, size=len(asked))
+        shares = np.zeros((len(part), self._specification.n_classes), np.float32)
+        for number in np.unique(part):
+            fitted = self._fit(self._empty(kind), 0, self._trainable & (part != number))
+            shares[part == number] = self._shares(fitted, part == number)
+        return self._predictions(shares[asked], asked)
 
     def _shares(self, estimator: Any, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
         shares = np.zeros((int(rows.sum()), self._specification.n_classes), np.float32)

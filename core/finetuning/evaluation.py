@@ -25,6 +25,14 @@ SIDE_STEP = 32
 """Windows have sides of a multiple of this, so that few sizes occur: the first convolution of a new size is slow."""
 
 
+DELIVERED, COMPARED = 0.5, 2.0
+"""How far the logarithm of a temperature is likely to lie from 0: of a model that is delivered, and where models, or members
+of a vote, are compared at the temperature that suits each best. Measured on first draws of four scenes (Sentinel-1 and -2
+with a DEM, two kinds of floods, EnMAP; 3, 10 and 30 polygons a class): with 0.5 the expected calibration error of the vote on
+the rest of the scenes is 0.086 in the mean, without a limit 0.103, at no other temperature than 1 0.096. Counting every pixel
+alike in place of every class made it 0.093."""
+
+
 @dataclass(frozen=True, eq=False)
 class Predictions:
     """Scores of labelled pixels.
@@ -174,7 +182,8 @@ def is_clearly_better(candidate: Predictions, start: Predictions, errors: float 
         candidate, start: of the same pixels in the same order.
         errors: standard errors that it has to be lower by.
     """
-    gains = _weighted_losses(start, fit_temperature(start)) - _weighted_losses(candidate, fit_temperature(candidate))
+    own, other = (_weighted_losses(each, fit_temperature(each, COMPARED)) for each in (candidate, start))
+    gains = other - own
     by_feature = np.bincount(np.unique(start.feature, return_inverse=True)[1], gains)
     error = np.sqrt(len(by_feature) * by_feature.var(ddof=1)) if len(by_feature) > 1 else 0.0
     return bool(by_feature.sum() > errors * error)
@@ -183,15 +192,24 @@ def is_clearly_better(candidate: Predictions, start: Predictions, errors: float 
 def calibrated_log_loss(predictions: Predictions) -> float:
     """The log loss at the temperature that suits the predictions best: it is fitted anyhow before a model is delivered, and
     a model should not be chosen for its modesty."""
-    return balanced_log_loss(predictions, fit_temperature(predictions))
+    return balanced_log_loss(predictions, fit_temperature(predictions, COMPARED))
 
 
-def fit_temperature(predictions: Predictions) -> float:
+def fit_temperature(predictions: Predictions, spread: float = DELIVERED) -> float:
     """The temperature that makes the probabilities of held-out pixels honest (Guo et al. 2017, arXiv:1706.04599).
 
-    Pixels of every class count alike, as in training.
+    Pixels of every class count alike, as in training. Few polygons say little of a temperature: where all of their pixels
+    are told right, it would make a model certain of everything. So its logarithm is taken to be normally distributed around
+    0 before they are seen, and as many labels are counted as there are features, since the pixels of one resemble each
+    other (inferred; the mode of the posterior).
+
+    Args:
+        predictions: of held-out pixels.
+        spread: standard deviation of the logarithm.
     """
-    found = minimize_scalar(
-        lambda logarithm: balanced_log_loss(predictions, float(np.exp(logarithm))), bounds=(-2.0, 2.0), method="bounded"
-    )
-    return float(np.exp(found.x))
+    features = len(np.unique(predictions.feature))
+
+    def cost(logarithm: float) -> float:
+        return features * balanced_log_loss(predictions, float(np.exp(logarithm))) + logarithm**2 / (2 * spread**2)
+
+    return float(np.exp(minimize_scalar(cost, bounds=(-2.0, 2.0), method="bounded").x))

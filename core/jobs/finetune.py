@@ -15,11 +15,12 @@ import torch
 
 import core
 from core.assessment.calibration import Calibration
-from core.assessment.contents import SubsetScore
+from core.assessment.contents import LabelWorth, SubsetScore
 from core.assessment.report import write_training_report
 from core.errors import OutputError
-from core.finetuning.candidates import KINDS, as_result, best_of, fit_candidates, replaces
+from core.finetuning.candidates import KINDS, Candidate, as_result, best_of, fit_candidates, replaces
 from core.finetuning.familiar import fit_novelty
+from core.finetuning.label_worth import try_labels
 from core.finetuning.loop import train
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
@@ -30,7 +31,15 @@ from core.jobs.schemas import FinetuneJob
 from core.jobs.training_calibration import measured_calibration, tell_calibration
 from core.jobs.training_preparation import PreparedTraining, prepare_training
 from core.jobs.training_report import best_epoch_sentence, training_report
-from core.jobs.training_scores import HeldOutScores, TrainingOutcome, subset_scores, tell_scores, tell_subsets
+from core.jobs.training_scores import (
+    HeldOutScores,
+    TrainingOutcome,
+    label_worth,
+    subset_scores,
+    tell_label_worth,
+    tell_scores,
+    tell_subsets,
+)
 from core.models.model_file import ModelCard, class_cards, save_model, subset_key
 
 CHECKPOINT_COPIES = 12
@@ -71,6 +80,8 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     tell_scores(context, outcome.scores)
     tell_subsets(context, outcome.subsets)
     tell_calibration(context, outcome.calibration)
+    if outcome.label_worth is not None:
+        tell_label_worth(context, outcome.label_worth)
     delivered, calibration = outcome.scores[0].score, outcome.calibration
     return {
         "OUTPUT_MODEL": str(model_path),
@@ -140,7 +151,7 @@ def _train_and_score(
     names = [acquisition.name for acquisition in prepared.scene.acquisitions]
     best = best_of([each for each in candidates if job.mode in ("auto", each.kind)]) if job.mode in ("auto", *KINDS) else None
     if best is not None and (network is None or replaces(best, network)):
-        result = as_result(best, network, context.part(0.9, 0.93))
+        result = as_result(best, network, context.part(0.9, 0.92))
         delivered = scores.delivered(best.name, result.validation or best.held_out, best.seconds)
         rest = [row for row, each in zip(others, candidates, strict=True) if each is not best]
         if network is not None and network.validation is not None:
@@ -151,7 +162,15 @@ def _train_and_score(
         result, rest = network, others
         delivered = scores.delivered(prepared.title, network.validation, seconds)
     calibration = measured_calibration(result, prepared.split.block, job.seed)
-    return TrainingOutcome(result, (delivered, *rest), subset_scores(result, names, prepared.labels.scheme), calibration)
+    worth = _label_worth(job, prepared, best or best_of(candidates), context) if job.report else None
+    return TrainingOutcome(result, (delivered, *rest), subset_scores(result, names, prepared.labels.scheme), calibration, worth)
+
+
+def _label_worth(job: FinetuneJob, prepared: PreparedTraining, candidate: Candidate, context: JobContext) -> LabelWorth:
+    """Of the estimator that is delivered, or that stands beside the network: networks take too long to train so often."""
+    classes = prepared.labels.class_index
+    trials = try_labels(candidate, prepared.fold, classes, job.seed, context.part(0.92, 0.93))
+    return label_worth(candidate.name, trials, prepared.labels.scheme)
 
 
 def _identity(job: FinetuneJob, prepared: PreparedTraining, inputs: Sequence[str]) -> str:

@@ -70,6 +70,7 @@ def training_report(
         missing_inputs=_with_titles(outcome.subsets, scene),
         calibration=outcome.calibration,
         calibration_lines=_calibration_lines(outcome.calibration),
+        label_worth=outcome.label_worth,
         curves=result.records,
         best_epoch=result.best_epoch if isinstance(result.model, FusionModel) else None,
         imagery=imagery,
@@ -115,8 +116,8 @@ def _calibration_lines(calibration: Calibration | None) -> tuple[str, ...]:
         f"The model divides its class scores by a temperature of {calibration.temperature:.2f}, which was fitted on these "
         f"pixels; with it the error on them is {calibration.same_pixels_error:.3f}. For the number after scaling, which owes "
         "nothing to that, the blocks were dealt into two halves, and each was scaled by a temperature fitted on the other.",
-        "The temperature is the one with the lowest log loss where every class counts alike, while in this error every pixel "
-        "does: scaling can make it larger.",
+        "The temperature has the lowest log loss where every class counts alike, and stays near 1 where few features speak "
+        "for another, while in this error every pixel counts alike: scaling can make it larger.",
     )
 
 

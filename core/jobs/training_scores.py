@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from core.assessment.calibration import Calibration
 from core.assessment.confusion import Accuracy, accuracy, bootstrap_interval, confusion_matrix
-from core.assessment.contents import ModelScore, SubsetScore
+from core.assessment.contents import LabelPoint, LabelWorth, ModelScore, SubsetScore
 from core.finetuning.evaluation import Predictions
+from core.finetuning.label_worth import LabelTrials
 from core.finetuning.loop import TrainingResult
 from core.jobs.events import JobContext
 from core.labels.scheme import ClassScheme
@@ -39,12 +40,14 @@ class TrainingOutcome:
         scores: of the delivered model first, then of all else that was tried.
         subsets: see ``subset_scores``.
         calibration: see ``measured_calibration``.
+        label_worth: see ``label_worth``; None where nobody asked.
     """
 
     result: TrainingResult
     scores: tuple[ScoredModel, ...]
     subsets: tuple[SubsetScore, ...]
     calibration: Calibration | None
+    label_worth: LabelWorth | None = None
 
     @property
     def specification(self) -> ModelSpecification:
@@ -126,6 +129,33 @@ def subset_scores(result: TrainingResult, names: Sequence[str], scheme: ClassSch
 
     complete = scored(names, result.validation, result.temperature)
     return (complete, *(scored(entry.inputs, entry.predictions, entry.temperature) for entry in result.subsets))
+
+
+def label_worth(name: str, trials: LabelTrials, scheme: ClassScheme) -> LabelWorth:
+    """Scores of an estimator with some of the labels, and with pixels held out at random.
+
+    Args:
+        name: of the estimator.
+        trials: what it said.
+        scheme: the classes.
+    """
+
+    def point(features: float, told: Predictions) -> LabelPoint:
+        score = accuracy(confusion_matrix(told.predicted, told.classes, len(scheme)), scheme.names)
+        return LabelPoint(features, score.overall_accuracy, score.macro_f1, score.mean_iou)
+
+    points = tuple(point(features, told) for features, told in zip(trials.features, trials.told, strict=True))
+    return LabelWorth(name, points, point(points[-1].features, trials.nearby))
+
+
+def tell_label_worth(context: JobContext, worth: LabelWorth) -> None:
+    """Says what scores owe to nearness, and whether more labels would help."""
+    few, all_ = worth.points[-2], worth.points[-1]
+    context.info(
+        f"{worth.name}: overall accuracy {worth.nearby.overall_accuracy:.3f} where pixels are held out at random, "
+        f"{all_.overall_accuracy:.3f} where blocks of ground are; mIoU {few.mean_iou:.3f} with {few.features:.0f} features, "
+        f"{all_.mean_iou:.3f} with {all_.features:.0f}."
+    )
 
 
 def tell_subsets(context: JobContext, subsets: Sequence[SubsetScore]) -> None:

@@ -13,7 +13,7 @@ import pytest
 from core.assessment.area_adjusted import area_adjusted_accuracy
 from core.assessment.calibration import Calibration, reliability
 from core.assessment.confusion import AccuracyInterval, accuracy, bootstrap_interval, confusion_matrix
-from core.assessment.contents import AccuracyReport, ModelScore, SubsetScore, TrainingReport
+from core.assessment.contents import AccuracyReport, LabelPoint, LabelWorth, ModelScore, SubsetScore, TrainingReport
 from core.finetuning.records import EpochRecord
 from core.labels.scheme import ClassScheme, LandCoverClass
 
@@ -128,6 +128,11 @@ def training_report(scheme: ClassScheme, groups: np.ndarray, map_codes: np.ndarr
         ),
         calibration=calibration(),
         calibration_lines=("Measured on 4000 labelled pixels in 12 blocks of ground.",),
+        label_worth=LabelWorth(
+            "Forest on pixels",
+            (LabelPoint(31.0, 0.61, 0.52, 0.41), LabelPoint(62.5, 0.70, 0.60, 0.50), LabelPoint(120.0, 0.76, 0.66, 0.56)),
+            LabelPoint(120.0, 0.93, 0.91, 0.84),
+        ),
         curves=tuple(
             EpochRecord(e, 1.7 * 0.92**e + 0.12, 1.6 * 0.92**e + 0.3 + 0.004 * e, 0.86 * (1 - 0.88**e) - 0.002 * max(0, e - 26))
             for e in range(1, 37)

@@ -12,14 +12,8 @@ import pytest
 from PIL import Image
 
 from core.assessment.contents import ModelScore, TrainingReport
-from core.assessment.pictures import (
-    confusion_picture,
-    curves_picture,
-    map_picture,
-    models_picture,
-    pretraining_picture,
-    reliability_picture,
-)
+from core.assessment.curve_pictures import curves_picture, learning_picture, pretraining_picture, reliability_picture
+from core.assessment.pictures import confusion_picture, map_picture, models_picture
 from core.finetuning.records import EpochRecord
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.pretraining.records import PretrainingRecord
@@ -41,6 +35,7 @@ DRAWINGS: dict[str, Callable[[TrainingReport], bytes]] = {
     "pretraining": lambda report: pretraining_picture(PRETRAINING),
     "models": lambda report: models_picture(report.rows),
     "reliability": lambda report: reliability_picture(report.calibration),
+    "learning": lambda report: learning_picture(report.label_worth),
     "map": lambda report: map_picture(report.imagery, report.map_codes, report.scheme),
 }
 

@@ -108,6 +108,8 @@ def test_training_numbers_can_be_read_back(
     assert data["calibration"]["expected_calibration_error_before_scaling"] == training_report.calibration.before.expected_error
     assert sum(data["calibration"]["after"]["count"]) == data["calibration"]["pixels"] == 4000
     assert data["calibration"]["after"]["accuracy"][0] is None
+    assert [point["features"] for point in data["label_worth"]["points"]] == [31.0, 62.5, 120.0]
+    assert data["label_worth"]["drop"] == pytest.approx(0.93 - 0.76)
     assert data["settings"]["epochs"] == 40
     assert [row["inputs"] for row in data["missing_inputs"]] == [["Sentinel-2", "Sentinel-1"], ["Sentinel-2"], ["Sentinel-1"]]
     assert data["missing_inputs"][1]["temperature"] == 1.25
@@ -125,6 +127,7 @@ def test_training_page_says_what_it_must(training_path: Path) -> None:
         "in blocks of the same scene that were held out",
         "no accuracy of the map in the statistical sense",
         "Nothing is known of the accuracy of Wetland",
+        "the overall accuracy drops by 0.170",
         "The +1000 offset was guessed from the data.",
         "Forest on neighbourhoods was better than the model delivered: mean IoU 0.782 against 0.761",
         "Their 95 % intervals overlap",

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 from core.errors import ModelFileError
 from core.finetuning.candidates import KINDS, Candidate, best_of, fit_candidates, replaces
 from core.finetuning.estimators import EstimatorTraining, as_program, estimator_specification
-from core.finetuning.evaluation import fit_temperature, predict_labelled
+from core.finetuning.evaluation import COMPARED, fit_temperature, predict_labelled
+from core.finetuning.label_worth import SHARES, _first, try_labels
 from core.finetuning.loop import TrainingResult
 from core.finetuning.training_data import TrainingData
 from core.mapping.engine import MappingEngine
@@ -208,7 +209,7 @@ def test_every_kind_is_a_candidate_and_the_last_is_their_vote(candidates: list[C
     )
     parts = []
     for member, temperature in zip((candidates[2], candidates[0], candidates[3]), vote.temperatures, strict=True):
-        assert temperature == fit_temperature(member.cross_validated)
+        assert temperature == fit_temperature(member.cross_validated, COMPARED)
         softer = np.exp(member.cross_validated.scores / temperature)
         parts.append(softer / softer.sum(axis=1, keepdims=True))
     shares = sum(parts) / 3
@@ -228,6 +229,55 @@ def test_no_part_of_the_cross_validation_learns_from_what_it_is_asked(scene: Sce
     model = training.model("forest")
     known = predict_labelled(model, model.specification, data, np.ones(len(data.labels), bool), CPU)
     assert (known.predicted == known.classes).mean() > 0.95
+
+
+def test_fewer_labels_are_tried_and_single_pixels(candidates: list[Candidate], data: TrainingData) -> None:
+    fold = np.arange(len(data.labels)) // 2 % 3
+    vote = candidates[-1]
+    trials = try_labels(vote, fold, data.labels.class_index, 5, lambda part, phase: None)
+    assert trials.told[-1] is vote.cross_validated
+    assert trials.features[-1] == pytest.approx(np.mean([(fold != part).sum() for part in range(3)]))
+    assert list(trials.features) == sorted(set(trials.features))
+    assert not np.array_equal(trials.told[0].scores, vote.cross_validated.scores)
+    for told in (*trials.told, trials.nearby):
+        assert (told.feature == vote.cross_validated.feature).all()
+    again = try_labels(vote, fold, data.labels.class_index, 5, lambda part, phase: None)
+    assert np.array_equal(again.nearby.scores, trials.nearby.scores)
+    assert np.array_equal(again.told[0].scores, trials.told[0].scores)
+
+
+def test_each_part_of_the_labels_has_every_class() -> None:
+    classes = np.array([0] * 40 + [1] * 8 + [2])
+    place = np.random.default_rng(0).permutation(len(classes))
+    open_ = np.arange(len(classes)) % 40 != 0
+    parts = [_first(place, classes, share, open_) for share in SHARES]
+    assert [[np.count_nonzero(classes[part] == n) for n in range(3)] for part in parts] == [[10, 2, 1], [20, 4, 1], [39, 7, 1]]
+    assert not (parts[0] & ~parts[1]).any()
+    assert (parts[2] == open_).all()
+
+
+def test_what_is_not_to_be_learned_from_changes_nothing(scene: Scene, data: TrainingData) -> None:
+    training = EstimatorTraining(wanted(scene), data, np.zeros(len(data.labels), bool))
+    fold = np.arange(len(data.labels)) // 2 % 3
+    kept = np.arange(len(data.labels)) < 9
+    told = training.cross_validated("logistic", fold, lambda open_: open_ & kept)
+    part = EstimatorTraining(wanted(scene), data.only(kept), np.zeros(len(data.labels), bool))
+    same = part.cross_validated("logistic", fold)
+    rows = kept[told.feature]
+    assert np.array_equal(told.feature[rows], same.feature)
+    assert told.scores[rows] == pytest.approx(same.scores, abs=1e-4)
+
+
+def test_random_pixels_are_told_with_the_help_of_their_neighbours(tmp_path: Path) -> None:
+    """Every polygon has a level of its own, so that only its own pixels tell its class."""
+    scene = mixed_scene(tmp_path)
+    boxes = [(12 + 24 * (i % 5), 12 + 36 * (i // 5), 20 + 24 * (i % 5), 20 + 36 * (i // 5)) for i in range(15)]
+    data = TrainingData(scene, labels_at(scene.grid, boxes, [i % 2 for i in range(15)]), 96, allows_missing=True)
+    training = EstimatorTraining(wanted(scene), data, np.zeros(len(data.labels), bool))
+    training._rows = training._rows + 10 * np.random.default_rng(0).normal(size=15)[training._feature, None].astype(np.float32)
+    fold = np.arange(15) // 2 % 3
+    blocks, pixels = training.cross_validated("forest", fold), training.randomly_validated("forest", fold, 1)
+    assert (pixels.predicted == pixels.classes).mean() > 0.9 > 0.7 > (blocks.predicted == blocks.classes).mean()
 
 
 def test_a_vote_is_the_mean_of_its_members_in_a_file(candidates: list[Candidate], data: TrainingData, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.special import softmax
 
 from core.finetuning import evaluation
 from core.finetuning.evaluation import (
+    COMPARED,
     Predictions,
     balanced_log_loss,
     context_reach,
@@ -73,7 +75,7 @@ def test_windows_around_pixels_are_aligned_wide_enough_and_inside_the_data(mixed
 
 
 def predictions(scores: np.ndarray, classes: np.ndarray) -> Predictions:
-    return Predictions(scores.astype(np.float32), classes.astype(np.int64), np.zeros(len(classes), np.int64))
+    return Predictions(scores.astype(np.float32), classes.astype(np.int64), np.arange(len(classes)))
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
@@ -90,6 +92,17 @@ def test_temperature_stays_in_its_bounds_where_all_is_right_or_all_is_wrong() ->
     right = predictions(np.eye(3)[[0, 1, 2]] * 50, np.arange(3))
     wrong = predictions(np.eye(3)[[1, 2, 0]] * 50, np.arange(3))
     assert math.exp(-2) <= fit_temperature(right) < 1 < fit_temperature(wrong) <= math.exp(2)
+
+
+def test_few_features_say_little_of_a_temperature() -> None:
+    """Two hundred pixels that are all told right: of three polygons, of thirty, of two hundred."""
+    classes = np.arange(200) % 2
+    scores = np.where(np.eye(2)[classes] > 0, 1.5, 0.0)
+    few, more, all_apart = (
+        fit_temperature(replace(predictions(scores, classes), feature=np.arange(200) % n)) for n in (3, 30, 200)
+    )
+    assert 1 > few > 0.7 > more > all_apart
+    assert fit_temperature(predictions(scores, classes), COMPARED) < all_apart
 
 
 def test_log_loss_counts_classes_alike_and_survives_large_scores() -> None:

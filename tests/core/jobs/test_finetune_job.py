@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -344,7 +345,13 @@ def test_an_estimator_is_the_model_maps_and_misses_inputs(finetune_job, sample, 
     assert mode in ("auto", card.specification.estimator.kind)
     title = title_of(card.specification)
     assert told.outputs["MODEL_USED"] == card.scores["models"][0]["name"] == title
-    assert title in Path(job["report"]).read_text(encoding="utf-8")
+    page = Path(job["report"]).read_text(encoding="utf-8")
+    assert title in page
+    worth = json.loads(re.search(r'id="rsfusion-data">(.*?)</script>', page, re.DOTALL).group(1))["label_worth"]
+    assert worth["name"] == title
+    features = [point["features"] for point in worth["points"]]
+    assert features == sorted(set(features))
+    assert f"{worth['nearby']['overall_accuracy']:.3f} where pixels are held out at random" in told.texts("info")
     names = [model["name"] for model in card.scores["models"]]
     assert len(names) == len(set(names)) == {"auto": 6, "boosting": 7}.get(mode, 5)
     assert ("U-Net, early fusion" in names) == (mode == "auto")

@@ -27,23 +27,24 @@ def result(told: Predictions | None) -> TrainingResult:
 
 
 def test_scores_that_are_too_sure_are_made_honest() -> None:
-    told = predictions(np.full(4000, 4.0), np.arange(4000) % 40)
-    found = measured_calibration(result(told), np.arange(40) // 4, seed=0)
+    told = predictions(np.full(4000, 4.0), np.arange(4000) % 400)
+    found = measured_calibration(result(told), np.arange(400) // 40, seed=0)
     assert found is not None
     assert (found.pixels, found.blocks) == (4000, 10)
     assert found.before.expected_error > 0.2
     assert found.expected_error < 0.04
     assert found.temperature == pytest.approx(4, rel=0.1)
-    assert found == measured_calibration(result(told), np.arange(40) // 4, seed=0)
+    assert found == measured_calibration(result(told), np.arange(400) // 40, seed=0)
 
 
 def test_each_half_is_scaled_by_the_temperature_of_the_other() -> None:
     """Of two blocks one is honest and one is too sure: by turns, both come out wrong."""
-    feature = np.repeat([0, 1], 1000)
-    told = predictions(np.where(feature == 0, 1.0, 5.0), feature)
-    found = measured_calibration(result(told), np.array([7, 3]), seed=0)
+    feature = np.arange(2000) // 5
+    is_first = feature < 200
+    told = predictions(np.where(is_first, 1.0, 5.0), feature)
+    found = measured_calibration(result(told), np.repeat([7, 3], 200), seed=0)
     assert found is not None
-    halves = [Predictions(told.scores[rows], told.classes[rows], told.feature[rows]) for rows in (feature == 0, feature == 1)]
+    halves = [Predictions(told.scores[rows], told.classes[rows], told.feature[rows]) for rows in (is_first, ~is_first)]
     scaled = [half.scores / fit_temperature(other) for half, other in zip(halves, halves[::-1], strict=True)]
     expected = reliability(softmax(np.concatenate(scaled).astype(np.float64), axis=1), told.classes)
     assert found.expected_error == pytest.approx(expected.expected_error, abs=1e-6)
