@@ -62,7 +62,7 @@ def detect_change(
     """Find change between the images of two dates, from labels of change or without any."""
     inputs = inputs_of(locals())
     if (labels is None) != (class_field is None):
-        raise typer.BadParameter("labels are a file and the field that holds the class: give both or none of them.")
+        raise typer.BadParameter("--labels and --class-field belong together: give both or none.")
     execute(
         {
             "kind": "detect-change",

@@ -72,8 +72,10 @@ def run_detect_change(job: DetectChangeJob, context: JobContext) -> dict[str, st
     with PairReader(pair) as reader:
         alteration, threshold = _fitted(job, pair, reader, context)
         features = ChangeFeatures(reader, alteration)
+        trained: TrainedChange | None = None
+        unchanged: int | None = 0
         if job.labels is None:
-            trained, scheme, unchanged = None, UNLABELLED, 0
+            scheme = UNLABELLED
             strips = _without_labels(reader, alteration, threshold, pair)
         else:
             trained = train_change(job, job.labels, pair, features, context)
@@ -103,8 +105,10 @@ def run_detect_change(job: DetectChangeJob, context: JobContext) -> dict[str, st
 
 def _paired(job: DetectChangeJob, context: JobContext) -> DatePair:
     context.progress(0.0, "Reading the rasters of the first date")
+    context.info("First date:")
     before = scene_of(job.inputs, context)
     context.progress(0.02, "Reading the rasters of the second date")
+    context.info("Second date, which is read on the grid of the first:")
     after = scene_of(job.after_inputs, context)
     pair = pair_dates(before, after)
     for note in pair.notes:
@@ -137,8 +141,8 @@ def _fitted(job: DetectChangeJob, pair: DatePair, reader: PairReader, context: J
     if job.labels is None:
         share = float((no_change_probability(variates) < 0.01).mean())
         context.info(
-            f"Changed is what differs by more than {threshold:.2f} deviations of unchanged ground, the threshold that parts the "
-            f"differences best. A test of no change at a probability of 0.01 would call {share:.1%} of the pixels changed."
+            f"Changed is what differs by more than {threshold:.2f} deviations of unchanged ground, the threshold that parts "
+            f"the differences best. A test of no change at a probability of 0.01 would call {share:.1%} of the pixels changed."
         )
     return alteration, threshold
 
@@ -197,7 +201,7 @@ def _from_labels(
 
 
 def _length(variates: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.sqrt(np.square(variates, dtype=np.float64).sum(axis=0)).astype(np.float32)
+    return np.asarray(np.sqrt(np.square(variates, dtype=np.float64).sum(axis=0)), np.float32)
 
 
 def _unchanged_class(job: DetectChangeJob, scheme: ClassScheme, context: JobContext) -> int | None:

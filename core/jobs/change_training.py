@@ -113,8 +113,8 @@ def change_report(job: DetectChangeJob, pair: DatePair, trained: TrainedChange, 
         created=creation_time(),
         summary_lines=(
             f"{delivered.row.name} over {', '.join(pair.band_names)}, {len(labels.scheme)} classes, {len(labels)} features.",
-            "Every score is of a cross-validation over blocks of ground: each block was told by estimators that had not learned "
-            "from it. What made the map has learned from all labels.",
+            "Every score is of a cross-validation over blocks of ground: each block was told by estimators that had not "
+            "learned from it. What made the map has learned from all labels.",
             *(f"{entry.name}: {hectares.get(entry.code, 0.0):.2f} ha in the map." for entry in labels.scheme.classes),
         ),
         rows=tuple(entry.row for entry in trained.scores),
