@@ -52,7 +52,7 @@ def detect_change(
     class_field: Annotated[str | None, typer.Option(help=help_of(Labels, "class_field"))] = None,
     layer: Layer = None,
     unchanged: Annotated[str, typer.Option(help=help_of(DetectChangeJob, "unchanged"))] = "unchanged",
-    no_change_probability: Annotated[float | None, typer.Option(help=help_of(DetectChangeJob, "no_change_probability"))] = None,
+    no_change_probability: Annotated[float, typer.Option(help=help_of(DetectChangeJob, "no_change_probability"))] = 0.001,
     seed: Annotated[int, typer.Option(help=help_of(DetectChangeJob, "seed"))] = 0,
     probability: Annotated[str | None, typer.Option(help=help_of(DetectChangeJob, "probability"))] = None,
     variates: Annotated[str | None, typer.Option(help=help_of(DetectChangeJob, "variates"))] = None,

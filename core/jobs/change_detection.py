@@ -28,7 +28,7 @@ from core.labels.schemes import listed
 from core.mapping.class_raster import CLASSES_TAG
 from core.mapping.rasters import StripWriter, check_space
 from core.mapping.sidecars import DOUBT_RAMP, ClassAreas, Ramp, scheme_colormap, write_class_sidecars, write_ramp_style
-from core.models.alteration import Alteration, change_threshold, fit_alteration, length_at, no_change_probability
+from core.models.alteration import Alteration, fit_alteration, length_at, no_change_probability
 from core.scenes.categorical import auxiliary_path, style_path
 from core.scenes.date_pair import DatePair, PairReader, pair_dates
 from core.scenes.grid import Window
@@ -37,9 +37,9 @@ MOST_VALUES = 2**24
 """Of both dates, on which the transformation is fitted: of a larger scene every second, third, ... row and column counts."""
 
 WITHOUT_LABELS = (
-    "Made without labels: changed is what differs beyond the threshold, whatever the reason. Seasons, clouds and haze, tides "
-    "and images that do not lie exactly on each other are differences, too, and nothing says how accurate this map is: take "
-    "reference points of the change, or draw labels of changed and unchanged ground."
+    "Made without labels: changed is what differs more than chance allows, whatever the reason. Seasons, clouds and haze, "
+    "tides and images that do not lie exactly on each other are differences, too, and nothing says how accurate this map is: "
+    "take reference points of the change, or draw labels of changed and unchanged ground."
 )
 
 UNLABELLED = ClassScheme(
@@ -70,13 +70,13 @@ def run_detect_change(job: DetectChangeJob, context: JobContext) -> dict[str, st
     check_outputs(job, inputs)
     pair = _paired(job, context)
     with PairReader(pair) as reader:
-        alteration, threshold = _fitted(job, pair, reader, context)
+        alteration = _fitted(pair, reader, context)
         features = ChangeFeatures(reader, alteration)
         trained: TrainedChange | None = None
         unchanged: int | None = 0
         if job.labels is None:
             scheme = UNLABELLED
-            strips = _without_labels(reader, alteration, threshold, pair)
+            strips = _without_labels(reader, alteration, job.no_change_probability, pair)
         else:
             trained = train_change(job, job.labels, pair, features, context)
             scheme = trained.labels.scheme
@@ -89,6 +89,10 @@ def run_detect_change(job: DetectChangeJob, context: JobContext) -> dict[str, st
     if changed:
         context.info(f"Changed: {changed[0]:.2f} ha, {changed[1]:.2f} percent of what both dates show.")
     if trained is None:
+        context.info(
+            f"Unchanged ground that varies as assumed would be called changed in {job.no_change_probability:.3%} of its pixels;"
+            " real ground varies more."
+        )
         context.warning(WITHOUT_LABELS)
     else:
         tell_change_scores(trained, context)
@@ -117,8 +121,8 @@ def _paired(job: DetectChangeJob, context: JobContext) -> DatePair:
     return pair
 
 
-def _fitted(job: DetectChangeJob, pair: DatePair, reader: PairReader, context: JobContext) -> tuple[Alteration, float]:
-    """The transformation to MAD variates, and the length of these from which a pixel counts as changed.
+def _fitted(pair: DatePair, reader: PairReader, context: JobContext) -> Alteration:
+    """The transformation to MAD variates.
 
     Raises:
         RasterError: hardly a pixel has data at both dates, or all have the same.
@@ -133,18 +137,7 @@ def _fitted(job: DetectChangeJob, pair: DatePair, reader: PairReader, context: J
         ) from None
     correlations = ", ".join(f"{value:.2f}" for value in alteration.correlations)
     context.info(f"IR-MAD: {alteration.iterations} rounds; canonical correlations {correlations}.")
-    variates = alteration.variates(sample)
-    count = len(variates)
-    if job.no_change_probability is not None:
-        return alteration, length_at(job.no_change_probability, count)
-    threshold = change_threshold(variates)
-    if job.labels is None:
-        share = float((no_change_probability(variates) < 0.01).mean())
-        context.info(
-            f"Changed is what differs by more than {threshold:.2f} deviations of unchanged ground, the threshold that parts "
-            f"the differences best. A test of no change at a probability of 0.01 would call {share:.1%} of the pixels changed."
-        )
-    return alteration, threshold
+    return alteration
 
 
 def _sample(pair: DatePair, reader: PairReader, context: JobContext) -> NDArray[np.float32]:
@@ -160,8 +153,9 @@ def _sample(pair: DatePair, reader: PairReader, context: JobContext) -> NDArray[
     return np.concatenate(parts, axis=2)
 
 
-def _without_labels(reader: PairReader, alteration: Alteration, threshold: float, pair: DatePair) -> Iterator[ChangeStrip]:
+def _without_labels(reader: PairReader, alteration: Alteration, level: float, pair: DatePair) -> Iterator[ChangeStrip]:
     unchanged, changed = UNLABELLED.codes
+    threshold = length_at(level, len(alteration.correlations))
     for window in feature_strips(pair.grid):
         variates = alteration.variates(reader.read(window))
         length = _length(variates)

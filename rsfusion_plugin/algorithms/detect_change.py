@@ -77,7 +77,7 @@ class DetectChange(WorkerAlgorithm):
         self._add_layer(
             "PROBABILITY",
             tr("Probability of change"),
-            tr("Raster to write, in percent. Without labels it is the level of a test, which is far surer than it should be."),
+            tr("Raster to write, in percent. Without labels it is the level of a test, which is surer than it should be."),
         )
         self._add_layer(
             "VARIATES",
@@ -121,11 +121,10 @@ class DetectChange(WorkerAlgorithm):
             True,
         )
         self.add(
-            number("NO_CHANGE_PROBABILITY", tr("Probability of no change"), number.Type.Double, None, True, 0.0, 1.0),
+            number("NO_CHANGE_PROBABILITY", tr("Probability of no change"), number.Type.Double, 0.001, False, 1e-12, 0.999),
             tr(
                 "Without labels: a pixel counts as changed where unchanged ground would differ as much with a probability"
-                " below this, such as 0.01. By default the threshold that parts the differences best; real images differ"
-                " more than the test expects, so that 0.01 may call half of them changed."
+                " below this. Real ground varies more than the test assumes: lower it where too much is called changed."
             ),
             True,
         )
@@ -147,8 +146,6 @@ class DetectChange(WorkerAlgorithm):
         if is_given(parameters.get("LABELS")):
             if not is_given(parameters.get("CLASS_FIELD")):
                 return tr("CLASS_FIELD: name the field of LABELS that holds the class.")
-            if is_given(parameters.get("NO_CHANGE_PROBABILITY")):
-                return tr("LABELS say what has changed: leave out NO_CHANGE_PROBABILITY, or the labels.")
         elif is_given(parameters.get("REPORT")):
             return tr("REPORT: without LABELS there is nothing to measure. Leave it out, or give labels of change.")
         return problem_with_inputs(parameters) or super().problem_with(parameters, context)
@@ -164,7 +161,7 @@ class DetectChange(WorkerAlgorithm):
             "after_sentinel2_offset": self.parameterAsEnumString(parameters, "AFTER_SENTINEL2_OFFSET", context),
             "labels": labels,
             "unchanged": self.parameterAsString(parameters, "UNCHANGED", context).strip(),
-            "no_change_probability": self.optional_number(parameters, "NO_CHANGE_PROBABILITY", context),
+            "no_change_probability": self.parameterAsDouble(parameters, "NO_CHANGE_PROBABILITY", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "output": self.destination_layer(parameters, "OUTPUT", context),
             **{key.lower(): self.destination_layer(parameters, key, context) for key in self.LAYERS},

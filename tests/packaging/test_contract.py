@@ -189,6 +189,7 @@ JOBS = [
         "after_sentinel2_offset": "yes",
         "labels": {"path": "/l.gpkg", "layer": "features", "class_field": "my class"},
         "unchanged": "as before",
+        "no_change_probability": 0.01,
         "seed": 3,
         "output": "/c.tif",
         "probability": "/p.tif",

@@ -23,12 +23,12 @@ class DetectChangeJob(Schema):
     )
     labels: Labels | None = None
     unchanged: str = Field("unchanged", description="Class of the labels that means no change; all others are kinds of change.")
-    no_change_probability: float | None = Field(
-        None,
+    no_change_probability: float = Field(
+        0.001,
         gt=0,
         lt=1,
-        description="Without labels: a pixel counts as changed where a pixel without change would differ as much with a "
-        "probability below this. By default the threshold that parts the differences best (Otsu).",
+        description="Without labels: a pixel counts as changed where unchanged ground would differ as much with a probability "
+        "below this.",
     )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     output: str = Field(description="Raster of change to write.")
@@ -45,8 +45,6 @@ class DetectChangeJob(Schema):
                 "No raster of the second date was given. Give at least one of after_optical, after_sar, after_elevation and "
                 "after_other."
             )
-        if self.labels is not None and self.no_change_probability is not None:
-            raise ValueError("labels say what has changed: leave out no_change_probability, or the labels")
         if self.labels is None and self.report is not None:
             raise ValueError("without labels there is nothing to measure: leave out the report, or give labels of change")
         return self
