@@ -163,8 +163,8 @@ ESTIMATORS = (
     ChangeEstimator("Random forest on these and neighbourhoods", "forest", "all", votes=True),
 )
 """Those that vote are what is delivered; the others are what it is compared with. Measured in
-``scripts/benchmarks/change.py``: with three squares a class one number, how much a pixel differs, beats all that has many
-columns, and with thirty the forests do; their vote is at the better end each time."""
+``scripts/benchmarks/change.py``: one number, how much a pixel differs, is hard to beat with few labels; forests see what kind
+of change it is. From ten squares a class their vote is better than any of them, and than the same without the number."""
 
 VOTE = "Vote of a logistic regression on the length of the MAD variates and two random forests"
 

@@ -16,7 +16,14 @@ import core
 from core.assessment.report import write_training_report
 from core.errors import LabelError, RasterError
 from core.finetuning.change_estimators import ChangeFeatures, ChangeVote, feature_strips
-from core.jobs.change_training import TrainedChange, change_report, tell_change_scores, train_change
+from core.jobs.change_training import (
+    UNCHANGED_COLOUR,
+    TrainedChange,
+    change_report,
+    tell_change_scores,
+    train_change,
+    unchanged_index,
+)
 from core.jobs.class_maps import tell_areas
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths, scene_of
@@ -43,7 +50,8 @@ WITHOUT_LABELS = (
 )
 
 UNLABELLED = ClassScheme(
-    "change", (LandCoverClass(1, "Unchanged", "#e3e3de", "unchanged"), LandCoverClass(2, "Changed", "#c8352b", "changed"))
+    "change",
+    (LandCoverClass(1, "Unchanged", UNCHANGED_COLOUR, "unchanged"), LandCoverClass(2, "Changed", "#c8352b", "changed")),
 )
 
 
@@ -204,10 +212,9 @@ def _unchanged_class(job: DetectChangeJob, scheme: ClassScheme, context: JobCont
     Raises:
         LabelError: it has to be known and is not.
     """
-    wanted = job.unchanged.strip().casefold()
-    for index, entry in enumerate(scheme.classes):
-        if wanted in (entry.name.strip().casefold(), entry.value.strip().casefold()):
-            return index
+    index = unchanged_index(scheme, job.unchanged)
+    if index is not None:
+        return index
     text = f"No class of the labels is called '{job.unchanged}'; they are {listed(scheme.names)}."
     hint = "Name the class that means no change in 'unchanged'."
     if job.probability:

@@ -24,8 +24,12 @@ from core.jobs.training_scores import HeldOutScores, ScoredModel, tell_scores
 from core.labels.blocks import FOLDS, Split, spatial_folds, spatial_split
 from core.labels.label_set import LabelSet
 from core.labels.rasterizing import count_pixels, finish_report
+from core.labels.scheme import ClassScheme
+from core.labels.style import entries_for
 from core.mapping.sidecars import ClassAreas
 from core.scenes.date_pair import DatePair
+
+UNCHANGED_COLOUR = "#e3e3de"
 
 OPTIMISTIC = (
     "Scores on drawn labels are no accuracy of the map: people draw what is plain to see. Take reference points of the map "
@@ -63,7 +67,7 @@ def train_change(
         LabelError: labels of fewer than two classes, or all of a class in one place.
     """
     started = time.perf_counter()
-    labels = read_job_labels(wanted, pair.grid)
+    labels = _with_pale_unchanged(job, wanted, read_job_labels(wanted, pair.grid))
     counts = count_pixels(labels, pair.grid)
     labels = replace(labels, report=finish_report(labels, counts))
     warnings = labels.report.remarks()
@@ -92,6 +96,25 @@ def train_change(
     context.progress(0.5, "Fitting on all labels")
     model = fit_change_vote(data, columns, n_classes, job.seed, candidates)
     return TrainedChange(model, labels, split, scored, tuple(warnings), time.perf_counter() - started)
+
+
+def _with_pale_unchanged(job: DetectChangeJob, wanted: Labels, labels: LabelSet) -> LabelSet:
+    """Unless the labels have colours of their own, what has not changed is pale, so that what has stands out."""
+    index = unchanged_index(labels.scheme, job.unchanged)
+    if index is None or wanted.classes or entries_for(wanted.path, wanted.layer, wanted.class_field):
+        return labels
+    classes = list(labels.scheme.classes)
+    classes[index] = replace(classes[index], colour=UNCHANGED_COLOUR)
+    return replace(labels, scheme=replace(labels.scheme, classes=tuple(classes)))
+
+
+def unchanged_index(scheme: ClassScheme, wanted: str) -> int | None:
+    """The index of the class that means no change, by its name or its value in the field; None where there is none."""
+    key = wanted.strip().casefold()
+    found = (
+        i for i, entry in enumerate(scheme.classes) if key in (entry.name.strip().casefold(), entry.value.strip().casefold())
+    )
+    return next(found, None)
 
 
 def tell_change_scores(trained: TrainedChange, context: JobContext) -> None:

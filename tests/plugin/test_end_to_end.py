@@ -360,8 +360,11 @@ def test_change_between_images_with_labels_and_without(qgis, scene, tmp_path):
     assert "rsfusion detect-change --optical" in answer.stdout + answer.stderr
     assert "Made without labels" in answer.stdout + answer.stderr
     told = gdal.Open(found["OUTPUT"])
-    assert told.GetRasterBand(1).GetCategoryNames()[1:] == ["Unchanged", "Changed"]
-    codes = told.GetRasterBand(1).ReadAsArray()
+    band = told.GetRasterBand(1)
+    # GDAL 3.6 reads the auxiliary file when it is asked for the table, and has no names before.
+    assert band.GetDefaultRAT() is not None
+    assert band.GetCategoryNames()[1:] == ["Unchanged", "Changed"]
+    codes = band.ReadAsArray()
     assert (codes[22:48, 32:68] == 2).mean() > 0.9
     drawn = ogr.GetDriverByName("GPKG").CreateDataSource(str(tmp_path / "labels.gpkg"))
     layer = drawn.CreateLayer("labels", reference, ogr.wkbPolygon)

@@ -149,6 +149,7 @@ def test_labels_make_a_map_of_kinds_of_change_with_a_report(job, labels, tmp_pat
     scheme = open_class_raster(job["output"]).scheme
     codes = codes_of(job["output"])
     new = scheme.codes[scheme.names.index("new")]
+    assert scheme.colours[scheme.names.index("unchanged")] == change_detection.UNCHANGED_COLOUR
     np.testing.assert_array_equal(codes == 0, missing())
     assert ((codes == new) != truth())[~missing()].mean() < 0.02
     assert told.outputs["OVERALL_ACCURACY"] > 0.97
