@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from core.commands import assessment, learning, listing, mapping, products, running, scenes
+from core.commands import assessment, change, learning, listing, mapping, products, running, scenes
 from core.jobs.threads import yield_while_waiting
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "vectorize": products.vectorize,
     "areas": products.areas,
     "change": products.change,
+    "detect-change": change.detect_change,
     "models": listing.models,
     "methods": listing.methods,
     "run": running.run,

@@ -90,6 +90,7 @@ def _watch_stdin(stop: Callable[[], object]) -> None:
 def _check_imports() -> None:
     """Imports what jobs need, so that a broken environment is found when it is built and not with the first job."""
     import core.jobs.accuracy_assessment
+    import core.jobs.change_detection
     import core.jobs.finetune
     import core.jobs.label_suggestions
     import core.jobs.land_cover_map

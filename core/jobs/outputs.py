@@ -20,6 +20,7 @@ from core.jobs.schemas import (
     ChangeMapJob,
     ClassifyScenesJob,
     CleanMapJob,
+    DetectChangeJob,
     FeaturesJob,
     FinetuneJob,
     MapJob,
@@ -97,6 +98,9 @@ def outputs_of(job: AnyJob) -> list[Output]:
         case ChangeMapJob():
             found = [("output", job.output, RASTER_SUFFIXES)]
             found += [(key, getattr(job, key), (".csv",)) for key in ("matrix", "summary")]
+        case DetectChangeJob():
+            found = [(key, getattr(job, key), RASTER_SUFFIXES) for key in ("output", "probability", "variates")]
+            found += [("report", job.report, REPORT_SUFFIXES)]
         case ClassifyScenesJob():
             found = [("output", job.output, VECTOR_SUFFIXES)]
             found += [("output_model", job.output_model, MODEL_SUFFIXES), ("report", job.report, REPORT_SUFFIXES)]

@@ -15,6 +15,7 @@ from core.jobs.schemas import (
     ChangeMapJob,
     ClassifyScenesJob,
     CleanMapJob,
+    DetectChangeJob,
     FeaturesJob,
     FinetuneJob,
     MapJob,
@@ -96,6 +97,10 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.map_change import run_change
 
                 return run_change(job, context)
+            case DetectChangeJob():
+                from core.jobs.change_detection import run_detect_change
+
+                return run_detect_change(job, context)
             case ClassifyScenesJob():
                 from core.jobs.scene_classification import run_classify_scenes
 

@@ -159,7 +159,7 @@ def _acquisitions_of_role(request: SceneRequest, role: Role, notes: list[str], w
         warnings.extend(_constant_files(files))
         if name.startswith("sentinel2") and len(files) > 1 and request.sentinel2_offset == "auto":
             groups[name] = _agree_on_offset(files, wanted, role)
-        groups[name] = _agree_on_brightness(groups[name])
+        groups[name] = agree_on_brightness(groups[name])
         for source in groups[name]:
             notes.extend(source.identified.notes)
             warnings.extend(source.identified.warnings)
@@ -223,8 +223,8 @@ def _agree_on_offset(files: list[SourceFile], sensor: str, role: Role) -> list[S
     return [replace(s, identified=identify(s.raster.description, sensor, role, choice)) for s in files]
 
 
-def _agree_on_brightness(files: list[SourceFile]) -> list[SourceFile]:
-    """Tiles of one sensor without a known brightest value have one scale: that of the brightest of them."""
+def agree_on_brightness(files: list[SourceFile]) -> list[SourceFile]:
+    """Tiles, or dates, of one sensor without a known brightest value have one scale: that of the brightest of them."""
     guessed = [source.identified.calibration for source in files if not source.identified.calibration.is_physical]
     if len({calibration.scale[0] for calibration in guessed}) < 2:
         return files

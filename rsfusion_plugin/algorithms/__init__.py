@@ -4,6 +4,7 @@ from .accuracy import Accuracy
 from .change_map import ChangeMap
 from .classify_scenes import ClassifyScenes
 from .clean_map import CleanMap
+from .detect_change import DetectChange
 from .features import Features
 from .finetune import Finetune
 from .land_cover_map import LandCoverMap
@@ -21,6 +22,7 @@ ALGORITHMS = (
     Pretrain,
     Finetune,
     LandCoverMap,
+    DetectChange,
     ClassifyScenes,
     Features,
     SuggestLabels,

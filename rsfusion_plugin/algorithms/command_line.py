@@ -17,6 +17,7 @@ _COMMANDS = {
     "vectorize-map": "vectorize",
     "zonal-areas": "areas",
     "change-map": "change",
+    "detect-change": "detect-change",
     "classify-scenes": "scenes",
 }
 

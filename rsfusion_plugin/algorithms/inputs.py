@@ -182,6 +182,23 @@ def inputs_from_parameters(algorithm, parameters, context, feedback):
     return inputs
 
 
+def later_rasters(algorithm, parameters, context, feedback):
+    """The rasters of a second date, by the keys of a job; those of a role that was not given are left out.
+
+    Raises:
+        LayerError: a raster is not a file.
+        QgsProcessingException: a raster cannot be opened.
+    """
+    rasters = {}
+    for role in ROLES:
+        layers = raster_layers(algorithm, parameters, "AFTER_" + role, context)
+        for warning in filter(None, map(crs_warning, layers)):
+            feedback.pushWarning(warning)
+        if layers:
+            rasters["after_" + role.lower()] = [raster_path(layer) for layer in layers]
+    return rasters
+
+
 def raster_layers(algorithm, parameters, key, context):
     """The layers of a list parameter.
 

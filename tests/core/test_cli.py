@@ -24,6 +24,7 @@ from core.jobs.schemas import (
     ChangeMapJob,
     ClassifyScenesJob,
     CleanMapJob,
+    DetectChangeJob,
     FinetuneJob,
     Inputs,
     Labels,
@@ -37,6 +38,7 @@ from core.models.architectures import ARCHITECTURES
 from tests.core.jobs.running import EPOCH, ROOT, RSFUSION, run_command, snapshot, strict_json
 
 COMMANDS = typer.main.get_command(cli.app).commands
+LABEL_OPTIONS_OF_CHANGE = {"path": "labels", "layer": "layer", "class_field": "class_field"}
 LABEL_OPTIONS = {"path": "labels", "layer": "layer", "class_field": "class_field", "class_scheme": "class_scheme"}
 
 
@@ -71,6 +73,7 @@ def fields_of(schema: Any, label_options: dict[str, str], labels_key: str) -> di
         ("clean", CleanMapJob, {}, ""),
         ("vectorize", VectorizeMapJob, {}, ""),
         ("change", ChangeMapJob, {}, ""),
+        ("detect-change", DetectChangeJob, LABEL_OPTIONS_OF_CHANGE, "labels"),
         ("areas", ZonalAreasJob, {"path": "zones", "layer": "layer", "id_field": "id_field"}, "zones"),
     ],
 )
@@ -93,7 +96,7 @@ def test_options_mirror_the_schema(command, schema, label_options, labels_key):
 
 def test_every_command_prints_events_on_wish():
     jobs = {"sample-scene", "pretrain", "finetune", "map", "features", "scenes", "suggest", "sample", "assess", "run"}
-    jobs |= {"clean", "vectorize", "areas", "change"}
+    jobs |= {"clean", "vectorize", "areas", "change", "detect-change"}
     assert set(COMMANDS) == jobs | {"models", "methods", "version"}
     for name, command in COMMANDS.items():
         assert name == "version" or any("--json" in parameter.opts for parameter in command.params)

@@ -149,6 +149,7 @@ LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "C
         ("zonalareas", schemas.ZonalAreasJob),
         ("changemap", schemas.ChangeMapJob),
         ("classifyscenes", schemas.ClassifyScenesJob),
+        ("detectchange", schemas.DetectChangeJob),
     ],
 )
 def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
@@ -157,8 +158,8 @@ def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
     for name, field in job.model_fields.items():
         if name in ("inputs", "scenes"):
             expected.update({key.upper(): value.default for key, value in schemas.Inputs.model_fields.items()})
-        elif name == "labels" and job is schemas.PretrainJob:
-            # Its labels are only asked: how their classes are called does not matter.
+        elif name == "labels" and job in (schemas.PretrainJob, schemas.DetectChangeJob):
+            # Labels that are only asked, and kinds of change, are classes of no scheme.
             expected.update({"LABELS": None, "CLASS_FIELD": None})
         elif name == "labels":
             expected.update({LABEL_KEYS[key]: schemas.Labels.model_fields[key].default for key in LABEL_KEYS})
@@ -181,6 +182,20 @@ def test_keys_and_defaults_are_those_of_the_schemas(declared, algorithm, job):
 
 
 JOBS = [
+    {
+        "kind": "detect-change",
+        "inputs": {"optical": ["/a.tif"], "optical_sensor": "landsat_tm", "sentinel2_offset": "auto"},
+        "after_optical": ["/b 1.tif", "/b 2.tif"],
+        "after_sentinel2_offset": "yes",
+        "labels": {"path": "/l.gpkg", "layer": "features", "class_field": "my class"},
+        "unchanged": "as before",
+        "no_change_probability": 0.01,
+        "seed": 3,
+        "output": "/c.tif",
+        "probability": "/p.tif",
+        "variates": "/v.tif",
+        "report": "/r.html",
+    },
     {"kind": "sample-scene", "output": "/a folder/scene", "size": 64, "seed": 3},
     {
         "kind": "finetune",
@@ -345,10 +360,10 @@ def test_the_command_line_shown_in_the_log_asks_for_the_same_job(job, monkeypatc
     from typer.testing import CliRunner
 
     from core import cli
-    from core.commands import assessment, learning, mapping, products, scenes
+    from core.commands import assessment, change, learning, mapping, products, scenes
 
     asked = []
-    for module in (assessment, learning, mapping, products, scenes):
+    for module in (assessment, change, learning, mapping, products, scenes):
         monkeypatch.setattr(module, "execute", lambda found, as_json: asked.append(schemas.parse_job(found)))
     words = shlex.split(command_line(job))
     assert words[0] == "rsfusion"

@@ -341,6 +341,55 @@ def test_from_a_map_to_clean_polygons_areas_and_change(qgis, scene, tmp_path):
     assert not (tmp_path / "none.tif").exists()
 
 
+def test_change_between_images_with_labels_and_without(qgis, scene, tmp_path):
+    """The second date is the first with a square of other ground and other light."""
+    from osgeo import gdal, ogr
+
+    later = gdal.GetDriverByName("GTiff").CreateCopy(str(tmp_path / "later.tif"), gdal.Open(scene["OPTICAL"]))
+    bands = later.RasterCount
+    for number in range(1, bands + 1):
+        values = later.GetRasterBand(number).ReadAsArray()
+        values[20:50, 30:70] = values[20:50, 30:70][::-1, ::-1] // 2 + 150 * number
+        later.GetRasterBand(number).WriteArray(values)
+    transform, reference = later.GetGeoTransform(), later.GetSpatialRef()
+    later = None
+    values = {"OPTICAL": scene["OPTICAL"], "AFTER_OPTICAL": tmp_path / "later.tif", "OUTPUT": tmp_path / "change.tif"}
+    answer = qgis.run("detectchange", **values)
+    found = outputs_of(answer)
+    assert float(found["CHANGED_PERCENT"]) > 0
+    assert "rsfusion detect-change --optical" in answer.stdout + answer.stderr
+    assert "Made without labels" in answer.stdout + answer.stderr
+    told = gdal.Open(found["OUTPUT"])
+    band = told.GetRasterBand(1)
+    # GDAL 3.6 reads the auxiliary file when it is asked for the table, and has no names before.
+    assert band.GetDefaultRAT() is not None
+    assert band.GetCategoryNames()[1:] == ["Unchanged", "Changed"]
+    codes = band.ReadAsArray()
+    assert (codes[22:48, 32:68] == 2).mean() > 0.9
+    drawn = ogr.GetDriverByName("GPKG").CreateDataSource(str(tmp_path / "labels.gpkg"))
+    layer = drawn.CreateLayer("labels", reference, ogr.wkbPolygon)
+    layer.CreateField(ogr.FieldDefn("kind", ogr.OFTString))
+    for row in range(2, 100, 8):
+        for column in range(2, 100, 8):
+            is_inside = 20 <= row <= 46 and 30 <= column <= 66
+            if not is_inside and 14 <= row <= 50 and 24 <= column <= 70:
+                continue
+            west, north = transform[0] + column * transform[1], transform[3] + row * transform[5]
+            east, south = west + 4 * transform[1], north + 4 * transform[5]
+            corners = ((west, north), (east, north), (east, south), (west, south), (west, north))
+            feature = ogr.Feature(layer.GetLayerDefn())
+            feature.SetField("kind", "changed" if is_inside else "unchanged")
+            text = ", ".join(f"{x} {y}" for x, y in corners)
+            feature.SetGeometry(ogr.CreateGeometryFromWkt(f"POLYGON (({text}))"))
+            layer.CreateFeature(feature)
+    drawn = layer = feature = None
+    values |= {"LABELS": tmp_path / "labels.gpkg", "CLASS_FIELD": "kind", "REPORT": tmp_path / "report.html"}
+    learned = outputs_of(qgis.run("detectchange", **values, PROBABILITY=tmp_path / "probability.tif"))
+    assert float(learned["OVERALL_ACCURACY"]) > 0.9
+    assert os.path.exists(tmp_path / "probability.qml")
+    assert "Vote of a logistic regression" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_model_of_map_clean_and_polygons(qgis, scene, tmp_path, provider):
     """A model file of the designer, run by ``qgis_process`` with an output that is loaded in between."""
     from osgeo import ogr

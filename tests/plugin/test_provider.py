@@ -100,6 +100,15 @@ ALGORITHMS = {
         {"MAP", "ZONES", "ID_FIELD", "OUTPUT"},
         {"OUTPUT", "N_ZONES", "TOTAL_HECTARES"},
     ),
+    "detectchange": (
+        "Detect change between images",
+        INPUTS
+        | {"AFTER_OPTICAL", "AFTER_SAR", "AFTER_ELEVATION", "AFTER_OTHER", "AFTER_SENTINEL2_OFFSET"}
+        | {"LABELS", "CLASS_FIELD", "UNCHANGED", "NO_CHANGE_PROBABILITY", "SEED"}
+        | {"OUTPUT", "PROBABILITY", "VARIATES", "REPORT"},
+        {"OUTPUT", "PROBABILITY", "VARIATES", "REPORT"}
+        | {"CHANGED_HECTARES", "CHANGED_PERCENT", "OVERALL_ACCURACY", "MACRO_F1"},
+    ),
     "changemap": (
         "Change between two maps",
         {"BEFORE", "AFTER", "OUTPUT", "MATRIX", "SUMMARY"},

@@ -12,6 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from core.errors import UsageError
 from core.jobs.schemas.assessment import AccuracyJob, SamplingDesignJob, SuggestLabelsJob
+from core.jobs.schemas.change import DetectChangeJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
 from core.jobs.schemas.mapping import MAP_LAYERS, FeaturesJob, MapJob, SampleSceneJob
@@ -27,6 +28,7 @@ __all__ = [
     "ClassEntry",
     "ClassifyScenesJob",
     "CleanMapJob",
+    "DetectChangeJob",
     "Extent",
     "FeaturesJob",
     "FinetuneJob",
@@ -60,6 +62,7 @@ AnyJob = (
     | VectorizeMapJob
     | ZonalAreasJob
     | ChangeMapJob
+    | DetectChangeJob
 )
 Job = Annotated[AnyJob, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(Job)

@@ -1,0 +1,158 @@
+"""From labels of change to a vote of estimators, and what it is worth on labels that it has not seen."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from core.assessment.contents import TrainingReport
+from core.finetuning.change_estimators import (
+    ChangeFeatures,
+    ChangeVote,
+    cross_validated_change,
+    fit_change_vote,
+    labelled_change,
+)
+from core.jobs.events import JobContext
+from core.jobs.inputs import read_job_labels
+from core.jobs.provenance import creation_time, software
+from core.jobs.schemas import DetectChangeJob, Labels
+from core.jobs.training_scores import HeldOutScores, ScoredModel, tell_scores
+from core.labels.blocks import FOLDS, Split, spatial_folds, spatial_split
+from core.labels.label_set import LabelSet
+from core.labels.rasterizing import count_pixels, finish_report
+from core.labels.scheme import ClassScheme
+from core.labels.style import entries_for
+from core.mapping.sidecars import ClassAreas
+from core.scenes.date_pair import DatePair
+
+UNCHANGED_COLOUR = "#e3e3de"
+
+OPTIMISTIC = (
+    "Scores on drawn labels are no accuracy of the map: people draw what is plain to see. Take reference points of the map "
+    "before you publish an area of change."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedChange:
+    """What was learned from labels.
+
+    Attributes:
+        model: fitted on all labels.
+        labels: that it was fitted on.
+        split: the blocks of ground of the cross-validation.
+        scores: of the model first, then of all else that was tried.
+        warnings: what may be wrong.
+        seconds: that it took.
+    """
+
+    model: ChangeVote
+    labels: LabelSet
+    split: Split
+    scores: tuple[ScoredModel, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def train_change(
+    job: DetectChangeJob, wanted: Labels, pair: DatePair, features: ChangeFeatures, context: JobContext
+) -> TrainedChange:
+    """Reads the labels, cross-validates every estimator over blocks of ground, and fits the one that maps.
+
+    Raises:
+        LabelError: labels of fewer than two classes, or all of a class in one place.
+    """
+    started = time.perf_counter()
+    labels = _with_pale_unchanged(job, wanted, read_job_labels(wanted, pair.grid))
+    counts = count_pixels(labels, pair.grid)
+    labels = replace(labels, report=finish_report(labels, counts))
+    warnings = labels.report.remarks()
+    data = labelled_change(features, labels, pair.grid, context.part(0.3, 0.35))
+    if data.without_data:
+        warnings.append(f"{data.without_data} labelled pixels lie where a date has no data; they are ignored.")
+    for warning in warnings:
+        context.warning(warning)
+    counts = replace(
+        counts,
+        features=np.bincount(data.feature, minlength=len(labels)),
+        classes=np.bincount(data.classes, minlength=len(labels.scheme)),
+    )
+    split = spatial_split(labels, pair.grid, 1 / FOLDS, job.seed, counts=counts)
+    for note in split.notes:
+        context.info(note)
+    fold = spatial_folds(labels, split, job.seed, counts)
+    columns, n_classes = features.columns, len(labels.scheme)
+    candidates = cross_validated_change(data, columns, fold, n_classes, job.seed, context.part(0.35, 0.5))
+    scores = HeldOutScores(labels.scheme, split.block, job.seed)
+    first, *others = candidates
+    scored = (
+        scores.delivered(first.name, first.said, first.seconds),
+        *(scores.other(o.name, o.said, o.seconds) for o in others),
+    )
+    context.progress(0.5, "Fitting on all labels")
+    model = fit_change_vote(data, columns, n_classes, job.seed, candidates)
+    return TrainedChange(model, labels, split, scored, tuple(warnings), time.perf_counter() - started)
+
+
+def _with_pale_unchanged(job: DetectChangeJob, wanted: Labels, labels: LabelSet) -> LabelSet:
+    """Unless the labels have colours of their own, what has not changed is pale, so that what has stands out."""
+    index = unchanged_index(labels.scheme, job.unchanged)
+    if index is None or wanted.classes or entries_for(wanted.path, wanted.layer, wanted.class_field):
+        return labels
+    classes = list(labels.scheme.classes)
+    classes[index] = replace(classes[index], colour=UNCHANGED_COLOUR)
+    return replace(labels, scheme=replace(labels.scheme, classes=tuple(classes)))
+
+
+def unchanged_index(scheme: ClassScheme, wanted: str) -> int | None:
+    """The index of the class that means no change, by its name or its value in the field; None where there is none."""
+    key = wanted.strip().casefold()
+    found = (
+        i for i, entry in enumerate(scheme.classes) if key in (entry.name.strip().casefold(), entry.value.strip().casefold())
+    )
+    return next(found, None)
+
+
+def tell_change_scores(trained: TrainedChange, context: JobContext) -> None:
+    """Says what the map is worth on labels that were not learned from, class by class."""
+    tell_scores(context, trained.scores)
+    score = trained.scores[0].score
+    for name, f1, users, producers in zip(score.names, score.f1, score.users_accuracy, score.producers_accuracy, strict=True):
+        if np.isfinite(f1):
+            context.info(f"{name}: F1 {f1:.3f}, user's accuracy {users:.3f}, producer's accuracy {producers:.3f}.")
+    context.warning(OPTIMISTIC)
+
+
+def change_report(job: DetectChangeJob, pair: DatePair, trained: TrainedChange, areas: ClassAreas) -> TrainingReport:
+    """The contents of the report."""
+    delivered, split, labels = trained.scores[0], trained.split, trained.labels
+    hectares, names = areas.hectares, [Path(path).name for path in (*pair.before.paths, *pair.after.paths)]
+    return TrainingReport(
+        title=f"Change between two dates: {Path(job.output).stem}",
+        created=creation_time(),
+        summary_lines=(
+            f"{delivered.row.name} over {', '.join(pair.band_names)}, {len(labels.scheme)} classes, {len(labels)} features.",
+            "Every score is of a cross-validation over blocks of ground: each block was told by estimators that had not "
+            "learned from it. What made the map has learned from all labels.",
+            *(f"{entry.name}: {hectares.get(entry.code, 0.0):.2f} ha in the map." for entry in labels.scheme.classes),
+        ),
+        rows=tuple(entry.row for entry in trained.scores),
+        accuracy=delivered.score,
+        confusion=delivered.confusion,
+        scheme=labels.scheme,
+        label_lines=tuple(
+            f"{name}: {features} features, {pixels} pixels."
+            for name, features, pixels in zip(
+                labels.scheme.names, labels.report.features_per_class, labels.report.pixels_per_class, strict=True
+            )
+        ),
+        input_lines=(*pair.before.notes, *pair.after.notes, *pair.notes),
+        split_lines=(f"Blocks of {split.block_size_m:.0f} m in {FOLDS} parts.", *split.notes),
+        warnings=(*trained.warnings, OPTIMISTIC),
+        settings={"seed": job.seed},
+        provenance={"images": names, "labels": Path(job.labels.path).name if job.labels else "", **software()},
+    )
