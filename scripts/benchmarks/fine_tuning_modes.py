@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 from fusion import RESULTS
-from label_efficiency import CPU, Bench, pretrained
+from label_efficiency import CPU, NETWORK, Bench, pretrained
 from labelled_scenes import SCENES, open_scene
 from pages import Run, cell, read
 from scipy.special import softmax
@@ -59,9 +59,6 @@ MODES: dict[str, dict[str, Any]] = {
     "adapters, rank 4": {"trained_part": "adapters", "adapter_rank": 4, "adapter_alpha": 4.0},
     "adapters, rank 8": {"trained_part": "adapters", "adapter_rank": 8, "adapter_alpha": 8.0},
 }
-
-NETWORK = TrainingSettings(epochs=8, patience=8, windows_per_epoch=64, batch_size=4, window_size=32, modality_dropout=0.0)
-"""Half the windows of ``label_efficiency.py``, in as many steps: what has to move from zero needs them."""
 
 Save = Callable[[Run], None]
 
@@ -135,11 +132,11 @@ def _trained_parameters(model: FusionModel, settings: TrainingSettings) -> int:
 
 
 def chosen(runs: Sequence[Run]) -> list[Run]:
-    """Of the rates of each draw that which the held-out polygons prefer; draws with a rate to come are left out."""
+    """Of the rates of each draw that which the held-out polygons prefer."""
     draws: dict[int, list[Run]] = {}
     for run in runs:
         draws.setdefault(run["seed"], []).append(run)
-    return [min(each, key=lambda run: float(run["held_out_loss"])) for each in draws.values() if len(each) == len(RATES)]
+    return [min(each, key=lambda run: float(run["held_out_loss"])) for each in draws.values()]
 
 
 def table(rows: Sequence[Run]) -> str:
@@ -150,13 +147,14 @@ def table(rows: Sequence[Run]) -> str:
         f"Mean and standard deviation over the draws of polygons. The base model is of `{METHOD}`, pre-trained on the scene's "
         "own pixels for about a minute on one core; the network has no linear models beside it. mIoU in percent and expected "
         "calibration error (after temperature scaling) on pixels away from the polygons, at the rate that the polygons held "
-        "out prefer; the last columns hold their loss and the mIoU at each rate, and what one training takes. See "
-        "`scripts/benchmarks/fine_tuning_modes.py`.",
+        "out prefer, of those measured; the last columns hold their loss and the mIoU at each rate (– is not measured), and "
+        "what one training takes (seconds on a machine with other work). Modes, scenes and numbers of polygons that are "
+        "not listed are not measured. See `scripts/benchmarks/fine_tuning_modes.py`.",
     ]
     columns = ["mode", "draws", "mIoU", "calibration error", "loss held out"]
     columns += [*(f"mIoU at {rate:g}" for rate in RATES), "trained parameters", "seconds"]
     for scene in dict.fromkeys(row["scene"] for row in rows):
-        for count in COUNTS:
+        for count in sorted({row["polygons"] for row in rows if row["scene"] == scene}):
             lines += [
                 "",
                 f"## {scene}, {count} polygons a class",
