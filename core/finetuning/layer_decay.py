@@ -1,9 +1,9 @@
 """Learning rates that fall from the head down: what pre-training taught first is moved least.
 
 The rate of a part is that of the head times decay^d, d counting the parts between (Clark et al. 2020, ELECTRA,
-arXiv:2003.10555, appendix B; Bao et al. 2022, BEiT, arXiv:2106.08254): 0 for decoder and classes, 1 for the
-fusion, 2 for the encoders' last block, and so on down to what comes before the first. What counts as a part outside a
-transformer's blocks is ours: a stage of a convolutional encoder, and all of a fusion that stands after the first of them.
+arXiv:2003.10555; Bao et al. 2022, BEiT, arXiv:2106.08254): 0 for decoder and classes, 1 for the fusion, 2 for the
+encoders' last block, and so on down to what comes before the first. What counts as a part outside a transformer's blocks is
+ours: a stage of a convolutional encoder, and all of a fusion but what comes before its encoders.
 """
 
 from __future__ import annotations

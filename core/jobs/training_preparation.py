@@ -37,8 +37,8 @@ TRAINED_PARTS: dict[str, TrainedPart] = {"linear": "head", "partial": "last", "a
 """What of the network each mode trains; all of it by default."""
 
 LAYER_DECAYS = {"full": 0.8}
-"""By mode, of the learning rate from part to part; none by default. It is ELECTRA's for its small and middle sizes (table 7 of
-arXiv:2003.10555), and was not compared with others here."""
+"""By mode, of the learning rate from part to part; none by default. It is ELECTRA's for its small and base models (Clark
+et al. 2020, arXiv:2003.10555, appendix on fine-tuning), and was not compared with others here."""
 
 
 @dataclass(frozen=True, eq=False)
