@@ -15,7 +15,7 @@ def freeze(model: nn.Module, trained: TrainedPart) -> list[nn.Module]:
     Args:
         model: changed in place.
         trained: ``all``; ``last``: all but stems and what comes before the last stage of each encoder; ``head``: what
-            follows the fusion: the decoder and the classes.
+            follows the fusion: the decoder and the classes; ``adapters``: as ``head``, what they change being frozen.
 
     Returns:
         The modules that have to stay in evaluation mode, so that their running statistics stay what they are, too.
@@ -29,7 +29,7 @@ def freeze(model: nn.Module, trained: TrainedPart) -> list[nn.Module]:
         raise TypeError("only a model of parts can be trained in parts")
     frozen: list[nn.Module] = [model.stems, model.date_poolings]
     frozen += [module for module in (model.generator, model.geography) if module is not None]
-    if trained == "head":
+    if trained in ("head", "adapters"):
         frozen.append(model.fusion)
     else:
         for module in model.fusion.modules():

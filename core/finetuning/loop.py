@@ -15,8 +15,10 @@ from sklearn.metrics import f1_score
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.finetuning.adapters import add_adapters, merged_state
 from core.finetuning.evaluation import Predictions, calibrated_log_loss, fit_temperature, is_clearly_better, predict_labelled
 from core.finetuning.freezing import freeze
+from core.finetuning.layer_decay import parameter_groups
 from core.finetuning.records import EpochRecord
 from core.finetuning.sampling import WindowSampler, class_weights
 from core.finetuning.settings import TrainingSettings
@@ -76,7 +78,10 @@ class SubsetResult:
 
 
 class _Run:
-    """The moving parts of one training run."""
+    """The moving parts of one training run.
+
+    Adapters are in the model that is trained alone: average and best hold the weights that come of them.
+    """
 
     def __init__(
         self, model: nn.Module, specification: ModelSpecification, settings: TrainingSettings, device: torch.device
@@ -87,13 +92,10 @@ class _Run:
         self.frozen = freeze(model, settings.trained_part)
         self.average = copy.deepcopy(self.model).eval()
         self.best = copy.deepcopy(self.average)
-        # Biases and normalisation weights are not decayed: they set levels and do not overfit.
+        if settings.trained_part == "adapters":
+            add_adapters(self.model, settings.adapter_rank, settings.adapter_alpha, settings.seed)
         self.trained = [p for p in self.model.parameters() if p.requires_grad]
-        decayed, others = [p for p in self.trained if p.ndim > 1], [p for p in self.trained if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=settings.learning_rate,
-        )
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, settings))
         total = settings.epochs * settings.steps_per_epoch
         warm_up = max(1, total // 10)
 
@@ -300,7 +302,9 @@ def _train_epoch(
 @torch.no_grad()
 def _average(average: nn.Module, model: nn.Module, kept: float) -> None:
     """Exponential average of weights and running statistics; what is not a real number is copied."""
-    for mean, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+    values = merged_state(model)
+    for name, mean in average.state_dict().items():
+        value = values[name]
         if mean.dtype.is_floating_point:
             mean.lerp_(value, 1 - kept)
         else:
@@ -320,7 +324,9 @@ def _linear_scores(run: _Run, data: TrainingData, validation: NDArray[np.bool_],
         torch.manual_seed(run.seed)
         run.model.head.classifier.reset_parameters()
     run.model.uses_shortcut = False
-    run.average = copy.deepcopy(run.model).eval()
+    run.average.load_state_dict(merged_state(run.model))
+    if isinstance(run.average, FusionModel):
+        run.average.uses_shortcut = False
     return seen
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-TrainedPart = Literal["all", "last", "head"]
-"""What is trained: everything; the encoders' last stage and all that follows; what follows stems, encoders and fusion."""
+TrainedPart = Literal["all", "last", "head", "adapters"]
+"""What is trained: everything; the encoders' last stage and all that follows; what follows stems, encoders and fusion; the
+same and low-rank adapters of encoders and fusion."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class TrainingSettings:
         averaging: part of the averaged weights kept at each step; validation and the final model use the average.
         patience: epochs without a better validation loss after which training stops, in its second half.
         trained_part: see ``core.finetuning.freezing``.
+        adapter_rank, adapter_alpha: of the adapters, where these are trained; see ``core.finetuning.adapters``. The
+            rank is one that the paper found enough (its section 7.2), and was not compared with others here.
+        layer_decay: of the learning rate from part to part, head to stems; 1 = none. See ``core.finetuning.layer_decay``.
         seed: of initialisation, sampling, augmentation and dropout.
     """
 
@@ -42,6 +46,9 @@ class TrainingSettings:
     averaging: float = 0.98
     patience: int = 10
     trained_part: TrainedPart = "all"
+    adapter_rank: int = 4
+    adapter_alpha: float = 4.0
+    layer_decay: float = 1.0
     seed: int = 0
 
     @property

@@ -33,8 +33,12 @@ from core.models.specify import specify_model, with_classes
 from core.scenes.grid import Grid
 from core.scenes.scene import Scene
 
-TRAINED_PARTS: dict[str, TrainedPart] = {"linear": "head", "partial": "last"}
+TRAINED_PARTS: dict[str, TrainedPart] = {"linear": "head", "partial": "last", "adapters": "adapters"}
 """What of the network each mode trains; all of it by default."""
+
+LAYER_DECAYS = {"full": 0.8}
+"""By mode, of the learning rate from part to part; none by default. It is ELECTRA's for its small and base models (Clark
+et al. 2020, arXiv:2003.10555, appendix on fine-tuning), and was not compared with others here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +209,8 @@ def _settings(job: FinetuneJob, n_features: int) -> TrainingSettings:
     # A window a feature and epoch, so that many labels are all seen, up to ten times the usual number.
     windows = int(np.clip(n_features, defaults.windows_per_epoch, 10 * defaults.windows_per_epoch))
     part = TRAINED_PARTS.get(job.mode, "all")
-    return replace(defaults, epochs=job.epochs, seed=job.seed, windows_per_epoch=windows, trained_part=part)
+    decay = LAYER_DECAYS.get(job.mode, defaults.layer_decay)
+    return replace(defaults, epochs=job.epochs, seed=job.seed, windows_per_epoch=windows, trained_part=part, layer_decay=decay)
 
 
 def _only_with_data(data: TrainingData, labels: LabelSet, counts: PixelCounts) -> tuple[PixelCounts, list[str]]:

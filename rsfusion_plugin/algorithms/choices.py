@@ -61,7 +61,7 @@ METHODS = {
 """Ways of pre-training with when to use which; the first is the default."""
 
 SETTINGS = ("small", "paper")
-MODES = ("auto", "scratch", "linear", "partial", "full", "forest", "boosting", "logistic")
+MODES = ("auto", "scratch", "linear", "partial", "full", "adapters", "forest", "boosting", "logistic")
 ENCODERS = (AUTO, "unet", "resnet", "resunet", "vit")
 FUSIONS = (
     AUTO,

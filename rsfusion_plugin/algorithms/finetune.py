@@ -102,8 +102,9 @@ class Finetune(WorkerAlgorithm):
             tr(
                 "'auto': a network, forests and logistic regressions; the vote of a regression and two forests is the model,"
                 " unless the network is clearly better on labels held out. 'scratch': a network. Of a base model 'linear': only"
-                " what follows its encoders, 'partial': also their last stage, 'full': all. 'forest', 'boosting',"
-                " 'logistic': no network, in seconds."
+                " what follows its encoders, 'partial': also their last stage, 'full': all, its first layers least,"
+                " 'adapters': also small changes of all layers of its encoders. 'forest', 'boosting', 'logistic': no network,"
+                " in seconds."
             ),
         )
         self._add_architecture()

@@ -168,6 +168,10 @@ def test_from_rasters_alone_to_a_model_and_its_features(qgis, scene, tmp_path):
     dataset = gdal.Open(outputs_of(answer)["OUTPUT"])
     assert (dataset.RasterCount, dataset.RasterXSize) == (3, 96)
     assert dataset.ReadAsArray().std() > 10
+    labels = {"LABELS": scene["LABELS"], "CLASS_FIELD": "class", "BASE_MODEL": outputs["OUTPUT_MODEL"], "EPOCHS": 2}
+    answer = qgis.run("finetune", **values, **labels, MODE="adapters", OUTPUT_MODEL=tmp_path / "model.safetensors")
+    assert "U-Net" in outputs_of(answer)["MODEL_USED"]
+    assert "--mode adapters" in answer.stdout + answer.stderr
 
 
 def test_scenes_are_classified_from_polygons_with_classes(qgis, scene, tmp_path):

@@ -12,8 +12,8 @@ from core.models.architectures import ArchitectureName, choose_parts
 from core.models.specification import EncoderName, FusionName, SizeName
 from core.pretraining.methods import MethodName, SettingName
 
-ModeName = Literal["auto", "scratch", "linear", "partial", "full", "forest", "boosting", "logistic"]
-BASE_MODES: tuple[ModeName, ...] = ("linear", "partial", "full")
+ModeName = Literal["auto", "scratch", "linear", "partial", "full", "adapters", "forest", "boosting", "logistic"]
+BASE_MODES: tuple[ModeName, ...] = ("linear", "partial", "full", "adapters")
 """Modes that need a base model."""
 
 
@@ -46,8 +46,8 @@ class FinetuneJob(Schema):
         "auto",
         description="'auto': trains a network, forests and logistic regressions, and delivers the vote of a regression and "
         "two forests, unless the network is clearly better on labels held out; 'scratch': a network; of a base model "
-        "'linear': only what follows its encoders is trained, 'partial': also their last stage, 'full': all; 'forest', "
-        "'boosting', 'logistic': no network.",
+        "'linear': only what follows its encoders is trained, 'partial': also their last stage, 'full': all, the first layers "
+        "least, 'adapters': also small changes of all layers of its encoders; 'forest', 'boosting', 'logistic': no network.",
     )
     epochs: int = Field(24, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")

@@ -43,6 +43,10 @@ class Encoder(nn.Module):
         stages = children.pop("stages")
         return [*children.values(), *list(stages.children())[:-1]]
 
+    def blocks_in_order(self) -> list[list[nn.Module]]:
+        """What follows the entrance, from the first layers to the last, in blocks that are trained at one rate."""
+        return [[stage] for stage in self.get_submodule("stages").children() if any(True for _ in stage.parameters())]
+
     def forward(self, embedded: FeatureMap) -> Features:
         """Features of a stem's output."""
         state, levels = self.enter(embedded), []

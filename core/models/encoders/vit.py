@@ -72,6 +72,13 @@ class ViTEncoder(Encoder):
     def early_parts(self) -> list[nn.Module]:
         return list(self.blocks)[: -len(self.blocks) // LEVELS]
 
+    def blocks_in_order(self) -> list[list[nn.Module]]:
+        order: list[list[nn.Module]] = [[block] for block in self.blocks]
+        each = len(order) // LEVELS
+        for number, norm in enumerate(self.norms):
+            order[(number + 1) * each - 1].append(norm)
+        return order
+
     def export(self, number: int, state: FeatureMap) -> FeatureMap:
         normed = self.norms[number](state.values.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return state.masked(normed)

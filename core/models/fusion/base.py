@@ -40,6 +40,10 @@ class Fusion(nn.Module):
             streams: by modality, on one grid; a modality that is absent is left out.
         """
 
+    def before_encoders(self) -> list[nn.Module]:
+        """What streams pass before they enter an encoder."""
+        return []
+
     def ordered(self, streams: Streams) -> list[tuple[str, FeatureMap]]:
         """The streams in the model's order: sums must not depend on who was read first.
 

@@ -61,6 +61,9 @@ class JointTokensFusion(Fusion):
         meets = is_local and not has_cross_attention and not has_cross_modality
         self.meetings = nn.ModuleList(TransformerBlock(c, heads_for(c)) for c in self.channels if meets)
 
+    def before_encoders(self) -> list[nn.Module]:
+        return [module for module in (self.modality_codes, self.cross_attention) if module is not None]
+
     def forward(self, streams: Streams) -> Features:
         coded = {
             name: stream.masked(stream.values + self.modality_codes[name][:, None, None])

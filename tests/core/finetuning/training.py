@@ -1,6 +1,6 @@
 """One small training on the simulated scene, in this process or as a program of its own that can be killed.
 
-python -m tests.core.finetuning.training SCENE_FOLDER MODEL CHECKPOINT SECONDS_A_STEP
+python -m tests.core.finetuning.training SCENE_FOLDER MODEL CHECKPOINT SECONDS_A_STEP [MODE]
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,11 @@ from core.scenes.simulate import SimulatedScene
 SETTINGS = TrainingSettings(
     epochs=3, windows_per_epoch=48, batch_size=6, window_size=32, patience=9, averaging=0.8, learning_rate=0.02, seed=7
 )
+MODES = {
+    "scratch": SETTINGS,
+    "adapters": replace(SETTINGS, trained_part="adapters", adapter_rank=2),
+    "layer decay": replace(SETTINGS, layer_decay=0.5),
+}
 IDENTITY = "this run"
 
 
@@ -92,7 +97,8 @@ def main() -> None:
     folder, model, checkpoint = (Path(argument) for argument in sys.argv[1:4])
     seconds = float(sys.argv[4])
     prepared = prepare(folder)
-    write(model, prepared, run(prepared, checkpoint, lambda part, phase: time.sleep(seconds)))
+    settings = MODES[sys.argv[5] if len(sys.argv) > 5 else "scratch"]
+    write(model, prepared, run(prepared, checkpoint, lambda part, phase: time.sleep(seconds), settings=settings))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import pytest
 import rasterio
 import torch
 
+from core.finetuning.start import start_model
+from core.jobs.training_preparation import LAYER_DECAYS
 from core.models.model_file import load_model
 from tests.core.jobs.running import EPOCH, check_refused, run_command, run_here
 
@@ -128,7 +130,7 @@ def test_the_same_job_gives_the_same_bytes(job, pretrained, tmp_path):
     assert (tmp_path / "base.safetensors").read_bytes() == Path(job["output_model"]).read_bytes()
 
 
-@pytest.mark.parametrize(("mode", "part"), [("linear", "head"), ("full", "all")])
+@pytest.mark.parametrize(("mode", "part"), [("linear", "head"), ("full", "all"), ("adapters", "adapters")])
 def test_a_base_model_is_fine_tuned_in_part_or_whole(job, pretrained, finetune_job, sample, mode, part):
     finetune = finetune_job | {"base_model": job["output_model"], "mode": mode}
     finetune["inputs"] = {"optical": [str(sample.optical)], "sar": [str(sample.sar)]}
@@ -142,10 +144,34 @@ def test_a_base_model_is_fine_tuned_in_part_or_whole(job, pretrained, finetune_j
     same = {name for name in old if name in own and np.array_equal(own[name], old[name])}
     stems = {name for name in old if name.startswith("stems.") and ".shortcut" not in name}
     assert card.training["settings"]["trained_part"] == part
+    assert card.training["settings"]["layer_decay"] == {"full": LAYER_DECAYS["full"]}.get(mode, 1.0)
+    assert set(own) == set(start_model(card.specification, 0, None, card.scheme).state_dict())
     if part != "all" or card.training["best_epoch"] == 0:
         assert stems <= same
     else:
         assert not any(name in same for name in stems if name.endswith("weight"))
+
+
+def test_a_model_of_adapters_maps_as_any_other(job, pretrained, finetune_job, sample, tmp_path):
+    inputs = {"optical": [str(sample.optical)], "sar": [str(sample.sar)]}
+    told = run_command(
+        "finetune",
+        *("--optical", str(sample.optical), "--sar", str(sample.sar), "--labels", finetune_job["labels"]["path"]),
+        *("--class-field", "class", "--base-model", job["output_model"], "--mode", "adapters", "--epochs", "3"),
+        *("--output-model", str(tmp_path / "model.safetensors")),
+    )
+    assert told.code == 0, told.stderr
+    card = load_model(tmp_path / "model.safetensors")[1]
+    assert card.training["mode"] == "adapters"
+    request = {"kind": "map", "inputs": inputs, "model": str(tmp_path / "model.safetensors")}
+    assert run_here(request | {"output": str(tmp_path / "map.tif")}).code == 0
+    with rasterio.open(tmp_path / "map.tif") as dataset:
+        mapped = set(np.unique(dataset.read(1)).tolist())
+    assert len(mapped - {0}) > 1
+    assert mapped <= set(range(len(card.classes) + 1))
+    # What comes of adapters is a base model like any other.
+    further = finetune_job | {"inputs": inputs, "base_model": str(tmp_path / "model.safetensors"), "mode": "adapters"}
+    assert run_here(further).code == 0
 
 
 def test_features_and_their_picture(job, pretrained, sample, tmp_path):
