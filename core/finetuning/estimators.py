@@ -67,14 +67,18 @@ class EstimatorTraining:
         self._base = base
         asked = held_out[data.pixels[:, 3]]
         learned = np.isin(np.arange(len(data.pixels)), np.flatnonzero(~asked)[thinned_rows(data.pixels[~asked], MOST_PIXELS)])
+        spread = data.spread.some(thinned_rows(data.spread.pixels, MOST_PIXELS))
         part = copy.copy(data)
-        part.pixels = data.pixels[asked | learned]
-        self._learned, self._asked = learned[asked | learned], asked[asked | learned]
+        part.pixels = np.concatenate([data.pixels[asked | learned], spread.pixels])
+        self._weights = np.concatenate([np.ones(len(part.pixels) - len(spread), np.float32), spread.weights])
+        self._is_drawn = np.arange(len(part.pixels)) < len(part.pixels) - len(spread)
+        self._learned = np.concatenate([learned[asked | learned], ~held_out[spread.pixels[:, 3]]])
+        self._asked = _padded(asked[asked | learned], len(spread), False)
         model = self._empty("forest")
         # What is held out is learned from, too, in the other turns of a cross-validation and at the end.
         own = np.flatnonzero(asked)
         spare = np.isin(np.arange(len(data.pixels)), own[thinned_rows(data.pixels[asked], MOST_PIXELS)])
-        self._trainable = (learned | spare)[asked | learned]
+        self._trainable = _padded((learned | spare)[asked | learned], len(spread), True)
         counted = specification.model_copy(update={"n_classes": model.n_columns + 1})
         every = np.ones(len(data.labels), bool)
         said = predict_labelled(RowsAndBits(model.rows), counted, part, every, torch.device("cpu"))
@@ -118,10 +122,12 @@ class EstimatorTraining:
         part = fold[self._feature]
         shares = np.zeros((len(part), self._specification.n_classes), np.float32)
         for number in np.unique(part[part >= 0]):
-            asked = part == number
-            fitted = self._fit(self._empty(kind), 0, self._trainable & ~asked)
+            own = part == number
+            asked = own & self._is_drawn
+            fitted = self._fit(self._empty(kind), 0, self._trainable & ~own)
             shares[asked] = self._shares(fitted, asked)
-        return self._predictions(shares[part >= 0], part >= 0)
+        asked = (part >= 0) & self._is_drawn
+        return self._predictions(shares[asked], asked)
 
     def _shares(self, estimator: Any, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
         shares = np.zeros((int(rows.sum()), self._specification.n_classes), np.float32)
@@ -154,7 +160,7 @@ class EstimatorTraining:
             # Where classes have pixels with gaps only, these have to do.
             rows = among
         columns = np.concatenate([self._rows[rows, part] for part in model.columns_of(subset)], axis=1)
-        return self._estimator(model.specification).fit(columns, self._classes[rows])
+        return _fit_weighted(self._estimator(model.specification), columns, self._classes[rows], self._weights[rows])
 
     def _estimator(self, specification: ModelSpecification) -> Any:
         estimator = specification.estimator
@@ -177,10 +183,26 @@ class _Quiet:
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
 
-    def fit(self, rows: NDArray[np.float32], classes: NDArray[np.int64]) -> Any:
+    def fit(
+        self, rows: NDArray[np.float32], classes: NDArray[np.int64], sample_weight: NDArray[np.float64] | None = None
+    ) -> Any:
+        last = self.estimator.steps[-1][0]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return self.estimator.fit(rows, classes)
+            return self.estimator.fit(rows, classes, **{f"{last}__sample_weight": sample_weight})
+
+
+def _fit_weighted(estimator: Any, rows: NDArray[np.float32], classes: NDArray[np.int64], weights: NDArray[np.float32]) -> Any:
+    """Fits an estimator that balances the classes by their rows, so that it balances them by the weights of their rows."""
+    if (weights == 1).all():
+        return estimator.fit(rows, classes)
+    counts, sums = np.bincount(classes), np.bincount(classes, weights)
+    means = sums / np.maximum(counts, 1)
+    return estimator.fit(rows, classes, sample_weight=weights / means[classes] * weights.mean(dtype=np.float64))
+
+
+def _padded(rows: NDArray[np.bool_], count: int, value: bool) -> NDArray[np.bool_]:
+    return np.concatenate([rows, np.full(count, value)])
 
 
 def as_program(estimator: Any, columns: int) -> bytes:

@@ -29,10 +29,12 @@ class Batch:
     Attributes:
         values: by modality (B, C, h, w) float32, NaN = missing.
         classes: (B, H, W) int64, -1 = ignored.
+        weights: (B, H, W) float32, how much each label counts.
     """
 
     values: Inputs
     classes: Tensor
+    weights: Tensor
 
 
 class WindowSampler:
@@ -80,7 +82,7 @@ class WindowSampler:
         """Draws one batch, augmented."""
         size, step = self._size, self._data.scene.step
         kept = self._kept(generator)
-        windows, classes = [], []
+        windows, classes, weights = [], [], []
         for _ in range(self._settings.batch_size):
             of_class = self._by_class[generator.integers(len(self._by_class))]
             pixels = of_class[generator.integers(len(of_class))]
@@ -99,8 +101,9 @@ class WindowSampler:
             varied = vary_radiometry(seen, self._specification.modalities, self._settings.radiometric_strength, generator)
             windows.append({name: symmetry(values, number) for name, values in varied.items()})
             classes.append(symmetry(known.astype(np.int64), number))
+            weights.append(symmetry(drawn.weight, number))
         values = {name: torch.from_numpy(np.stack([window[name] for window in windows])) for name in windows[0]}
-        return Batch(values, torch.from_numpy(np.stack(classes)))
+        return Batch(values, torch.from_numpy(np.stack(classes)), torch.from_numpy(np.stack(weights)))
 
     def _kept(self, generator: np.random.Generator) -> frozenset[str]:
         """The inputs of one step: a whole batch does without some, so that no running statistic mixes the two."""

@@ -176,6 +176,7 @@ def _card(job: FinetuneJob, prepared: PreparedTraining, outcome: TrainingOutcome
             "base_model": Path(job.base_model).name if job.base_model else None,
             "encoder_weights": Path(job.encoder_weights).name if job.encoder_weights else None,
             "mode": job.mode,
+            "spread_labels": job.spread_labels,
             "settings": asdict(prepared.settings),
             "best_epoch": result.best_epoch,
             "features": len(prepared.labels),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from core.errors import LabelError, UsageError
 from core.finetuning.candidates import KINDS
 from core.finetuning.evaluation import context_reach
+from core.finetuning.label_spreading import spread_labels
 from core.finetuning.linear_start import fit_linear_start
 from core.finetuning.settings import TrainedPart, TrainingSettings
 from core.finetuning.start import keeps_classes, start_model
@@ -118,6 +119,8 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
     split = spatial_split(labels, scene.grid, job.validation_fraction, job.seed, job.block_size, with_data)
     for note in split.notes:
         context.info(note)
+    if job.spread_labels:
+        data = _with_spread(data, specification, split, context)
     model = start_model(specification, job.seed, base, labels.scheme)
     if job.mode not in KINDS:
         if specification.has_shortcut and not keeps_classes(base, labels.scheme):
@@ -141,6 +144,15 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         tuple(_label_lines(labels)),
         warnings,
     )
+
+
+def _with_spread(data: TrainingData, specification: ModelSpecification, split: Split, context: JobContext) -> TrainingData:
+    spread = spread_labels(data, specification, split.block)
+    context.info(
+        f"{len(spread)} pixels beside {len(data.pixels)} drawn ones take the class of their super-pixel, and count "
+        f"{spread.weights.sum():.0f} pixels' worth."
+    )
+    return data.with_spread(spread)
 
 
 def _load_encoder(model: FusionModel, job: FinetuneJob, context: JobContext) -> None:

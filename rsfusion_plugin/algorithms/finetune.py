@@ -3,6 +3,7 @@
 from qgis.core import (
     QgsProcessingOutputNumber,
     QgsProcessingOutputString,
+    QgsProcessingParameterBoolean,
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
@@ -108,6 +109,7 @@ class Finetune(WorkerAlgorithm):
         )
         self._add_architecture()
         self._add_encoder_weights()
+        self._add_label_switches()
         self.add(
             QgsProcessingParameterNumber("EPOCHS", tr("Epochs"), integer, 24, False, 1, 10000),
             tr("The most rounds to train; training stops early when the held-out labels show no further gain."),
@@ -135,6 +137,16 @@ class Finetune(WorkerAlgorithm):
         self.add(
             QgsProcessingParameterNumber("BLOCK_SIZE", tr("Side of a spatial block (m)"), real, None, True, 0.0),
             tr("All labels within one block are either trained on or held out. By default chosen from the labels."),
+            True,
+        )
+
+    def _add_label_switches(self):
+        self.add(
+            QgsProcessingParameterBoolean("SPREAD_LABELS", tr("Spread labels within super-pixels"), False),
+            tr(
+                "A connected piece of the image that looks alike, with drawn pixels of one class only, gives its other pixels"
+                " that class, with less weight. Scores are of drawn pixels alone."
+            ),
             True,
         )
 
@@ -233,6 +245,7 @@ class Finetune(WorkerAlgorithm):
             "size": self.optional_choice(parameters, "SIZE", context),
             "missing_inputs": self.parameterAsEnumString(parameters, "MISSING_INPUTS", context),
             "mode": self.parameterAsEnumString(parameters, "MODE", context),
+            "spread_labels": self.parameterAsBoolean(parameters, "SPREAD_LABELS", context),
             "epochs": self.parameterAsInt(parameters, "EPOCHS", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),

@@ -200,6 +200,7 @@ JOBS = [
         "size": "tiny",
         "missing_inputs": "require",
         "mode": "linear",
+        "spread_labels": True,
         "epochs": 2,
         "seed": 1,
         "device": "cpu",

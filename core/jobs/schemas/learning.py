@@ -49,6 +49,11 @@ class FinetuneJob(Schema):
         "'linear': only what follows its encoders is trained, 'partial': also their last stage, 'full': all; 'forest', "
         "'boosting', 'logistic': no network.",
     )
+    spread_labels: bool = Field(
+        False,
+        description="Let labels spread within super-pixels, connected pieces of the image that look alike, with less weight "
+        "than what was drawn; scores are of drawn pixels alone.",
+    )
     epochs: int = Field(24, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
