@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from core.finetuning.training_data import BLOCK, NO_PIXELS, TrainingData, WeightedPixels
+from core.finetuning.training_data import BLOCK, NO_PIXELS, TrainingData, WeightedPixels, under_shapes
 from core.labels.blocks import GAP_PIXELS
-from core.labels.pixel_shapes import pixel_shapes
 from core.labels.superpixels import superpixels
 from core.models.pixel_rows import PixelRows
 from core.models.specification import ModelSpecification
@@ -69,7 +68,7 @@ def _spread_in(data: TrainingData, view: PixelRows, group: NDArray[np.int64], ti
     ids = superpixels(np.where(usable, _components(rows[:, *inner], usable), np.nan), "slic")
     feature = seen.feature[inner]
     chosen = _pure_segments(ids, feature, data.labels.class_index, group)
-    free = ~_under_shapes(data, tile)
+    free = ~under_shapes(data.labels, data.scene.grid, tile)
     pixels, weights = [], []
     apart = {
         number: _is_apart(seen.feature, group, number)[inner] for number in {int(group[source]) for _, source, _ in chosen}
@@ -121,13 +120,3 @@ def _is_apart(feature: NDArray[np.int32], group: NDArray[np.int64], own: int) ->
     if not others.any():
         return np.ones(feature.shape, bool)
     return np.asarray(distance_transform_edt(~others) > GAP_PIXELS + 1)
-
-
-def _under_shapes(data: TrainingData, tile: Window) -> NDArray[np.bool_]:
-    """(rows, columns) pixels of a tile under a drawn shape, with a label or without."""
-    shapes = pixel_shapes(data.labels, data.scene.grid)
-    taken = np.zeros(tile.shape, bool)
-    for number in shapes.touching(tile).tolist():
-        part, inside = shapes.mask(number, tile)
-        taken[part.slices_within(tile)] |= inside
-    return taken

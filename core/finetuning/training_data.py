@@ -189,6 +189,38 @@ class TrainingData:
         part.spread = self.spread.some(features[self.spread.pixels[:, 3]])
         return part
 
+    def unlabelled(self, most: int) -> NDArray[np.int64]:
+        """(n, 4) as ``pixels``, class and feature -1: pixels with data under no drawn shape, evenly over the blocks with a
+        label and those around them, where these have their surroundings.
+
+        Args:
+            most: about so many in all.
+        """
+        column, row = self.scene.grid.anchor()
+        near = {
+            (c + right, r + down)
+            for c, r in np.unique((self.pixels[:, :2] + (column, row)) // BLOCK, axis=0).tolist()
+            for right in (-1, 0, 1)
+            for down in (-1, 0, 1)
+        }
+        blocks = [
+            (c, r)
+            for c, r in sorted(near, key=lambda block: (block[1], block[0]))
+            if all((c + right, r + down) in self._slots for right in (-1, 0, 1) for down in (-1, 0, 1))
+        ]
+        each = max(1, most // max(1, len(blocks)))
+        parts = [np.empty((0, 4), np.int64)]
+        for number in np.linspace(0, len(blocks) - 1, min(len(blocks), most)).round().astype(int).tolist():
+            block_column, block_row = blocks[number]
+            window = _block_window(self.scene.grid, block_column, block_row, 1)
+            values = self.window(window).values
+            usable = usable_pixels(values, self.scene.acquisitions, allows_missing=self.allows_missing)
+            rows, columns = np.nonzero(usable & ~under_shapes(self.labels, self.scene.grid, window))
+            kept = np.linspace(0, len(rows) - 1, min(len(rows), each)).round().astype(int)
+            none = np.full(len(kept), -1, np.int64)
+            parts.append(np.stack([columns[kept] + window.column, rows[kept] + window.row, none, none], axis=1))
+        return np.concatenate(parts)
+
     def with_spread(self, spread: WeightedPixels) -> TrainingData:
         """The same blocks, in whose windows further pixels have a label, of less weight than the drawn ones.
 
@@ -204,6 +236,16 @@ class TrainingData:
         part._classes[place], part._feature[place] = spread.pixels[:, 2], spread.pixels[:, 3]
         part._weight[place] = spread.weights
         return part
+
+
+def under_shapes(labels: LabelSet, grid: Grid, window: Window) -> NDArray[np.bool_]:
+    """(rows, columns) pixels of a window under a drawn shape, whatever became of its label."""
+    shapes = pixel_shapes(labels, grid)
+    taken = np.zeros(window.shape, bool)
+    for number in shapes.touching(window).tolist():
+        part, inside = shapes.mask(number, window)
+        taken[part.slices_within(window)] |= inside
+    return taken
 
 
 def thinned(pixels: NDArray[np.int64], most: int) -> NDArray[np.int64]:

@@ -85,6 +85,7 @@ def training_report(
         settings={
             **asdict(prepared.settings),
             "spread labels": job.spread_labels,
+            "self-training rounds": job.self_training,
             "validation fraction": job.validation_fraction,
             "device": str(device),
         },

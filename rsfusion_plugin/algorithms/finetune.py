@@ -149,6 +149,16 @@ class Finetune(WorkerAlgorithm):
             ),
             True,
         )
+        self.add(
+            QgsProcessingParameterNumber(
+                "SELF_TRAINING", tr("Rounds of self-training"), QgsProcessingParameterNumber.Type.Integer, 0, False, 0, 10
+            ),
+            tr(
+                "In each round, forests and regressions learn from unlabelled pixels around the labels, too, where they are"
+                " sure of the class. Two or three are usual; 0: none. A network is not concerned."
+            ),
+            True,
+        )
 
     def _add_encoder_weights(self):
         weights = QgsProcessingParameterFile(
@@ -246,6 +256,7 @@ class Finetune(WorkerAlgorithm):
             "missing_inputs": self.parameterAsEnumString(parameters, "MISSING_INPUTS", context),
             "mode": self.parameterAsEnumString(parameters, "MODE", context),
             "spread_labels": self.parameterAsBoolean(parameters, "SPREAD_LABELS", context),
+            "self_training": self.parameterAsInt(parameters, "SELF_TRAINING", context),
             "epochs": self.parameterAsInt(parameters, "EPOCHS", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),

@@ -201,6 +201,7 @@ JOBS = [
         "missing_inputs": "require",
         "mode": "linear",
         "spread_labels": True,
+        "self_training": 2,
         "epochs": 2,
         "seed": 1,
         "device": "cpu",

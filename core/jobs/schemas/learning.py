@@ -54,6 +54,13 @@ class FinetuneJob(Schema):
         description="Let labels spread within super-pixels, connected pieces of the image that look alike, with less weight "
         "than what was drawn; scores are of drawn pixels alone.",
     )
+    self_training: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Rounds in which forests and regressions learn from unlabelled pixels around the labels, too, where they "
+        "are sure of the class; 0: none.",
+    )
     epochs: int = Field(24, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")

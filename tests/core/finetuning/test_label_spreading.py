@@ -213,9 +213,9 @@ def test_a_fold_learns_from_no_spread_pixel_of_its_own(
     training = training_of(data.with_spread(spread), np.zeros(len(BOXES), bool))
     fit = training._fit
 
-    def watched(model: Any, number: int, among: np.ndarray) -> Any:
+    def watched(model: Any, number: int, among: np.ndarray, temperature: float | None) -> Any:
         seen.append(set(training._feature[among].tolist()))
-        return fit(model, number, among)
+        return fit(model, number, among, temperature)
 
     monkeypatch.setattr(training, "_fit", watched)
     fold = np.array([0, 1, 2, 0, 1, 2, 2, 0, 1])
