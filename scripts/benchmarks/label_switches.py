@@ -25,6 +25,7 @@ from fusion import RESULTS
 from label_efficiency import Bench
 from labelled_scenes import COUNTS, SCENES, open_scene
 from pages import cell, read
+from scipy.special import softmax
 
 from core.finetuning.candidates import KINDS, fit_candidates
 from core.finetuning.evaluation import fit_temperature
@@ -68,14 +69,18 @@ def measure(bench: Bench, count: int, switch: str) -> dict[str, dict[str, float]
         specification, data, place.fold(count), seed, None, False, kinds, lambda part, phase: None, rounds
     )
     seconds = time.perf_counter() - started
-    rows = {}
-    for candidate in candidates:
-        name = "vote" if candidate.kind == "vote" else SHORT.get(candidate.name)
-        if name is not None:
-            temperature = fit_temperature(candidate.cross_validated)
-            rows[name] = scored(bench, bench.answers(candidate.model(on_all=True)), temperature)
-            rows[name] |= {"seconds": seconds, **extra}
-    return rows
+    rows, answers = {}, {}
+    members = [candidate for candidate in candidates if candidate.name in SHORT]
+    for candidate in members:
+        answers[candidate.name] = bench.answers(candidate.model(on_all=True))
+        temperature = fit_temperature(candidate.cross_validated)
+        rows[SHORT[candidate.name]] = scored(bench, answers[candidate.name], temperature)
+    vote = candidates[-1]
+    # As the model of the vote does; its members are mapped once.
+    by_kind = [next(c.name for c in members if c.trainings == (part,)) for part in vote.trainings]
+    told = [softmax(answers[name] / each, axis=1) for name, each in zip(by_kind, vote.temperatures, strict=True)]
+    rows["vote"] = scored(bench, np.log(np.mean(told, axis=0)), fit_temperature(vote.cross_validated))
+    return {name: row | {"seconds": seconds, **extra} for name, row in rows.items()}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -144,6 +144,7 @@ LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "C
         ("accuracy", schemas.AccuracyJob),
         ("samplingdesign", schemas.SamplingDesignJob),
         ("suggestlabels", schemas.SuggestLabelsJob),
+        ("pseudolabels", schemas.PseudolabelsJob),
         ("cleanmap", schemas.CleanMapJob),
         ("vectorizemap", schemas.VectorizeMapJob),
         ("zonalareas", schemas.ZonalAreasJob),
@@ -309,6 +310,14 @@ JOBS = [
         "extent": {"left": 1.5, "bottom": -2.0, "right": 3.0, "top": 4.25, "crs": "EPSG:32633"},
         "seed": 2,
         "device": "cpu",
+        "output": "/p.gpkg",
+    },
+    {
+        "kind": "pseudolabels",
+        "inputs": {"optical": ["/a.tif"], "sar": ["/b 1.tif", "/b 2.tif"]},
+        "count": 7,
+        "minimum_pixels": 4,
+        "extent": {"left": 1.5, "bottom": -2.0, "right": 3.0, "top": 4.25, "crs": "EPSG:32633"},
         "output": "/p.gpkg",
     },
     {
