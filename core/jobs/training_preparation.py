@@ -217,7 +217,14 @@ def _settings(job: FinetuneJob, n_features: int) -> TrainingSettings:
     # A window a feature and epoch, so that many labels are all seen, up to ten times the usual number.
     windows = int(np.clip(n_features, defaults.windows_per_epoch, 10 * defaults.windows_per_epoch))
     part = TRAINED_PARTS.get(job.mode, "all")
-    return replace(defaults, epochs=job.epochs, seed=job.seed, windows_per_epoch=windows, trained_part=part)
+    return replace(
+        defaults,
+        epochs=job.epochs,
+        seed=job.seed,
+        windows_per_epoch=windows,
+        trained_part=part,
+        consistency=job.consistency,
+    )
 
 
 def _only_with_data(data: TrainingData, labels: LabelSet, counts: PixelCounts) -> tuple[PixelCounts, list[str]]:

@@ -160,6 +160,15 @@ class Finetune(WorkerAlgorithm):
             True,
         )
 
+        self.add(
+            QgsProcessingParameterBoolean("CONSISTENCY", tr("Consistency on unlabelled pixels"), False),
+            tr(
+                "A network also has to agree, on unlabelled pixels around the labels, with what the average of its weights is"
+                " sure of. Training takes about half as long again."
+            ),
+            True,
+        )
+
     def _add_encoder_weights(self):
         weights = QgsProcessingParameterFile(
             "ENCODER_WEIGHTS",
@@ -257,6 +266,7 @@ class Finetune(WorkerAlgorithm):
             "mode": self.parameterAsEnumString(parameters, "MODE", context),
             "spread_labels": self.parameterAsBoolean(parameters, "SPREAD_LABELS", context),
             "self_training": self.parameterAsInt(parameters, "SELF_TRAINING", context),
+            "consistency": self.parameterAsBoolean(parameters, "CONSISTENCY", context),
             "epochs": self.parameterAsInt(parameters, "EPOCHS", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),

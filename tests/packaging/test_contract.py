@@ -203,6 +203,7 @@ JOBS = [
         "mode": "linear",
         "spread_labels": True,
         "self_training": 2,
+        "consistency": True,
         "epochs": 2,
         "seed": 1,
         "device": "cpu",
