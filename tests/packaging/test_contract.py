@@ -357,10 +357,10 @@ def test_the_command_line_shown_in_the_log_asks_for_the_same_job(job, monkeypatc
     from typer.testing import CliRunner
 
     from core import cli
-    from core.commands import assessment, learning, mapping, products, scenes
+    from core.commands import assessment, labelling, learning, mapping, products, scenes
 
     asked = []
-    for module in (assessment, learning, mapping, products, scenes):
+    for module in (assessment, labelling, learning, mapping, products, scenes):
         monkeypatch.setattr(module, "execute", lambda found, as_json: asked.append(schemas.parse_job(found)))
     words = shlex.split(command_line(job))
     assert words[0] == "rsfusion"
