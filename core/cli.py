@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import typer
 
-from core.commands import assessment, change, learning, listing, mapping, products, running, scenes
+from core.commands import assessment, change, labelling, learning, listing, mapping, products, running, scenes
 from core.jobs.threads import yield_while_waiting
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -23,6 +23,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "scenes": scenes.scenes,
     "sample": assessment.sample,
     "suggest": assessment.suggest,
+    "pseudolabels": labelling.pseudolabels,
     "assess": assessment.assess,
     "clean": products.clean,
     "vectorize": products.vectorize,

@@ -97,6 +97,7 @@ def _check_imports() -> None:
     import core.jobs.map_change
     import core.jobs.map_cleaning
     import core.jobs.map_polygons
+    import core.jobs.pseudolabels
     import core.jobs.sample_scene
     import core.jobs.sampling_design
     import core.jobs.scene_classification

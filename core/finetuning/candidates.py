@@ -14,6 +14,7 @@ from scipy.special import softmax
 from core.finetuning.estimators import Chosen, EstimatorTraining, estimator_specification
 from core.finetuning.evaluation import COMPARED, Predictions, calibrated_log_loss, fit_temperature, is_clearly_better
 from core.finetuning.loop import SubsetResult, TrainingResult
+from core.finetuning.self_training import SelfTraining
 from core.finetuning.training_data import TrainingData
 from core.models.architectures import title_of
 from core.models.estimator_model import LEAST_SHARE, EstimatorModel
@@ -94,6 +95,7 @@ def fit_candidates(
     uses_decoder: bool,
     kinds: Sequence[EstimatorName],
     progress: Callable[[float, str], None],
+    self_training: int = 0,
 ) -> list[Candidate]:
     """Some kinds of estimator on pixels, on pixels and neighbourhoods, and on these beside a base model's features; last
     the vote of a logistic regression on pixels, a forest on pixels, one on pixels and neighbourhoods, and with a base model a
@@ -108,7 +110,9 @@ def fit_candidates(
         uses_decoder: whether its decoder was trained, too.
         kinds: of estimators.
         progress: told the part done, and in which phase; raises to stop.
+        self_training: rounds in which each estimator learns from its own sure answers, too.
     """
+    trains_itself = SelfTraining(self_training, fold) if self_training else None
     seen = [EstimatorSpecification(kind="forest", neighbourhoods=around) for around in (False, True)]
     if base is not None:
         both = {"neighbourhoods": True, "base_features": True, "uses_decoder": uses_decoder}
@@ -117,7 +121,7 @@ def fit_candidates(
     for number, estimator in enumerate(seen):
         progress(number / len(seen), "Reading the features of the labelled pixels")
         specification = estimator_specification(network, estimator)
-        training = EstimatorTraining(specification, data, fold == 0, base, seed)
+        training = EstimatorTraining(specification, data, fold == 0, base, seed, trains_itself)
         for kind in kinds:
             progress((number + 0.5) / len(seen), f"Fitting: {kind}")
             started = time.perf_counter()

@@ -16,9 +16,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from core.finetuning.evaluation import Predictions, predict_labelled
+from core.finetuning.evaluation import Predictions, fit_temperature, predict_labelled
+from core.finetuning.self_training import MOST_UNLABELLED, Rows, SelfTraining, self_trained
 from core.finetuning.start import without_classes
-from core.finetuning.training_data import TrainingData, thinned_rows
+from core.finetuning.training_data import NO_PIXELS, TrainingData, thinned_rows
 from core.models.estimator_model import LEAST_SHARE, EstimatorModel
 from core.models.fusion_model import FusionModel
 from core.models.pixel_rows import RowsAndBits
@@ -57,6 +58,7 @@ class EstimatorTraining:
         held_out: (n_features,) bool, those that are not learned from.
         base: whose features are seen, where the specification wants them.
         seed: of everything random.
+        self_training: rounds in which estimators learn from their own sure answers, too; None = no such rounds.
     """
 
     def __init__(
@@ -66,20 +68,31 @@ class EstimatorTraining:
         held_out: NDArray[np.bool_],
         base: FusionModel | None = None,
         seed: int = 0,
+        self_training: SelfTraining | None = None,
     ) -> None:
+        self._self_training = self_training
+        self._plain: dict[EstimatorName, Predictions] = {}
         self._allows_missing, self._seed = data.allows_missing, seed
         self._specification = specification
         self._base = base
         asked = held_out[data.pixels[:, 3]]
         learned = np.isin(np.arange(len(data.pixels)), np.flatnonzero(~asked)[thinned_rows(data.pixels[~asked], MOST_PIXELS)])
+        spread = data.spread.some(thinned_rows(data.spread.pixels, MOST_PIXELS))
+        unlabelled = data.unlabelled(MOST_UNLABELLED) if self_training is not None else NO_PIXELS.pixels
         part = copy.copy(data)
-        part.pixels = data.pixels[asked | learned]
-        self._learned, self._asked = learned[asked | learned], asked[asked | learned]
+        drawn = data.pixels[asked | learned]
+        part.pixels = np.concatenate([drawn, spread.pixels, unlabelled])
+        counts = (len(drawn), len(spread), len(unlabelled))
+        self._weights = np.concatenate([np.ones(counts[0], np.float32), spread.weights, np.ones(counts[2], np.float32)])
+        self._is_drawn, _, self._is_unlabelled = (np.repeat(np.arange(3) == number, counts) for number in range(3))
+        self._learned = _padded(np.concatenate([learned[asked | learned], ~held_out[spread.pixels[:, 3]]]), counts[2])
+        self._asked = _padded(asked[asked | learned], counts[1] + counts[2])
         model = self._empty("forest")
         # What is held out is learned from, too, in the other turns of a cross-validation and at the end.
         own = np.flatnonzero(asked)
         spare = np.isin(np.arange(len(data.pixels)), own[thinned_rows(data.pixels[asked], MOST_PIXELS)])
-        self._trainable = (learned | spare)[asked | learned]
+        self._trainable = np.repeat([False, True, False], counts)
+        self._trainable[: len(drawn)] = (learned | spare)[asked | learned]
         counted = specification.model_copy(update={"n_classes": model.n_columns + 1})
         every = np.ones(len(data.labels), bool)
         said = predict_labelled(RowsAndBits(model.rows), counted, part, every, torch.device("cpu"))
@@ -109,24 +122,33 @@ class EstimatorTraining:
             fold: (n_features,) of ``spatial_folds``.
             learned: given (n_features,) those that are not held out in a turn, those of them to learn from; all by default.
         """
-        part = fold[self._feature]
+        return self._cross_validated(kind, fold, learned, self._self_training is not None)
+
+    def _cross_validated(
+        self, kind: EstimatorName, fold: NDArray[np.int64], learned: Callable[[Chosen], Chosen] | None, trains_itself: bool
+    ) -> Predictions:
+        part = np.where(self._is_unlabelled, -1, fold[self._feature])
         shares = np.zeros((len(part), self._specification.n_classes), np.float32)
         for number in np.unique(part[part >= 0]):
-            asked = part == number
-            among = self._trainable & ~asked
+            own = part == number
+            asked = own & self._is_drawn
+            among = self._trainable & ~own
             if learned is not None:
                 among &= learned(fold != number)[self._feature]
-            shares[asked] = self._shares(self._fit(self._empty(kind), 0, among), asked)
-        return self._predictions(shares[part >= 0], part >= 0)
+            temperature = self._temperature(kind, int(number)) if trains_itself else None
+            shares[asked] = self._shares(self._fit(self._empty(kind), 0, among, temperature), asked)
+        asked = (part >= 0) & self._is_drawn
+        return self._predictions(shares[asked], asked)
 
     def randomly_validated(self, kind: EstimatorName, fold: NDArray[np.int64], seed: int) -> Predictions:
         """As ``cross_validated``, with as many parts of pixels that were drawn at random: neighbours of most were learned
         from."""
-        asked = fold[self._feature] >= 0
-        part = np.random.default_rng(seed).integers(int(fold.max()) + 1, size=len(asked))
+        asked = self._is_drawn & (fold[self._feature] >= 0)
+        part = np.where(asked, np.random.default_rng(seed).integers(int(fold.max()) + 1, size=len(asked)), -1)
+        temperature = self._temperature(kind)
         shares = np.zeros((len(part), self._specification.n_classes), np.float32)
-        for number in np.unique(part):
-            fitted = self._fit(self._empty(kind), 0, self._trainable & (part != number))
+        for number in np.unique(part[asked]):
+            fitted = self._fit(self._empty(kind), 0, self._trainable & (part != number), temperature)
             shares[part == number] = self._shares(fitted, part == number)
         return self._predictions(shares[asked], asked)
 
@@ -151,7 +173,8 @@ class EstimatorTraining:
         """
         model = self._empty(kind)
         count = len(model.subsets) if self._allows_missing else 1
-        fitted = {number: self._fit(model, number, self._learned) for number in range(count)}
+        temperature = self._temperature(kind)
+        fitted = {number: self._fit(model, number, self._learned, temperature) for number in range(count)}
         numbers = np.array(subset_numbers(list(model.modalities), model.subsets))
         roles = [entry.role for entry in model.modalities.values()]
         telling = sum(1 << bit for bit, role in enumerate(roles) if shows_ground(role, roles))
@@ -180,21 +203,46 @@ class EstimatorTraining:
         """
         model = self._empty(kind)
         for number in range(len(model.subsets) if self._allows_missing else 1):
-            fitted = self._fit(model, number, self._trainable)
+            fitted = self._fit(model, number, self._trainable, self._temperature(kind))
             columns = sum(part.stop - part.start for part in model.columns_of(model.subsets[number]))
             model.put(number, as_program(fitted, columns), fitted.classes_)
         return model
 
-    def _fit(self, model: EstimatorModel, number: int, among: NDArray[np.bool_]) -> Any:
-        """An estimator over the pixels that have all of a set of inputs."""
+    def _temperature(self, kind: EstimatorName, without: int = -1) -> float | None:
+        """What calibrates an estimator before its first round of self-training; None where there are no such rounds.
+
+        Args:
+            kind: of the estimator.
+            without: a part of the cross-validation whose labels are not looked at: they are to be told.
+        """
+        if self._self_training is None:
+            return None
+        fold = self._self_training.fold
+        if kind not in self._plain:
+            self._plain[kind] = self._cross_validated(kind, fold, None, False)
+        plain = self._plain[kind]
+        rows = fold[plain.feature] != without
+        return fit_temperature(Predictions(plain.scores[rows], plain.classes[rows], plain.feature[rows]))
+
+    def _fit(self, model: EstimatorModel, number: int, among: NDArray[np.bool_], temperature: float | None) -> Any:
+        """An estimator over the pixels that have all of a set of inputs; one that trains itself where a temperature says
+        how sure it is."""
         subset = model.subsets[number]
         bits = model.bits_of(number)
         rows = among & (self._bits & bits == bits)
         if len(np.unique(self._classes[rows])) < len(np.unique(self._classes[among])):
             # Where classes have pixels with gaps only, these have to do.
             rows = among
-        columns = np.concatenate([self._rows[rows, part] for part in model.columns_of(subset)], axis=1)
-        return self._estimator(model.specification).fit(columns, self._classes[rows])
+        columns = np.concatenate([self._rows[:, part] for part in model.columns_of(subset)], axis=1)
+        labelled = columns[rows], self._classes[rows], self._weights[rows]
+
+        def fit(columns: Rows, classes: NDArray[np.int64], weights: NDArray[np.float32]) -> Any:
+            return _fit_weighted(self._estimator(model.specification), columns, classes, weights)
+
+        if temperature is None or self._self_training is None:
+            return fit(*labelled)
+        unlabelled = columns[self._is_unlabelled & (self._bits & bits == bits)]
+        return self_trained(fit, *labelled, unlabelled, self._self_training.rounds, temperature)
 
     def _estimator(self, specification: ModelSpecification) -> Any:
         estimator = specification.estimator
@@ -217,10 +265,26 @@ class _Quiet:
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
 
-    def fit(self, rows: NDArray[np.float32], classes: NDArray[np.int64]) -> Any:
+    def fit(
+        self, rows: NDArray[np.float32], classes: NDArray[np.int64], sample_weight: NDArray[np.float64] | None = None
+    ) -> Any:
+        last = self.estimator.steps[-1][0]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            return self.estimator.fit(rows, classes)
+            return self.estimator.fit(rows, classes, **{f"{last}__sample_weight": sample_weight})
+
+
+def _fit_weighted(estimator: Any, rows: NDArray[np.float32], classes: NDArray[np.int64], weights: NDArray[np.float32]) -> Any:
+    """Fits an estimator that balances the classes by their rows, so that it balances them by the weights of their rows."""
+    if (weights == 1).all():
+        return estimator.fit(rows, classes)
+    counts, sums = np.bincount(classes), np.bincount(classes, weights)
+    means = sums / np.maximum(counts, 1)
+    return estimator.fit(rows, classes, sample_weight=weights / means[classes] * weights.mean(dtype=np.float64))
+
+
+def _padded(rows: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    return np.concatenate([rows, np.zeros(count, bool)])
 
 
 def as_program(estimator: Any, columns: int) -> bytes:

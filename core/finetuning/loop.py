@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.finetuning.adapters import add_adapters, merged_state
+from core.finetuning.consistency import consistency_loss, consistency_weight
 from core.finetuning.evaluation import Predictions, calibrated_log_loss, fit_temperature, is_clearly_better, predict_labelled
 from core.finetuning.freezing import freeze
 from core.finetuning.layer_decay import parameter_groups
@@ -279,13 +280,10 @@ def _train_epoch(
         for number in range(settings.steps_per_epoch):
             batch = sampler.batch(generator)
             scores = run.model({name: values.to(device) for name, values in batch.values.items()})
-            loss = functional.cross_entropy(
-                scores,
-                batch.classes.to(device),
-                weight=weights,
-                ignore_index=-1,
-                label_smoothing=settings.label_smoothing,
-            )
+            loss = _label_loss(scores, batch.classes.to(device), batch.weights.to(device), weights, settings.label_smoothing)
+            if settings.consistency:
+                weight = consistency_weight(step, settings.epochs * settings.steps_per_epoch)
+                loss = loss + weight * consistency_loss(scores, run.average, batch)
             run.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(run.trained, GRADIENT_LIMIT)
@@ -297,6 +295,15 @@ def _train_epoch(
             done = (epoch - 1 + (number + 1) / settings.steps_per_epoch) / settings.epochs
             progress(done, "")
     return total / settings.steps_per_epoch, step
+
+
+def _label_loss(scores: Tensor, classes: Tensor, weights: Tensor, class_weights: Tensor, smoothing: float) -> Tensor:
+    """The mean cross-entropy of what has a label, each pixel counting by its own weight and that of its class."""
+    losses: Tensor = functional.cross_entropy(
+        scores, classes, weight=class_weights, ignore_index=-1, label_smoothing=smoothing, reduction="none"
+    )
+    shares = weights * class_weights[classes.clamp(min=0)] * (classes >= 0)
+    return (weights * losses).sum() / shares.sum()
 
 
 @torch.no_grad()

@@ -29,10 +29,16 @@ class Batch:
     Attributes:
         values: by modality (B, C, h, w) float32, NaN = missing.
         classes: (B, H, W) int64, -1 = ignored.
+        weights: (B, H, W) float32, how much each label counts.
+        calm: as ``values``, of all inputs and without changes of brightness; empty without consistency.
+        unlabelled: (B, H, W) bool, pixels with data that nobody drew; all false without consistency.
     """
 
     values: Inputs
     classes: Tensor
+    weights: Tensor
+    calm: Inputs
+    unlabelled: Tensor
 
 
 class WindowSampler:
@@ -80,7 +86,7 @@ class WindowSampler:
         """Draws one batch, augmented."""
         size, step = self._size, self._data.scene.step
         kept = self._kept(generator)
-        windows, classes = [], []
+        windows, classes, weights, calm, unlabelled = [], [], [], [], []
         for _ in range(self._settings.batch_size):
             of_class = self._by_class[generator.integers(len(self._by_class))]
             pixels = of_class[generator.integers(len(of_class))]
@@ -99,8 +105,15 @@ class WindowSampler:
             varied = vary_radiometry(seen, self._specification.modalities, self._settings.radiometric_strength, generator)
             windows.append({name: symmetry(values, number) for name, values in varied.items()})
             classes.append(symmetry(known.astype(np.int64), number))
-        values = {name: torch.from_numpy(np.stack([window[name] for window in windows])) for name in windows[0]}
-        return Batch(values, torch.from_numpy(np.stack(classes)))
+            weights.append(symmetry(drawn.weight, number))
+            nobodys = np.zeros(drawn.classes.shape, bool)
+            if self._settings.consistency:
+                calm.append({name: symmetry(values, number) for name, values in drawn.values.items()})
+                usable = usable_pixels(drawn.values, self._data.scene.acquisitions, allows_missing=self._data.allows_missing)
+                nobodys = usable & (drawn.feature < 0)
+            unlabelled.append(symmetry(nobodys, number))
+        labels, counted, nobodys_pixels = (torch.from_numpy(np.stack(parts)) for parts in (classes, weights, unlabelled))
+        return Batch(_stacked(windows), labels, counted, _stacked(calm), nobodys_pixels)
 
     def _kept(self, generator: np.random.Generator) -> frozenset[str]:
         """The inputs of one step: a whole batch does without some, so that no running statistic mixes the two."""
@@ -116,6 +129,11 @@ class WindowSampler:
             chosen = [modality for modality, is_kept in zip(modalities, kept, strict=True) if is_kept]
             if len(chosen) < len(modalities) and any(shows_ground(modality.role, roles) for modality in chosen):
                 return frozenset(modality.name for modality in chosen)
+
+
+def _stacked(windows: list[dict[str, NDArray[np.float32]]]) -> Inputs:
+    names = windows[0] if windows else ()
+    return {name: torch.from_numpy(np.stack([window[name] for window in windows])) for name in names}
 
 
 def class_weights(data: TrainingData, features: NDArray[np.bool_], n_classes: int) -> Tensor:

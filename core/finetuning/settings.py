@@ -26,6 +26,8 @@ class TrainingSettings:
             without them.
         radiometric_strength: see ``augmentation.vary_radiometry``.
         averaging: part of the averaged weights kept at each step; validation and the final model use the average.
+        consistency: whether the network also has to agree, on unlabelled pixels, with sure answers of its averaged weights;
+            see ``core.finetuning.consistency``.
         patience: epochs without a better validation loss after which training stops, in its second half.
         trained_part: see ``core.finetuning.freezing``.
         adapter_rank, adapter_alpha: of the adapters, where these are trained; see ``core.finetuning.adapters``. The
@@ -44,6 +46,7 @@ class TrainingSettings:
     modality_dropout: float = 0.25
     radiometric_strength: float = 0.1
     averaging: float = 0.98
+    consistency: bool = False
     patience: int = 10
     trained_part: TrainedPart = "all"
     adapter_rank: int = 4

@@ -38,11 +38,35 @@ class TrainingWindow:
         values: by modality (bands, rows, columns) float32 on its own scale, NaN = missing.
         classes: (rows, columns) int16 on the reference grid, -1 = no label, or no data to learn it from.
         feature: (rows, columns) int32, index into the label set, -1 where ``classes`` is -1.
+        weight: (rows, columns) float32, how much a label counts: 1 where it was drawn.
     """
 
     values: Arrays
     classes: NDArray[np.int16]
     feature: NDArray[np.int32]
+    weight: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedPixels:
+    """Pixels that nobody drew, with the class they are taken for.
+
+    Attributes:
+        pixels: (n, 4) int64, as ``TrainingData.pixels``; the feature is that of the label they come from.
+        weights: (n,) float32, how much each counts beside a drawn pixel.
+    """
+
+    pixels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def some(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> WeightedPixels:
+        return WeightedPixels(self.pixels[rows], self.weights[rows])
+
+
+NO_PIXELS = WeightedPixels(np.empty((0, 4), np.int64), np.empty(0, np.float32))
 
 
 class TrainingData:
@@ -54,6 +78,10 @@ class TrainingData:
         reach: reference pixels around the labels that windows may touch.
         progress: told the part done.
         allows_missing: whether labels count where only some of the rasters have data.
+
+    Attributes:
+        pixels: (n, 4) int64, column and row on the reference grid, class and feature of all drawn pixels with data.
+        spread: further pixels to learn from, never to score; see ``core.finetuning.label_spreading``.
 
     Raises:
         LabelError: no labelled pixel has data.
@@ -76,6 +104,8 @@ class TrainingData:
         self._store = _Store(scene.acquisitions, len(self._slots))
         self._classes = np.full((len(self._slots), BLOCK, BLOCK), -1, np.int16)
         self._feature = np.full((len(self._slots), BLOCK, BLOCK), -1, np.int32)
+        self._weight = np.ones((len(self._slots), BLOCK, BLOCK), np.float32)
+        self.spread = NO_PIXELS
         self._fill(progress)
         self.pixels = self._labelled_pixels()
         if not len(self.pixels):
@@ -129,6 +159,7 @@ class TrainingData:
         values = self._store.empty(window.shape)
         classes = np.full(window.shape, -1, np.int16)
         feature = np.full(window.shape, -1, np.int32)
+        weight = np.ones(window.shape, np.float32)
         around = aligned(self.scene.grid, window, BLOCK)
         anchor = self.scene.grid.anchor()
         for row in range((around.row + anchor[1]) // BLOCK, (around.stop_row + anchor[1]) // BLOCK):
@@ -140,8 +171,9 @@ class TrainingData:
                 common = block.intersection(window)
                 to, source = common.slices_within(window), common.slices_within(block)
                 classes[to], feature[to] = self._classes[slot][source], self._feature[slot][source]
+                weight[to] = self._weight[slot][source]
                 self._store.copy(slot, source, values, to)
-        return TrainingWindow(values, classes, feature)
+        return TrainingWindow(values, classes, feature, weight)
 
     def only(self, features: NDArray[np.bool_]) -> TrainingData:
         """The same blocks with the labels of some features: those of all others are as if they had never been drawn.
@@ -154,7 +186,66 @@ class TrainingData:
         part._classes = np.where(kept, self._classes, np.int16(-1))
         part._feature = np.where(kept, self._feature, np.int32(-1))
         part.pixels = self.pixels[features[self.pixels[:, 3]]]
+        part.spread = self.spread.some(features[self.spread.pixels[:, 3]])
         return part
+
+    def unlabelled(self, most: int) -> NDArray[np.int64]:
+        """(n, 4) as ``pixels``, class and feature -1: pixels with data under no drawn shape, evenly over the blocks with a
+        label and those around them, where these have their surroundings.
+
+        Args:
+            most: about so many in all.
+        """
+        column, row = self.scene.grid.anchor()
+        near = {
+            (c + right, r + down)
+            for c, r in np.unique((self.pixels[:, :2] + (column, row)) // BLOCK, axis=0).tolist()
+            for right in (-1, 0, 1)
+            for down in (-1, 0, 1)
+        }
+        blocks = [
+            (c, r)
+            for c, r in sorted(near, key=lambda block: (block[1], block[0]))
+            if all((c + right, r + down) in self._slots for right in (-1, 0, 1) for down in (-1, 0, 1))
+        ]
+        each = max(1, most // max(1, len(blocks)))
+        parts = [np.empty((0, 4), np.int64)]
+        for number in np.linspace(0, len(blocks) - 1, min(len(blocks), most)).round().astype(int).tolist():
+            block_column, block_row = blocks[number]
+            window = _block_window(self.scene.grid, block_column, block_row, 1)
+            values = self.window(window).values
+            usable = usable_pixels(values, self.scene.acquisitions, allows_missing=self.allows_missing)
+            rows, columns = np.nonzero(usable & ~under_shapes(self.labels, self.scene.grid, window))
+            kept = np.linspace(0, len(rows) - 1, min(len(rows), each)).round().astype(int)
+            none = np.full(len(kept), -1, np.int64)
+            parts.append(np.stack([columns[kept] + window.column, rows[kept] + window.row, none, none], axis=1))
+        return np.concatenate(parts)
+
+    def with_spread(self, spread: WeightedPixels) -> TrainingData:
+        """The same blocks, in whose windows further pixels have a label, of less weight than the drawn ones.
+
+        Args:
+            spread: pixels without a label, with the number of a feature each.
+        """
+        part = copy.copy(self)
+        part.spread = spread
+        part._classes, part._feature, part._weight = self._classes.copy(), self._feature.copy(), self._weight.copy()
+        columns, rows = (spread.pixels[:, axis] + self.scene.grid.anchor()[axis] for axis in (0, 1))
+        blocks = zip((columns // BLOCK).tolist(), (rows // BLOCK).tolist(), strict=True)
+        place = np.array([self._slots[block] for block in blocks], np.int64), rows % BLOCK, columns % BLOCK
+        part._classes[place], part._feature[place] = spread.pixels[:, 2], spread.pixels[:, 3]
+        part._weight[place] = spread.weights
+        return part
+
+
+def under_shapes(labels: LabelSet, grid: Grid, window: Window) -> NDArray[np.bool_]:
+    """(rows, columns) pixels of a window under a drawn shape, whatever became of its label."""
+    shapes = pixel_shapes(labels, grid)
+    taken = np.zeros(window.shape, bool)
+    for number in shapes.touching(window).tolist():
+        part, inside = shapes.mask(number, window)
+        taken[part.slices_within(window)] |= inside
+    return taken
 
 
 def thinned(pixels: NDArray[np.int64], most: int) -> NDArray[np.int64]:

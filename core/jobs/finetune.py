@@ -129,6 +129,7 @@ def _train_and_score(
         # Boosted trees take the longest, and with few labels they never led.
         KINDS if job.mode == "boosting" else tuple(kind for kind in KINDS if kind != "boosting"),
         context.part(0.08, 0.2 if is_network else 0.9),
+        job.self_training,
     )
     others = [scores.other(each.name, each.held_out, each.seconds) for each in candidates]
     network, seconds = None, 0.0
@@ -195,6 +196,8 @@ def _card(job: FinetuneJob, prepared: PreparedTraining, outcome: TrainingOutcome
             "base_model": Path(job.base_model).name if job.base_model else None,
             "encoder_weights": Path(job.encoder_weights).name if job.encoder_weights else None,
             "mode": job.mode,
+            "spread_labels": job.spread_labels,
+            "self_training": job.self_training,
             "settings": asdict(prepared.settings),
             "best_epoch": result.best_epoch,
             "features": len(prepared.labels),

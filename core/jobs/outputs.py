@@ -25,6 +25,7 @@ from core.jobs.schemas import (
     FinetuneJob,
     MapJob,
     PretrainJob,
+    PseudolabelsJob,
     SampleSceneJob,
     SamplingDesignJob,
     SuggestLabelsJob,
@@ -91,7 +92,7 @@ def outputs_of(job: AnyJob) -> list[Output]:
             found = [("output", job.output, RASTER_SUFFIXES)]
         case AccuracyJob():
             found = [("report", job.report, REPORT_SUFFIXES)]
-        case VectorizeMapJob() | SamplingDesignJob() | SuggestLabelsJob():
+        case VectorizeMapJob() | SamplingDesignJob() | SuggestLabelsJob() | PseudolabelsJob():
             found = [("output", job.output, VECTOR_SUFFIXES)]
         case ZonalAreasJob():
             found = [("output", job.output, TABLE_SUFFIXES)]

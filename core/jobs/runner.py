@@ -20,6 +20,7 @@ from core.jobs.schemas import (
     FinetuneJob,
     MapJob,
     PretrainJob,
+    PseudolabelsJob,
     SampleSceneJob,
     SamplingDesignJob,
     SuggestLabelsJob,
@@ -81,6 +82,10 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.label_suggestions import run_suggest_labels
 
                 return run_suggest_labels(job, context)
+            case PseudolabelsJob():
+                from core.jobs.pseudolabels import run_pseudolabels
+
+                return run_pseudolabels(job, context)
             case CleanMapJob():
                 from core.jobs.map_cleaning import run_clean
 

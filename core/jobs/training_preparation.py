@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from core.errors import LabelError, UsageError
 from core.finetuning.candidates import KINDS
 from core.finetuning.evaluation import context_reach
+from core.finetuning.label_spreading import spread_labels
 from core.finetuning.linear_start import fit_linear_start
 from core.finetuning.settings import TrainedPart, TrainingSettings
 from core.finetuning.start import keeps_classes, start_model
@@ -122,6 +123,8 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
     split = spatial_split(labels, scene.grid, job.validation_fraction, job.seed, job.block_size, with_data)
     for note in split.notes:
         context.info(note)
+    if job.spread_labels:
+        data = _with_spread(data, specification, split, context)
     model = start_model(specification, job.seed, base, labels.scheme)
     if job.mode not in KINDS:
         if specification.has_shortcut and not keeps_classes(base, labels.scheme):
@@ -145,6 +148,15 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         tuple(_label_lines(labels)),
         warnings,
     )
+
+
+def _with_spread(data: TrainingData, specification: ModelSpecification, split: Split, context: JobContext) -> TrainingData:
+    spread = spread_labels(data, specification, split.block)
+    context.info(
+        f"{len(spread)} pixels beside {len(data.pixels)} drawn ones take the class of their super-pixel, and count "
+        f"{spread.weights.sum():.0f} pixels' worth."
+    )
+    return data.with_spread(spread)
 
 
 def _load_encoder(model: FusionModel, job: FinetuneJob, context: JobContext) -> None:
@@ -209,8 +221,15 @@ def _settings(job: FinetuneJob, n_features: int) -> TrainingSettings:
     # A window a feature and epoch, so that many labels are all seen, up to ten times the usual number.
     windows = int(np.clip(n_features, defaults.windows_per_epoch, 10 * defaults.windows_per_epoch))
     part = TRAINED_PARTS.get(job.mode, "all")
-    decay = LAYER_DECAYS.get(job.mode, defaults.layer_decay)
-    return replace(defaults, epochs=job.epochs, seed=job.seed, windows_per_epoch=windows, trained_part=part, layer_decay=decay)
+    return replace(
+        defaults,
+        epochs=job.epochs,
+        seed=job.seed,
+        windows_per_epoch=windows,
+        trained_part=part,
+        layer_decay=LAYER_DECAYS.get(job.mode, defaults.layer_decay),
+        consistency=job.consistency,
+    )
 
 
 def _only_with_data(data: TrainingData, labels: LabelSet, counts: PixelCounts) -> tuple[PixelCounts, list[str]]:

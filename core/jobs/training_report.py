@@ -83,7 +83,13 @@ def training_report(
             *split.notes,
         ),
         warnings=(*scene.warnings, *prepared.warnings),
-        settings={**asdict(prepared.settings), "validation fraction": job.validation_fraction, "device": str(device)},
+        settings={
+            **asdict(prepared.settings),
+            "spread labels": job.spread_labels,
+            "self-training rounds": job.self_training,
+            "validation fraction": job.validation_fraction,
+            "device": str(device),
+        },
         provenance={**card.training["inputs"], "labels": Path(job.labels.path).name, **software()},
     )
 

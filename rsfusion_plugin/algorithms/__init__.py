@@ -9,6 +9,7 @@ from .features import Features
 from .finetune import Finetune
 from .land_cover_map import LandCoverMap
 from .pretrain import Pretrain
+from .pseudo_labels import PseudoLabels
 from .sample_scene import SampleScene
 from .sampling_design import SamplingDesign
 from .setup_environment import SetupEnvironment
@@ -19,6 +20,7 @@ from .zonal_areas import ZonalAreas
 ALGORITHMS = (
     SetupEnvironment,
     SampleScene,
+    PseudoLabels,
     Pretrain,
     Finetune,
     LandCoverMap,

@@ -12,6 +12,7 @@ _COMMANDS = {
     "features": "features",
     "sampling-design": "sample",
     "suggest-labels": "suggest",
+    "pseudolabels": "pseudolabels",
     "accuracy": "assess",
     "clean-map": "clean",
     "vectorize-map": "vectorize",

@@ -3,6 +3,7 @@
 from qgis.core import (
     QgsProcessingOutputNumber,
     QgsProcessingOutputString,
+    QgsProcessingParameterBoolean,
     QgsProcessingParameterFile,
     QgsProcessingParameterFileDestination,
     QgsProcessingParameterNumber,
@@ -109,6 +110,7 @@ class Finetune(WorkerAlgorithm):
         )
         self._add_architecture()
         self._add_encoder_weights()
+        self._add_label_switches()
         self.add(
             QgsProcessingParameterNumber("EPOCHS", tr("Epochs"), integer, 24, False, 1, 10000),
             tr("The most rounds to train; training stops early when the held-out labels show no further gain."),
@@ -136,6 +138,35 @@ class Finetune(WorkerAlgorithm):
         self.add(
             QgsProcessingParameterNumber("BLOCK_SIZE", tr("Side of a spatial block (m)"), real, None, True, 0.0),
             tr("All labels within one block are either trained on or held out. By default chosen from the labels."),
+            True,
+        )
+
+    def _add_label_switches(self):
+        self.add(
+            QgsProcessingParameterBoolean("SPREAD_LABELS", tr("Spread labels within super-pixels"), False),
+            tr(
+                "A connected piece of the image that looks alike, with drawn pixels of one class only, gives its other pixels"
+                " that class, with less weight. Scores are of drawn pixels alone."
+            ),
+            True,
+        )
+        self.add(
+            QgsProcessingParameterNumber(
+                "SELF_TRAINING", tr("Rounds of self-training"), QgsProcessingParameterNumber.Type.Integer, 0, False, 0, 10
+            ),
+            tr(
+                "In each round, forests and regressions learn from unlabelled pixels around the labels, too, where they are"
+                " sure of the class. Two or three are usual; 0: none. A network is not concerned."
+            ),
+            True,
+        )
+
+        self.add(
+            QgsProcessingParameterBoolean("CONSISTENCY", tr("Consistency on unlabelled pixels"), False),
+            tr(
+                "A network also has to agree, on unlabelled pixels around the labels, with what the average of its weights is"
+                " sure of. Training takes about half as long again."
+            ),
             True,
         )
 
@@ -234,6 +265,9 @@ class Finetune(WorkerAlgorithm):
             "size": self.optional_choice(parameters, "SIZE", context),
             "missing_inputs": self.parameterAsEnumString(parameters, "MISSING_INPUTS", context),
             "mode": self.parameterAsEnumString(parameters, "MODE", context),
+            "spread_labels": self.parameterAsBoolean(parameters, "SPREAD_LABELS", context),
+            "self_training": self.parameterAsInt(parameters, "SELF_TRAINING", context),
+            "consistency": self.parameterAsBoolean(parameters, "CONSISTENCY", context),
             "epochs": self.parameterAsInt(parameters, "EPOCHS", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),

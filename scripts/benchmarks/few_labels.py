@@ -54,7 +54,7 @@ def measure(bench: Bench, count: int, with_network: bool) -> dict[str, dict[str,
     for candidate in candidates:
         temperature = fit_temperature(candidate.cross_validated)
         answers = bench.answers(candidate.model())
-        rows[candidate.name] = _scored(bench, answers, temperature) | {"seconds": candidate.seconds}
+        rows[candidate.name] = scored(bench, answers, temperature) | {"seconds": candidate.seconds}
     offered = [candidate for candidate in candidates if candidate.kind != "boosting"]
     best = best_of(offered)
     first = min(offered, key=lambda candidate: calibrated_log_loss(candidate.cross_validated))
@@ -70,13 +70,13 @@ def measure(bench: Bench, count: int, with_network: bool) -> dict[str, dict[str,
         path, settings = Path(folder) / "checkpoint", replace(NETWORK, seed=seed)
         result = train(model, specification, data, held_out, settings, CPU, path, "b", lambda part, phase: None)
     trained = time.perf_counter() - started
-    rows[NETWORK_ROW] = _scored(bench, bench.answers(result.model), result.temperature) | {"seconds": trained}
+    rows[NETWORK_ROW] = scored(bench, bench.answers(result.model), result.temperature) | {"seconds": trained}
     delivered = rows[best.name] if replaces(best, result) else rows[NETWORK_ROW]
     rows[AUTO] = delivered | {"seconds": seconds + rows[NETWORK_ROW]["seconds"]}
     return rows
 
 
-def _scored(bench: Bench, scores: NDArray[np.float32], temperature: float) -> dict[str, float]:
+def scored(bench: Bench, scores: NDArray[np.float32], temperature: float) -> dict[str, float]:
     """Agreement, and the expected calibration error of the calibrated probabilities on the scored pixels."""
     shares = softmax(scores / temperature, axis=1)
     sure, right = shares.max(axis=1), shares.argmax(axis=1) == bench.scored[:, 2]

@@ -92,6 +92,12 @@ class LabelledScene:
         fold[self.used(count)] = spatial_folds(subset, split, self.seed, count_pixels(subset, self.scene.grid))
         return fold
 
+    def block(self, count: int) -> NDArray[np.int64]:
+        """(n_features,) the ground that is kept together, of ``spatial_split`` of those of ``used``; -1 elsewhere."""
+        block = np.full(len(self.rank), -1, np.int64)
+        block[self.used(count)] = self._split(count)[1].block
+        return block
+
     def _split(self, count: int) -> tuple[LabelSet, Split]:
         used = self.used(count)
         subset = replace(

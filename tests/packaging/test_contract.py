@@ -144,6 +144,7 @@ LABEL_KEYS = {"path": "LABELS", "class_field": "CLASS_FIELD", "class_scheme": "C
         ("accuracy", schemas.AccuracyJob),
         ("samplingdesign", schemas.SamplingDesignJob),
         ("suggestlabels", schemas.SuggestLabelsJob),
+        ("pseudolabels", schemas.PseudolabelsJob),
         ("cleanmap", schemas.CleanMapJob),
         ("vectorizemap", schemas.VectorizeMapJob),
         ("zonalareas", schemas.ZonalAreasJob),
@@ -215,6 +216,9 @@ JOBS = [
         "size": "tiny",
         "missing_inputs": "require",
         "mode": "linear",
+        "spread_labels": True,
+        "self_training": 2,
+        "consistency": True,
         "epochs": 2,
         "seed": 1,
         "device": "cpu",
@@ -325,6 +329,14 @@ JOBS = [
         "output": "/p.gpkg",
     },
     {
+        "kind": "pseudolabels",
+        "inputs": {"optical": ["/a.tif"], "sar": ["/b 1.tif", "/b 2.tif"]},
+        "count": 7,
+        "minimum_pixels": 4,
+        "extent": {"left": 1.5, "bottom": -2.0, "right": 3.0, "top": 4.25, "crs": "EPSG:32633"},
+        "output": "/p.gpkg",
+    },
+    {
         "kind": "clean-map",
         "map": "/o.tif",
         "minimum_area": 12.5,
@@ -360,10 +372,10 @@ def test_the_command_line_shown_in_the_log_asks_for_the_same_job(job, monkeypatc
     from typer.testing import CliRunner
 
     from core import cli
-    from core.commands import assessment, change, learning, mapping, products, scenes
+    from core.commands import assessment, change, labelling, learning, mapping, products, scenes
 
     asked = []
-    for module in (assessment, change, learning, mapping, products, scenes):
+    for module in (assessment, change, labelling, learning, mapping, products, scenes):
         monkeypatch.setattr(module, "execute", lambda found, as_json: asked.append(schemas.parse_job(found)))
     words = shlex.split(command_line(job))
     assert words[0] == "rsfusion"

@@ -119,6 +119,7 @@ def test_the_algorithms_are_listed_and_documented(qgis):
         "features",
         "classifyscenes",
         "suggestlabels",
+        "pseudolabels",
         "samplingdesign",
         "accuracy",
         *AFTER_THE_MAP,
@@ -247,6 +248,24 @@ def test_from_rasters_and_polygons_to_a_styled_map_and_its_accuracy(qgis, scene,
     assessed = outputs_of(answer)
     assert 0 < float(assessed["OVERALL_ACCURACY"]) <= 1
     assert os.path.getsize(assessed["REPORT"]) > 1000
+
+
+def test_polygons_are_drawn_from_indices_and_trained_on(qgis, scene, tmp_path):
+    from osgeo import ogr
+
+    rasters = {"OPTICAL": scene["OPTICAL"], "SAR": scene["SAR"]}
+    answer = qgis.run("pseudolabels", COUNT=8, OUTPUT=tmp_path / "seeds.gpkg", **rasters)
+    told = outputs_of(answer)
+    assert "rsfusion pseudolabels --optical" in answer.stdout + answer.stderr
+    assert "rules, not truth" in answer.stdout + answer.stderr
+    source = ogr.Open(told["OUTPUT"])
+    classes = {place.GetField("class") for place in source.GetLayer(0)}
+    assert str(source.GetLayer(0).GetFeatureCount()) == told["N_POLYGONS"]
+    assert {"Water", "Vegetation"} <= classes
+    assert (tmp_path / "seeds.qml").exists()
+    values = {"LABELS": told["OUTPUT"], "CLASS_FIELD": "code", "MODE": "logistic", "OUTPUT_MODEL": tmp_path / "m.safetensors"}
+    trained = outputs_of(qgis.run("finetune", SPREAD_LABELS=True, SELF_TRAINING=1, **rasters, **values))
+    assert float(trained["OVERALL_ACCURACY"]) > 0.5
 
 
 def test_places_to_label_are_suggested(qgis, scene, model, tmp_path):

@@ -14,6 +14,7 @@ from core.errors import UsageError
 from core.jobs.schemas.assessment import AccuracyJob, SamplingDesignJob, SuggestLabelsJob
 from core.jobs.schemas.change import DetectChangeJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
+from core.jobs.schemas.labelling import PseudolabelsJob
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
 from core.jobs.schemas.mapping import MAP_LAYERS, FeaturesJob, MapJob, SampleSceneJob
 from core.jobs.schemas.products import ChangeMapJob, CleanMapJob, VectorizeMapJob, ZonalAreasJob, Zones
@@ -37,6 +38,7 @@ __all__ = [
     "MapJob",
     "ModeName",
     "PretrainJob",
+    "PseudolabelsJob",
     "SampleSceneJob",
     "SamplingDesignJob",
     "SuggestLabelsJob",
@@ -57,6 +59,7 @@ AnyJob = (
     | AccuracyJob
     | SamplingDesignJob
     | SuggestLabelsJob
+    | PseudolabelsJob
     | ClassifyScenesJob
     | CleanMapJob
     | VectorizeMapJob

@@ -49,6 +49,23 @@ class FinetuneJob(Schema):
         "'linear': only what follows its encoders is trained, 'partial': also their last stage, 'full': all, the first layers "
         "least, 'adapters': also small changes of all layers of its encoders; 'forest', 'boosting', 'logistic': no network.",
     )
+    spread_labels: bool = Field(
+        False,
+        description="Let labels spread within super-pixels, connected pieces of the image that look alike, with less weight "
+        "than what was drawn; scores are of drawn pixels alone.",
+    )
+    self_training: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="Rounds in which forests and regressions learn from unlabelled pixels around the labels, too, where they "
+        "are sure of the class; 0: none.",
+    )
+    consistency: bool = Field(
+        False,
+        description="Let a network also agree with its own averaged weights where these are sure, on unlabelled pixels around "
+        "the labels.",
+    )
     epochs: int = Field(24, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
@@ -62,6 +79,8 @@ class FinetuneJob(Schema):
         # Asked before any raster is read. A base model brings its own parts; these are compared where it is read.
         if self.base_model is None and self.mode in BASE_MODES:
             raise ValueError(f"mode '{self.mode}' trains a part of a base model, and none was given: give one, or take 'auto'")
+        if self.consistency and self.mode in ("forest", "boosting", "logistic"):
+            raise ValueError(f"consistency is a way to train networks, and mode '{self.mode}' trains none: leave it out")
         if self.base_model is not None and self.mode == "scratch":
             raise ValueError("mode 'scratch' starts from nothing: leave out the base model, or take 'auto' or 'full'")
         if self.base_model is None:

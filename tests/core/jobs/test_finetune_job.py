@@ -91,6 +91,33 @@ def test_a_model_that_needs_all_inputs(finetune_job, trained, few_labels):
     assert "alone:" not in told.texts("info")
 
 
+def test_spread_labels_are_told_and_not_scored(finetune_job):
+    plain = run_here({**finetune_job, "mode": "logistic"})
+    before = card_of(finetune_job["output_model"])
+    told = run_here({**finetune_job, "mode": "logistic", "spread_labels": True})
+    assert told.code == 0, told.last
+    assert "take the class of their super-pixel" in told.texts("info")
+    assert "super-pixel" not in plain.texts("info")
+    card = card_of(finetune_job["output_model"])
+    assert (before.training["spread_labels"], card.training["spread_labels"]) == (False, True)
+    assert card.scores["calibration"]["pixels"] == before.scores["calibration"]["pixels"]
+    assert card.scores["models"] != before.scores["models"]
+    page = Path(finetune_job["report"]).read_text(encoding="utf-8")
+    assert "spread labels" in page
+
+
+def test_rounds_of_self_training_are_told_and_not_scored(finetune_job):
+    run_here({**finetune_job, "mode": "logistic"})
+    before = card_of(finetune_job["output_model"])
+    told = run_here({**finetune_job, "mode": "logistic", "self_training": 2})
+    assert told.code == 0, told.last
+    card = card_of(finetune_job["output_model"])
+    assert (before.training["self_training"], card.training["self_training"]) == (0, 2)
+    assert card.scores["calibration"]["pixels"] == before.scores["calibration"]["pixels"]
+    assert card.scores["models"] != before.scores["models"]
+    assert "self-training rounds" in Path(finetune_job["report"]).read_text(encoding="utf-8")
+
+
 def test_parts_in_place_of_the_architectures_own(finetune_job):
     """Over a single raster, where there is nothing to fuse: the model is its encoder."""
     job = {**finetune_job, "architecture": "unet_late", "encoder": "resunet", "fusion": "cross_modality", "size": "small"}
