@@ -16,9 +16,15 @@ POOL = 30
 """So many times the places wanted are looked at, the most doubtful ones: the beta of Zhdanov (2019), who tried 10 and 50.
 Simulated on two scenes with five seeds each, 30 was better than 10 and no worse than 50."""
 
+KEPT = 4
+"""Times the pool that is kept of the scene while it is searched."""
+
 STRANGE = 2.0
-"""Distance from the labelled ground, in units of what is familiar, beyond which a unit counts as doubtful whatever the model
-says: it has not seen such ground."""
+"""Distance from the labelled ground, in units of what is familiar, beyond which ground is strange: the model has not seen
+such."""
+
+STRANGE_SHARE = 0.1
+"""Of the places, at most so many on strange ground."""
 
 APART = 2.0
 """Places lie at least so many diameters of a unit from each other."""
@@ -66,17 +72,32 @@ def joined(parts: Sequence[Units]) -> Units:
 
 
 def doubt(units: Units) -> NDArray[np.float64]:
-    """(n,) from 0 to 1: the entropy of a unit's mean probabilities; 1 on strange ground."""
-    own = entropy(units.probabilities.T.astype(np.float32)).astype(np.float64)
-    return np.where(units.novelty > STRANGE, 1.0, own)
+    """(n,) from 0 to 1: the entropy of a unit's mean probabilities."""
+    return entropy(units.probabilities.T.astype(np.float32)).astype(np.float64)
+
+
+def candidates(units: Units, count: int) -> NDArray[np.int64]:
+    """(m,) rows of ``units`` among which ``choose_places`` finds what it finds among all, but for groups cut anew: the most
+    doubtful and the strangest."""
+    doubtful = np.argsort(-doubt(units), kind="stable")[: KEPT * POOL * count]
+    return np.union1d(doubtful, _strange(units)[: POOL * count])
+
+
+def _strange(units: Units) -> NDArray[np.int64]:
+    """Rows of strange ground, the strangest first."""
+    rows = np.flatnonzero(units.novelty > STRANGE)
+    return rows[np.argsort(-units.novelty[rows], kind="stable")]
 
 
 def choose_places(units: Units, count: int, seed: int) -> NDArray[np.int64]:
-    """The units to label next, the most doubtful first.
+    """The units to label next: a few on strange ground, then the most doubtful first.
 
     Of the most doubtful units so many groups of look-alikes are made as places are wanted, the doubtful ones weighing more,
     and of each group the one nearest to its middle is taken (Zhdanov 2019, arXiv:1901.05954, algorithm 1). The most doubtful
     of a group is often one of a kind, and its label says little of others: simulated, it was hardly better than a random one.
+
+    A model can be sure of ground unlike any that was labelled, so some places are kept for that. They are few, because
+    strange ground is mostly rare: simulated with all places there first, the next map was worse than from random ones.
 
     Args:
         units: to choose from.
@@ -88,22 +109,31 @@ def choose_places(units: Units, count: int, seed: int) -> NDArray[np.int64]:
     """
     doubts = doubt(units)
     order = np.argsort(-doubts, kind="stable")
-    pool = order[: POOL * count]
-    if not len(pool):
-        return np.empty(0, np.int64)
-    groups = min(count, len(np.unique(units.features[pool], axis=0)))
-    weights = np.maximum(doubts[pool], 1e-6)
-    found = KMeans(groups, n_init=4, random_state=seed).fit(units.features[pool], sample_weight=weights)
-    distances = np.linalg.norm(units.features[pool] - found.cluster_centers_[found.labels_], axis=1)
     chosen: list[int] = []
-    for group in range(groups):
-        own = np.flatnonzero(found.labels_ == group)
-        _take_first(pool[own[np.argsort(distances[own], kind="stable")]], units, chosen)
+    _take_middles(_strange(units)[: POOL * count], np.ones(len(units)), int(STRANGE_SHARE * count), units, seed, chosen)
+    is_strange = len(chosen)
+    _take_middles(order[: POOL * count], np.maximum(doubts, 1e-6), count - is_strange, units, seed, chosen)
     # Groups whose units all lie beside places that were taken leave some over.
     for _ in range(count - len(chosen)):
         _take_first(order, units, chosen)
     rows = np.array(chosen, np.int64)
-    return rows[np.argsort(-doubts[rows], kind="stable")]
+    rest = rows[is_strange:]
+    return np.concatenate([rows[:is_strange], rest[np.argsort(-doubts[rest], kind="stable")]])
+
+
+def _take_middles(
+    pool: NDArray[np.int64], weights: NDArray[np.float64], count: int, units: Units, seed: int, chosen: list[int]
+) -> None:
+    """Adds of each of so many groups of a pool the unit nearest to its middle that lies apart from all that were chosen."""
+    groups = min(count, len(np.unique(units.features[pool], axis=0)))
+    if not groups:
+        return
+    features = units.features[pool]
+    found = KMeans(groups, n_init=4, random_state=seed).fit(features, sample_weight=weights[pool])
+    distances = np.linalg.norm(features - found.cluster_centers_[found.labels_], axis=1)
+    for group in range(groups):
+        own = np.flatnonzero(found.labels_ == group)
+        _take_first(pool[own[np.argsort(distances[own], kind="stable")]], units, chosen)
 
 
 def _take_first(rows: NDArray[np.int64], units: Units, chosen: list[int]) -> None:

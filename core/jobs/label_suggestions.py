@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rasterio.features import shapes as outlines
 from scipy.linalg import solve_triangular
 
-from core.assessment.suggestions import POOL, Units, choose_places, doubt, joined, reason
+from core.assessment.suggestions import Units, candidates, choose_places, doubt, joined, reason
 from core.errors import ModelFileError, RasterError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
@@ -39,9 +39,6 @@ from core.scenes.scene import Scene
 
 PANEL = 512
 """Side in pixels of the pieces of the scene that are cut into units one after the other: memory holds one."""
-
-KEPT = 4
-"""Times the pool of ``choose_places`` that is kept of the scene while it is searched."""
 
 FIELDS = ("rank", "class", "reason", "likely", "probability", "doubt", "novelty", "area_ha")
 """The class is left empty, for whoever looks at the place."""
@@ -91,7 +88,6 @@ def _best_units(
     Raises:
         RasterError: there is none.
     """
-    most = KEPT * POOL * job.count
     best: Units | None = None
     panels = list(_panels(window))
     with SceneReader(scene) as reader:
@@ -101,8 +97,7 @@ def _best_units(
             if found is None:
                 continue
             best = found if best is None else joined([best, found])
-            if len(best) > most:
-                best = best.some(np.sort(np.argsort(-doubt(best), kind="stable")[:most]))
+            best = best.some(candidates(best, job.count))
     if best is None:
         raise RasterError(
             "No place was found: nothing can be mapped there, or labels lie everywhere.",

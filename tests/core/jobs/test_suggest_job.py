@@ -57,7 +57,7 @@ def test_strange_ground_comes_first(suggest_job, sample, tmp_path):
 
     rewrite_raster(sample.optical, strange, change)
     inputs = {**suggest_job["inputs"], "optical": [str(strange)]}
-    told = run_here({**suggest_job, "inputs": inputs, "count": 3})
+    told = run_here({**suggest_job, "inputs": inputs, "count": 10})
     assert told.code == 0, told.last
     places = geopandas.read_file(suggest_job["output"])
     import rasterio
