@@ -62,6 +62,21 @@ class SubsetScore:
     temperature: float
 
 
+@dataclass(frozen=True, eq=False)
+class DrawnLabel:
+    """A label as it lies on the report's map.
+
+    Attributes:
+        code: of its class.
+        is_held_out: whether nothing was learned from it.
+        rings: (n, 2) columns and rows of the picture, in pixels from its upper left corner; a point is one row.
+    """
+
+    code: int
+    is_held_out: bool
+    rings: tuple[NDArray[np.float64], ...]
+
+
 @dataclass(frozen=True)
 class LabelPoint:
     """How an estimator did with some of the labels.
@@ -116,6 +131,7 @@ class TrainingReport:
         best_epoch: the one whose weights were kept; 0 for those that training started from.
         imagery: (H, W, 3) uint8, as shown beside the map.
         map_codes: (H, W) uint8 codes of the scheme, 0 = not mapped, of the same ground.
+        drawn_labels: that lie there.
         label_lines: what was found in the labels.
         input_lines: how bands were matched, which offsets were taken off.
         split_lines: how the validation part was blocked.
@@ -138,6 +154,7 @@ class TrainingReport:
     best_epoch: int | None = None
     imagery: ByteArray | None = None
     map_codes: ByteArray | None = None
+    drawn_labels: tuple[DrawnLabel, ...] = ()
     label_lines: tuple[str, ...] = ()
     input_lines: tuple[str, ...] = ()
     split_lines: tuple[str, ...] = ()

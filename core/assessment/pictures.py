@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from core.assessment.confusion import checked_counts
-from core.assessment.contents import ByteArray, ModelScore
+from core.assessment.contents import ByteArray, DrawnLabel, ModelScore
 from core.assessment.picture_style import ACCENT, INK, MUTED, RULE, WIDTH, styled, wrapped
 from core.labels.scheme import NODATA_CODE, ClassScheme
 
@@ -126,13 +126,16 @@ def _interval_and_number(axes: Axes, position: int, row: ModelScore, score: str,
 
 
 @styled
-def map_picture(imagery: ByteArray | None, map_codes: ByteArray, scheme: ClassScheme) -> Figure:
+def map_picture(
+    imagery: ByteArray | None, map_codes: ByteArray, scheme: ClassScheme, labels: Sequence[DrawnLabel] = ()
+) -> Figure:
     """A class map in its colours, beside the imagery of the same ground where there is any, with a legend.
 
     Args:
         imagery: (H, W, 3) uint8.
         map_codes: (H, W) uint8 codes of the scheme; 0 is drawn light grey.
         scheme: of the map.
+        labels: drawn on both, those that were held out in dashes.
     """
     codes = map_codes[:: _step(map_codes), :: _step(map_codes)]
     panels: list[tuple[str, ByteArray]] = []
@@ -155,6 +158,9 @@ def map_picture(imagery: ByteArray | None, map_codes: ByteArray, scheme: ClassSc
         axes = figure.add_axes(box)
         axes.imshow(values, aspect="auto", interpolation="antialiased" if title == "Imagery" else "nearest")
         axes.set_title(title, pad=4)
+        _draw_labels(axes, labels, scheme, _step(values if title != "Map" else map_codes), is_coloured=title == "Imagery")
+        axes.set_xlim(-0.5, values.shape[1] - 0.5)
+        axes.set_ylim(values.shape[0] - 0.5, -0.5)
         axes.set_xticks([])
         axes.set_yticks([])
         for spine in axes.spines.values():
@@ -167,6 +173,23 @@ def map_picture(imagery: ByteArray | None, map_codes: ByteArray, scheme: ClassSc
     place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, 0.0), "borderaxespad": 0.2}
     figure.legend(handles=handles, ncols=columns, handlelength=1.3, handleheight=1.0, columnspacing=1.6, **place)
     return figure
+
+
+def _draw_labels(axes: Axes, labels: Sequence[DrawnLabel], scheme: ClassScheme, step: int, is_coloured: bool) -> None:
+    """Outlines over a picture of every ``step``-th pixel: in the colours of their classes, or all dark on a map of these."""
+    colours = {entry.code: entry.colour for entry in scheme.classes}
+    for label in labels:
+        colour = colours.get(label.code, UNKNOWN_COLOUR) if is_coloured else INK
+        dashes = (0, (2.5, 1.5)) if label.is_held_out else "solid"
+        for ring in label.rings:
+            columns, rows = (ring / step - 0.5).T
+            if len(ring) == 1:
+                face = "none" if label.is_held_out else colour
+                axes.plot(columns, rows, marker="o", markersize=2.5, markerfacecolor=face, markeredgecolor=colour)
+                continue
+            if is_coloured:
+                axes.plot(columns, rows, color="white", linewidth=2.0)
+            axes.plot(columns, rows, color=colour, linewidth=0.9, linestyle=dashes)
 
 
 def _coloured(codes: ByteArray, scheme: ClassScheme) -> ByteArray:

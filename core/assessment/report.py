@@ -48,7 +48,7 @@ def write_training_report(path: Path, report: TrainingReport) -> None:
     if report.curves:
         images["curves"] = _embedded(curve_pictures.curves_picture(report.curves, report.best_epoch))
     if report.map_codes is not None:
-        images["map"] = _embedded(pictures.map_picture(report.imagery, report.map_codes, report.scheme))
+        images["map"] = _embedded(pictures.map_picture(report.imagery, report.map_codes, report.scheme, report.drawn_labels))
     html = (
         _environment()
         .get_template("training.html")

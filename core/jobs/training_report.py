@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from core.assessment.calibration import Calibration
-from core.assessment.contents import SubsetScore, TrainingReport
+from core.assessment.contents import DrawnLabel, SubsetScore, TrainingReport
 from core.assessment.quicklook import imagery_picture
 from core.jobs.devices import describe_device
 from core.jobs.provenance import software
@@ -25,7 +25,7 @@ from core.models.estimator_model import EstimatorModel
 from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard
 from core.models.vote_model import VoteModel
-from core.scenes.grid import Window
+from core.scenes.grid import Grid, Window
 from core.scenes.scene import Scene
 
 PREVIEW_SIDE = 640
@@ -51,7 +51,7 @@ def training_report(
         device: that it computed on.
     """
     result, scores = outcome.result, outcome.scores
-    imagery, codes = _preview(prepared, result.model, card, device)
+    imagery, codes, drawn = _preview(prepared, result.model, card, device)
     split, scene = prepared.split, prepared.scene
     held_out = int(split.validation.sum())
     return TrainingReport(
@@ -75,6 +75,7 @@ def training_report(
         best_epoch=result.best_epoch if isinstance(result.model, FusionModel) else None,
         imagery=imagery,
         map_codes=codes,
+        drawn_labels=drawn,
         label_lines=prepared.label_lines,
         input_lines=(*scene.notes, *_missing_lines(prepared)),
         split_lines=(
@@ -165,8 +166,8 @@ def best_epoch_sentence(outcome: TrainingOutcome) -> str:
 
 def _preview(
     prepared: PreparedTraining, model: torch.nn.Module, card: ModelCard, device: torch.device
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Imagery and map of the scene, or of the middle of its labels where the scene is large."""
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], tuple[DrawnLabel, ...]]:
+    """Imagery and map of the scene, or of the middle of its labels where the scene is large, and the labels there."""
     grid = prepared.scene.grid
     boxes = shapely.bounds(prepared.labels.geometries)
     x, y = np.median((boxes[:, 0] + boxes[:, 2]) / 2), np.median((boxes[:, 1] + boxes[:, 3]) / 2)
@@ -180,4 +181,22 @@ def _preview(
     for strip in engine.strips(window):
         rows = slice(strip.window.row - row, strip.window.stop_row - row)
         codes[rows] = np.where(strip.mapped, table[strip.probabilities.argmax(axis=0)], 0)
-    return imagery_picture(prepared.scene, grid.crop(window)), codes
+    return imagery_picture(prepared.scene, grid.crop(window)), codes, _drawn_labels(prepared, grid.crop(window))
+
+
+def _drawn_labels(prepared: PreparedTraining, grid: Grid) -> tuple[DrawnLabel, ...]:
+    """The labels that touch the ground of a picture."""
+    labels, drawn = prepared.labels, []
+    for number in (
+        shapely.STRtree(labels.geometries)
+        .query(shapely.box(*grid.bounds))
+        .tolist()
+    ):
+        parts = shapely.get_parts(labels.geometries[number])
+        outlines = [part if shapely.get_dimensions(part) == 0 else part.boundary for part in parts]
+        rings = [shapely.get_coordinates(ring) for outline in outlines for ring in shapely.get_parts(outline)]
+        corner, size = np.array([grid.left, grid.top]), np.array([grid.pixel_width, -grid.pixel_height])
+        code = labels.scheme.codes[labels.class_index[number]]
+        held_out = bool(prepared.split.validation[number])
+        drawn.append((number, DrawnLabel(code, held_out, tuple((ring - corner) / size for ring in rings))))
+    return tuple(label for _, label in sorted(drawn, key=lambda entry: entry[0]))

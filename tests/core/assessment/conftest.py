@@ -13,7 +13,7 @@ import pytest
 from core.assessment.area_adjusted import area_adjusted_accuracy
 from core.assessment.calibration import Calibration, reliability
 from core.assessment.confusion import AccuracyInterval, accuracy, bootstrap_interval, confusion_matrix
-from core.assessment.contents import AccuracyReport, LabelPoint, LabelWorth, ModelScore, SubsetScore, TrainingReport
+from core.assessment.contents import AccuracyReport, DrawnLabel, LabelPoint, LabelWorth, ModelScore, SubsetScore, TrainingReport
 from core.finetuning.records import EpochRecord
 from core.labels.scheme import ClassScheme, LandCoverClass
 
@@ -140,6 +140,10 @@ def training_report(scheme: ClassScheme, groups: np.ndarray, map_codes: np.ndarr
         best_epoch=26,
         imagery=imagery,
         map_codes=map_codes,
+        drawn_labels=(
+            DrawnLabel(1, False, (np.array([[5.0, 5.0], [25.0, 5.0], [25.0, 20.0], [5.0, 5.0]]),)),
+            DrawnLabel(4, True, (np.array([[40.0, 30.0], [60.0, 30.0], [60.0, 50.0], [40.0, 30.0]]), np.array([[70.0, 12.0]]))),
+        ),
         label_lines=(
             "160 polygons of 7 classes, 57 600 pixels.",
             "12 pixels lie in polygons of different classes and were ignored.",

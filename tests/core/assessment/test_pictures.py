@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from core.assessment.contents import ModelScore, TrainingReport
+from core.assessment.contents import DrawnLabel, ModelScore, TrainingReport
 from core.assessment.curve_pictures import curves_picture, learning_picture, pretraining_picture, reliability_picture
 from core.assessment.pictures import confusion_picture, map_picture, models_picture
 from core.finetuning.records import EpochRecord
@@ -36,7 +36,7 @@ DRAWINGS: dict[str, Callable[[TrainingReport], bytes]] = {
     "models": lambda report: models_picture(report.rows),
     "reliability": lambda report: reliability_picture(report.calibration),
     "learning": lambda report: learning_picture(report.label_worth),
-    "map": lambda report: map_picture(report.imagery, report.map_codes, report.scheme),
+    "map": lambda report: map_picture(report.imagery, report.map_codes, report.scheme, report.drawn_labels),
 }
 
 
@@ -153,3 +153,23 @@ def test_drawing_leaves_no_trace_and_needs_no_pyplot() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False", "False", "True"]
+
+
+def test_labels_lie_where_they_are_in_the_colours_of_their_classes(scheme: ClassScheme) -> None:
+    imagery = np.full((100, 100, 3), 128, np.uint8)
+    codes = np.full((100, 100), scheme.codes[1], np.uint8)
+    box = np.array([[20.0, 60.0], [40.0, 60.0], [40.0, 80.0], [20.0, 80.0], [20.0, 60.0]])
+    label = DrawnLabel(scheme.codes[0], False, (box,))
+    bare, drawn = (pixels(map_picture(imagery, codes, scheme, labels)).astype(int) for labels in ((), (label,)))
+    changed = np.abs(bare - drawn).sum(axis=-1) > 60
+    left = changed[:, : changed.shape[1] // 2]
+    rows, columns = np.nonzero(left)
+    side = np.flatnonzero((bare[:, : left.shape[1]] == 128).all(axis=-1).any(axis=1))
+    first, size = side[0], len(side)
+    across = np.flatnonzero((bare[:, : left.shape[1]] == 128).all(axis=-1).any(axis=0))
+    assert (rows.min() - first) / size == pytest.approx(0.6, abs=0.02)
+    assert (rows.max() - first) / size == pytest.approx(0.8, abs=0.02)
+    assert (columns.min() - across[0]) / len(across) == pytest.approx(0.2, abs=0.02)
+    assert (columns.max() - across[0]) / len(across) == pytest.approx(0.4, abs=0.02)
+    assert has_colour(map_picture(imagery, codes, scheme, (label,)), scheme.classes[0].colour)
+    assert not has_colour(map_picture(imagery, codes, scheme), scheme.classes[0].colour)
