@@ -206,8 +206,7 @@ def _label_lines(labels: LabelSet) -> list[str]:
 
 def _settings(job: FinetuneJob, n_features: int) -> TrainingSettings:
     defaults = TrainingSettings()
-    # A window a feature and epoch, so that many labels are all seen, up to ten times the usual number.
-    windows = int(np.clip(n_features, defaults.windows_per_epoch, 10 * defaults.windows_per_epoch))
+    windows = defaults.windows_for(n_features)
     part = TRAINED_PARTS.get(job.mode, "all")
     decay = LAYER_DECAYS.get(job.mode, defaults.layer_decay)
     return replace(defaults, epochs=job.epochs, seed=job.seed, windows_per_epoch=windows, trained_part=part, layer_decay=decay)

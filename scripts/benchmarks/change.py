@@ -205,7 +205,8 @@ class Bench:
     def labelled(self, count: int) -> LabelledChange:
         inside = (self.burnt.feature >= 0) & self.used(count)[self.burnt.feature]
         feature = self.burnt.feature[inside].astype(np.int64)
-        return LabelledChange(self.rows[:, inside].T, self.burnt.classes[inside].astype(np.int64), feature, 0)
+        place = np.argwhere(inside)[:, ::-1]
+        return LabelledChange(self.rows[:, inside].T, self.burnt.classes[inside].astype(np.int64), feature, place, 0)
 
     def with_labels(self, count: int) -> dict[str, dict[str, float]]:
         """Scores by estimator, fitted on all squares, and of their vote."""

@@ -12,6 +12,7 @@ from shapely.geometry import box
 from core.finetuning import change_estimators
 from core.finetuning.change_estimators import ChangeFeatures
 from core.jobs import change_detection
+from core.jobs.change_training import UNCHANGED_COLOUR
 from core.mapping.class_raster import open_class_raster
 from core.models.alteration import fit_alteration
 from core.scenes.date_pair import PairReader, pair_dates
@@ -149,7 +150,7 @@ def test_labels_make_a_map_of_kinds_of_change_with_a_report(job, labels, tmp_pat
     scheme = open_class_raster(job["output"]).scheme
     codes = codes_of(job["output"])
     new = scheme.codes[scheme.names.index("new")]
-    assert scheme.colours[scheme.names.index("unchanged")] == change_detection.UNCHANGED_COLOUR
+    assert scheme.colours[scheme.names.index("unchanged")] == UNCHANGED_COLOUR
     np.testing.assert_array_equal(codes == 0, missing())
     assert ((codes == new) != truth())[~missing()].mean() < 0.02
     assert told.outputs["OVERALL_ACCURACY"] > 0.97
