@@ -18,6 +18,7 @@ from core.errors import RasterError
 from core.finetuning.change_estimators import ChangeFeatures, feature_strips
 from core.finetuning.change_network import ChangeNetwork
 from core.jobs.change_network_training import base_of
+from core.jobs.change_preview import ChangePreview
 from core.jobs.change_strips import UNLABELLED, ChangeStrip, from_network, from_vote, without_labels
 from core.jobs.change_training import TrainedChange, change_report, tell_change_scores, train_change
 from core.jobs.class_maps import tell_areas
@@ -163,11 +164,12 @@ def _write(
     context: JobContext,
 ) -> ClassAreas:
     """Writes all that the job asks for, and puts it in place together."""
-    grid, areas = pair.grid, ClassAreas(pair.grid)
+    grid, areas, preview = pair.grid, ClassAreas(pair.grid), ChangePreview(pair)
     with Staging() as staging, ExitStack() as stack:
         writers = _writers(job, pair, scheme, n_variates, stack)
         for strip in strips:
             areas.add(strip.codes, strip.window.row)
+            preview.add(strip.window, strip.codes)
             layers = (strip.codes[None], strip.probability[None], strip.variates)
             for writer, values in zip(writers, layers, strict=True):
                 if writer is not None and values is not None:
@@ -185,7 +187,7 @@ def _write(
         _stage_ramp(staging, job.variates, LENGTH_RAMP)
         if job.report and trained is not None:
             with staging.writing(Path(job.report)) as temporary:
-                write_training_report(temporary, change_report(job, pair, trained, areas))
+                write_training_report(temporary, change_report(job, pair, trained, areas, preview))
         context.commit()
         stack.close()
         staging.put_in_place()

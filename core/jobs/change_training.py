@@ -20,6 +20,7 @@ from core.finetuning.change_estimators import (
 )
 from core.finetuning.change_network import ChangeNetwork
 from core.jobs.change_network_training import trained_network
+from core.jobs.change_preview import ChangePreview
 from core.jobs.events import JobContext
 from core.jobs.inputs import read_job_labels
 from core.jobs.provenance import creation_time, software
@@ -195,7 +196,9 @@ def _how_scored(trained: TrainedChange) -> tuple[str, ...]:
     return network_sentence(trained.network), sentence
 
 
-def change_report(job: DetectChangeJob, pair: DatePair, trained: TrainedChange, areas: ClassAreas) -> TrainingReport:
+def change_report(
+    job: DetectChangeJob, pair: DatePair, trained: TrainedChange, areas: ClassAreas, preview: ChangePreview
+) -> TrainingReport:
     """The contents of the report."""
     delivered, split, labels = trained.scores[0], trained.split, trained.labels
     hectares, names = areas.hectares, [Path(path).name for path in (*pair.before.paths, *pair.after.paths)]
@@ -217,7 +220,14 @@ def change_report(job: DetectChangeJob, pair: DatePair, trained: TrainedChange, 
                 labels.scheme.names, labels.report.features_per_class, labels.report.pixels_per_class, strict=True
             )
         ),
-        input_lines=(*pair.before.notes, *pair.after.notes, *pair.notes),
+        imagery=preview.imagery(),
+        map_codes=preview.codes,
+        input_lines=(
+            *pair.before.notes,
+            *pair.after.notes,
+            *pair.notes,
+            "The imagery beside the map is that of the second date.",
+        ),
         split_lines=(f"Blocks of {split.block_size_m:.0f} m in {FOLDS} parts.", *split.notes),
         warnings=(*trained.warnings, OPTIMISTIC),
         curves=trained.network.result.records if trained.network else (),
