@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from core.assessment.calibration import Calibration
 from core.assessment.contents import TrainingReport
 from core.errors import LabelError
 from core.finetuning.change_estimators import (
@@ -25,6 +27,8 @@ from core.jobs.events import JobContext
 from core.jobs.inputs import read_job_labels
 from core.jobs.provenance import creation_time, software
 from core.jobs.schemas import DetectChangeJob, Labels
+from core.jobs.training_calibration import calibration_of, tell_calibration
+from core.jobs.training_report import calibration_lines
 from core.jobs.training_scores import HeldOutScores, ScoredModel, tell_scores
 from core.labels.blocks import FOLDS, Split, spatial_folds, spatial_split
 from core.labels.label_set import LabelSet
@@ -57,6 +61,7 @@ class TrainedChange:
         split: the blocks of ground of the cross-validation.
         scores: of the model first, then of all else that was tried: of the cross-validation, or with a network on the blocks
             that it has not learned from either.
+        calibration: of the model that maps; None where it could not be measured.
         warnings: what may be wrong.
         seconds: that it took.
     """
@@ -67,6 +72,7 @@ class TrainedChange:
     unchanged: int | None
     split: Split
     scores: tuple[ScoredModel, ...]
+    calibration: Calibration | None
     warnings: tuple[str, ...]
     seconds: float
 
@@ -108,24 +114,47 @@ def train_change(
     fold = spatial_folds(labels, split, job.seed, counts)
     columns, n_classes = features.columns, len(labels.scheme)
     candidates = cross_validated_change(data, columns, fold, n_classes, job.seed, context.part(0.35, 0.42))
-    network, told = None, candidates
+    network = None
     if job.trains_network:
         network = trained_network(job, base, pair, features.alteration, labels, split, fold, data, candidates, context)
-        beside = ChangeCandidate(network.prepared.name, network.held_out, network.seconds)
-        told = [beside, *network.beside] if network.is_clearly_better else [network.beside[0], beside, *network.beside[1:]]
-    scores = HeldOutScores(labels.scheme, split.block, job.seed)
-    first, *others = told
-    scored = (
-        scores.delivered(first.name, first.said, first.seconds),
-        *(scores.other(o.name, o.said, o.seconds) for o in others),
-    )
     model: ChangeVote | ChangeNetwork
+    calibration = None
     if network is not None and network.is_clearly_better:
-        model = network
+        model, result = network, network.result
+        if result.calibration is not None:
+            calibration = calibration_of(result.calibration, result.temperature, False, split.block, job.seed)
     else:
         context.progress(0.54, "Fitting on all labels")
         model = fit_change_vote(data, columns, n_classes, job.seed, candidates)
-    return TrainedChange(model, network, labels, unchanged, split, scored, tuple(warnings), time.perf_counter() - started)
+        calibration = calibration_of(candidates[0].said, model.temperature, True, split.block, job.seed)
+    scored = _scored(candidates, network, HeldOutScores(labels.scheme, split.block, job.seed))
+    return TrainedChange(
+        model,
+        network,
+        labels,
+        unchanged,
+        split,
+        scored,
+        calibration,
+        tuple(warnings),
+        time.perf_counter() - started,
+    )
+
+
+def _scored(
+    candidates: Sequence[ChangeCandidate], network: ChangeNetwork | None, scores: HeldOutScores
+) -> tuple[ScoredModel, ...]:
+    """Scores of what maps, then of all else, on the same pixels."""
+    told = list(candidates)
+    if network is not None:
+        vote, *others = network.beside
+        own = ChangeCandidate(network.prepared.name, network.held_out, network.seconds)
+        told = [own, vote, *others] if network.is_clearly_better else [vote, own, *others]
+    first, *rest = told
+    return (
+        scores.delivered(first.name, first.said, first.seconds),
+        *(scores.other(each.name, each.said, each.seconds) for each in rest),
+    )
 
 
 def _unchanged_class(job: DetectChangeJob, scheme: ClassScheme, context: JobContext) -> int | None:
@@ -173,6 +202,7 @@ def tell_change_scores(trained: TrainedChange, context: JobContext) -> None:
     for name, f1, users, producers in zip(score.names, score.f1, score.users_accuracy, score.producers_accuracy, strict=True):
         if np.isfinite(f1):
             context.info(f"{name}: F1 {f1:.3f}, user's accuracy {users:.3f}, producer's accuracy {producers:.3f}.")
+    tell_calibration(context, trained.calibration)
     context.warning(OPTIMISTIC)
 
 
@@ -220,6 +250,8 @@ def change_report(
                 labels.scheme.names, labels.report.features_per_class, labels.report.pixels_per_class, strict=True
             )
         ),
+        calibration=trained.calibration,
+        calibration_lines=calibration_lines(trained.calibration),
         imagery=preview.imagery(),
         map_codes=preview.codes,
         input_lines=(

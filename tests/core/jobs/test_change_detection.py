@@ -161,6 +161,8 @@ def test_labels_make_a_map_of_kinds_of_change_with_a_report(job, labels, tmp_pat
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Random forest on both dates" in page
     assert "ha in the map" in page
+    assert "labelled pixels in" in told.texts("info")
+    assert "each told by estimators that did not learn from its part" in page
     assert "The imagery beside the map is that of the second date." in page
     first = snapshot(tmp_path)
     words = [
