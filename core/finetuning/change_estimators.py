@@ -92,12 +92,14 @@ class LabelledChange:
     Attributes:
         features: (n, F) float32, all finite.
         classes, feature: (n,) label, and the polygon or point that it comes from.
+        place: (n, 2) column and row on the reference grid.
         without_data: labelled pixels that a date does not show.
     """
 
     features: NDArray[np.float32]
     classes: NDArray[np.int64]
     feature: NDArray[np.int64]
+    place: NDArray[np.int64]
     without_data: int
 
 
@@ -135,7 +137,7 @@ def labelled_change(features: ChangeFeatures, labels: LabelSet, grid: Grid, prog
             f"Both dates show the labels of {names} only.",
             "Draw changed and unchanged ground, or several kinds of change, where the images of both dates have data.",
         )
-    return LabelledChange(values[known], pixels[known, 2], pixels[known, 3], int((~known).sum()))
+    return LabelledChange(values[known], pixels[known, 2], pixels[known, 3], pixels[known, :2], int((~known).sum()))
 
 
 @dataclass(frozen=True)

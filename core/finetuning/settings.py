@@ -54,6 +54,12 @@ class TrainingSettings:
     layer_decay: float = 1.0
     seed: int = 0
 
+    @staticmethod
+    def windows_for(n_features: int) -> int:
+        """A window a feature and epoch, so that many labels are all seen, up to ten times the usual number."""
+        usual = TrainingSettings.windows_per_epoch
+        return min(max(n_features, usual), 10 * usual)
+
     @property
     def steps_per_epoch(self) -> int:
         return -(-self.windows_per_epoch // self.batch_size)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +14,28 @@ from numpy.typing import NDArray
 
 import core
 from core.assessment.report import write_training_report
-from core.errors import LabelError, RasterError
-from core.finetuning.change_estimators import ChangeFeatures, ChangeVote, feature_strips
-from core.jobs.change_training import (
-    UNCHANGED_COLOUR,
-    TrainedChange,
-    change_report,
-    tell_change_scores,
-    train_change,
-    unchanged_index,
-)
+from core.errors import RasterError
+from core.finetuning.change_estimators import ChangeFeatures, feature_strips
+from core.finetuning.change_network import ChangeNetwork
+from core.jobs.change_network_training import base_of
+from core.jobs.change_preview import ChangePreview
+from core.jobs.change_strips import UNLABELLED, ChangeStrip, from_network, from_vote, without_labels
+from core.jobs.change_training import TrainedChange, change_report, tell_change_scores, train_change
 from core.jobs.class_maps import tell_areas
+from core.jobs.devices import choose_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths, scene_of
-from core.jobs.outputs import Staging, check_outputs
+from core.jobs.outputs import Staging, check_outputs, checkpoint_path, keeping_checkpoint
 from core.jobs.provenance import creation_time
 from core.jobs.schemas import DetectChangeJob
-from core.labels.scheme import NODATA_CODE, ClassScheme, LandCoverClass
+from core.labels.scheme import NODATA_CODE, ClassScheme
 from core.labels.schemes import listed
 from core.mapping.class_raster import CLASSES_TAG
 from core.mapping.rasters import StripWriter, check_space
 from core.mapping.sidecars import DOUBT_RAMP, ClassAreas, Ramp, scheme_colormap, write_class_sidecars, write_ramp_style
-from core.models.alteration import Alteration, fit_alteration, length_at, no_change_probability
+from core.models.alteration import Alteration, fit_alteration
 from core.scenes.categorical import auxiliary_path, style_path
 from core.scenes.date_pair import DatePair, PairReader, pair_dates
-from core.scenes.grid import Window
 
 MOST_VALUES = 2**24
 """Of both dates, on which the transformation is fitted: of a larger scene every second, third, ... row and column counts."""
@@ -49,47 +46,25 @@ WITHOUT_LABELS = (
     "take reference points of the change, or draw labels of changed and unchanged ground."
 )
 
-UNLABELLED = ClassScheme(
-    "change",
-    (LandCoverClass(1, "Unchanged", UNCHANGED_COLOUR, "unchanged"), LandCoverClass(2, "Changed", "#c8352b", "changed")),
-)
-
-
-@dataclass(frozen=True, eq=False)
-class ChangeStrip:
-    """Rows of the result.
-
-    Attributes:
-        window: of the grid.
-        codes: (rows, columns) uint8, 0 = a date lacks data.
-        probability: (rows, columns) float32 of change in percent, NaN where a date lacks data.
-        variates: (p + 1, rows, columns) float32, their length first; None where the job does not ask for them.
-    """
-
-    window: Window
-    codes: NDArray[np.uint8]
-    probability: NDArray[np.float32]
-    variates: NDArray[np.float32] | None
-
 
 def run_detect_change(job: DetectChangeJob, context: JobContext) -> dict[str, str | float]:
     """Runs the job; see ``core.jobs.runner``."""
-    inputs = [*raster_paths(job.inputs), *raster_paths(job.after_inputs), *([job.labels.path] if job.labels else [])]
-    check_outputs(job, inputs)
+    rasters = [*raster_paths(job.inputs), *raster_paths(job.after_inputs)]
+    check_outputs(job, [*rasters, *([job.labels.path] if job.labels else []), *filter(None, [job.base_model])])
+    base = base_of(job)
     pair = _paired(job, context)
-    with PairReader(pair) as reader:
+    with PairReader(pair) as reader, keeping_checkpoint(checkpoint_path(Path(job.output)), context):
         alteration = _fitted(pair, reader, context)
         features = ChangeFeatures(reader, alteration)
         trained: TrainedChange | None = None
         unchanged: int | None = 0
         if job.labels is None:
             scheme = UNLABELLED
-            strips = _without_labels(reader, alteration, job.no_change_probability, pair)
+            strips = without_labels(reader, alteration, job.no_change_probability, pair)
         else:
-            trained = train_change(job, job.labels, pair, features, context)
-            scheme = trained.labels.scheme
-            unchanged = _unchanged_class(job, scheme, context)
-            strips = _from_labels(features, trained.model, scheme, unchanged, pair, bool(job.variates))
+            trained = train_change(job, job.labels, base, pair, features, context)
+            scheme, unchanged = trained.labels.scheme, trained.unchanged
+            strips = _mapped(job, trained, features, pair)
         areas = _write(job, pair, scheme, len(alteration.correlations), strips, trained, context)
     context.progress(1.0, "Done")
     tell_areas(context, scheme, None, areas)
@@ -112,7 +87,15 @@ def run_detect_change(job: DetectChangeJob, context: JobContext) -> dict[str, st
         "CHANGED_PERCENT": round(changed[1], 4) if changed else "",
         "OVERALL_ACCURACY": round(score.overall_accuracy, 4) if score else "",
         "MACRO_F1": round(score.macro_f1, 4) if score else "",
+        "MODEL_USED": trained.scores[0].row.name if trained else "",
     }
+
+
+def _mapped(job: DetectChangeJob, trained: TrainedChange, features: ChangeFeatures, pair: DatePair) -> Iterator[ChangeStrip]:
+    scheme, unchanged, has_variates = trained.labels.scheme, trained.unchanged, bool(job.variates)
+    if isinstance(trained.model, ChangeNetwork):
+        return from_network(trained.model, scheme, unchanged, features, choose_device(job.device), has_variates)
+    return from_vote(features, trained.model, scheme, unchanged, pair, has_variates)
 
 
 def _paired(job: DetectChangeJob, context: JobContext) -> DatePair:
@@ -161,68 +144,6 @@ def _sample(pair: DatePair, reader: PairReader, context: JobContext) -> NDArray[
     return np.concatenate(parts, axis=2)
 
 
-def _without_labels(reader: PairReader, alteration: Alteration, level: float, pair: DatePair) -> Iterator[ChangeStrip]:
-    unchanged, changed = UNLABELLED.codes
-    threshold = length_at(level, len(alteration.correlations))
-    for window in feature_strips(pair.grid):
-        variates = alteration.variates(reader.read(window))
-        length = _length(variates)
-        codes = np.where(length > threshold, changed, unchanged)
-        percent = 100 * (1 - no_change_probability(variates))
-        yield ChangeStrip(
-            window,
-            np.where(np.isnan(length), NODATA_CODE, codes).astype(np.uint8),
-            percent.astype(np.float32),
-            np.concatenate([length[None], variates]),
-        )
-
-
-def _from_labels(
-    features: ChangeFeatures,
-    model: ChangeVote,
-    scheme: ClassScheme,
-    unchanged: int | None,
-    pair: DatePair,
-    has_variates: bool,
-) -> Iterator[ChangeStrip]:
-    table = np.array(scheme.codes, np.uint8)
-    for window in feature_strips(pair.grid):
-        values = features.of(window)
-        known = np.isfinite(values[0])
-        codes = np.full(window.shape, NODATA_CODE, np.uint8)
-        percent = np.full(window.shape, np.nan, np.float32)
-        if known.any():
-            shares = model.probabilities(values[:, known].T)
-            codes[known] = table[shares.argmax(axis=1)]
-            percent[known] = 100 * (1 - shares[:, unchanged]) if unchanged is not None else np.nan
-        variates = None
-        if has_variates:
-            signed = features.alteration.variates(features.reader.read(window))
-            variates = np.concatenate([_length(signed)[None], signed])
-        yield ChangeStrip(window, codes, percent, variates)
-
-
-def _length(variates: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(np.sqrt(np.square(variates, dtype=np.float64).sum(axis=0)), np.float32)
-
-
-def _unchanged_class(job: DetectChangeJob, scheme: ClassScheme, context: JobContext) -> int | None:
-    """The index of the class that means no change; None where the labels have none.
-
-    Raises:
-        LabelError: it has to be known and is not.
-    """
-    index = unchanged_index(scheme, job.unchanged)
-    if index is not None:
-        return index
-    text = f"No class of the labels is called '{job.unchanged}'; they are {listed(scheme.names)}."
-    hint = "Name the class that means no change in 'unchanged'."
-    if job.probability:
-        raise LabelError(f"{text} So the probability of change is not known.", hint)
-    context.warning(f"{text} So the area of change is not known. {hint}")
-    return None
-
-
 def _changed(areas: ClassAreas, scheme: ClassScheme, unchanged: int | None) -> tuple[float, float] | None:
     """Hectares of change, and percent of what was mapped; None where no class means no change."""
     if unchanged is None:
@@ -243,11 +164,12 @@ def _write(
     context: JobContext,
 ) -> ClassAreas:
     """Writes all that the job asks for, and puts it in place together."""
-    grid, areas = pair.grid, ClassAreas(pair.grid)
+    grid, areas, preview = pair.grid, ClassAreas(pair.grid), ChangePreview(pair)
     with Staging() as staging, ExitStack() as stack:
         writers = _writers(job, pair, scheme, n_variates, stack)
         for strip in strips:
             areas.add(strip.codes, strip.window.row)
+            preview.add(strip.window, strip.codes)
             layers = (strip.codes[None], strip.probability[None], strip.variates)
             for writer, values in zip(writers, layers, strict=True):
                 if writer is not None and values is not None:
@@ -265,7 +187,7 @@ def _write(
         _stage_ramp(staging, job.variates, LENGTH_RAMP)
         if job.report and trained is not None:
             with staging.writing(Path(job.report)) as temporary:
-                write_training_report(temporary, change_report(job, pair, trained, areas))
+                write_training_report(temporary, change_report(job, pair, trained, areas, preview))
         context.commit()
         stack.close()
         staging.put_in_place()
@@ -322,7 +244,8 @@ def _writers(
 
 
 def _tags(job: DetectChangeJob, pair: DatePair) -> dict[str, str]:
-    settings = job.model_dump(include={"unchanged", "no_change_probability", "seed"}) | {
+    settings = job.model_dump(include={"unchanged", "mode", "epochs", "no_change_probability", "seed"}) | {
+        "base_model": Path(job.base_model).name if job.base_model else None,
         "labels": Path(job.labels.path).name if job.labels else None,
         "resolution": job.inputs.resolution,
     }

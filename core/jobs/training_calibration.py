@@ -17,14 +17,25 @@ LEAST_PIXELS = 50
 
 
 def measured_calibration(result: TrainingResult, block: NDArray[np.int64], seed: int) -> Calibration | None:
-    """How honest the probabilities of the delivered model are.
+    """How honest the probabilities of the delivered model of a training are; see ``calibration_of``."""
+    if result.calibration is None:
+        return None
+    return calibration_of(result.calibration, result.temperature, not isinstance(result.model, FusionModel), block, seed)
+
+
+def calibration_of(
+    told: Predictions, temperature: float, is_cross_validated: bool, block: NDArray[np.int64], seed: int
+) -> Calibration | None:
+    """How honest the probabilities of a model are.
 
     Its temperature was fitted on the only pixels there are to measure it on, and looks better on them than elsewhere. So
     the blocks of ground are dealt into two halves; what is measured on each half is scaled by the temperature of the other.
     What else was chosen on these pixels, such as the epoch or the members of a vote and their temperatures, is not undone.
 
     Args:
-        result: of the training.
+        told: what the model said of pixels that it had not learned from, before its temperature, which was fitted on them.
+        temperature: of the model.
+        is_cross_validated: whether they are those of a cross-validation.
         block: (n_features,) the block of ground of each feature.
         seed: of the halves.
 
@@ -32,23 +43,22 @@ def measured_calibration(result: TrainingResult, block: NDArray[np.int64], seed:
         None where it cannot be measured: with fewer than ``LEAST_PIXELS`` pixels or two blocks of ground, or where a half has
         one class only, on which no temperature can be fitted.
     """
-    told = result.calibration
-    if told is None or len(told.classes) < LEAST_PIXELS:
+    if len(told.classes) < LEAST_PIXELS:
         return None
     ground = block[told.feature]
     is_second = _second_half(ground, told.classes, seed)
     halves = [_rows(told, is_second == half) for half in (False, True)]
     if min(len(np.unique(half.classes)) for half in halves) < 2:
         return None
-    temperature = np.where(is_second, fit_temperature(halves[0]), fit_temperature(halves[1]))
+    of_other_half = np.where(is_second, fit_temperature(halves[0]), fit_temperature(halves[1]))
     scores = told.scores.astype(np.float64)
     return Calibration(
         before=reliability(softmax(scores, axis=1), told.classes),
-        after=reliability(softmax(scores / temperature[:, None], axis=1), told.classes),
-        same_pixels_error=reliability(softmax(scores / result.temperature, axis=1), told.classes).expected_error,
-        temperature=result.temperature,
+        after=reliability(softmax(scores / of_other_half[:, None], axis=1), told.classes),
+        same_pixels_error=reliability(softmax(scores / temperature, axis=1), told.classes).expected_error,
+        temperature=temperature,
         blocks=len(np.unique(ground)),
-        is_cross_validated=not isinstance(result.model, FusionModel),
+        is_cross_validated=is_cross_validated,
     )
 
 

@@ -218,8 +218,7 @@ def _label_lines(labels: LabelSet) -> list[str]:
 
 def _settings(job: FinetuneJob, n_features: int) -> TrainingSettings:
     defaults = TrainingSettings()
-    # A window a feature and epoch, so that many labels are all seen, up to ten times the usual number.
-    windows = int(np.clip(n_features, defaults.windows_per_epoch, 10 * defaults.windows_per_epoch))
+    windows = defaults.windows_for(n_features)
     part = TRAINED_PARTS.get(job.mode, "all")
     return replace(
         defaults,

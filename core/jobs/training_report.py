@@ -69,7 +69,7 @@ def training_report(
         scheme=prepared.labels.scheme,
         missing_inputs=_with_titles(outcome.subsets, scene),
         calibration=outcome.calibration,
-        calibration_lines=_calibration_lines(outcome.calibration),
+        calibration_lines=calibration_lines(outcome.calibration),
         label_worth=outcome.label_worth,
         curves=result.records,
         best_epoch=result.best_epoch if isinstance(result.model, FusionModel) else None,
@@ -109,7 +109,7 @@ def _chosen_by(model: torch.nn.Module) -> str:
     )
 
 
-def _calibration_lines(calibration: Calibration | None) -> tuple[str, ...]:
+def calibration_lines(calibration: Calibration | None) -> tuple[str, ...]:
     """On what the probabilities were measured, and how."""
     if calibration is None:
         return (f"Of these labels, {not_measured()}",)

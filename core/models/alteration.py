@@ -43,6 +43,7 @@ class Alteration:
 
     Attributes:
         means: (2, C) of the weighted no-change background.
+        deviations: (2, C) standard deviations of the same.
         weights: (2, C, p) of the bands in each canonical variable.
         correlations: (p,) canonical correlations, rising: the first variate differs most.
         shrinkage: by how much weighting makes the variance of unchanged ground too small.
@@ -50,6 +51,7 @@ class Alteration:
     """
 
     means: FloatArray
+    deviations: FloatArray
     weights: FloatArray
     correlations: FloatArray
     shrinkage: float
@@ -73,6 +75,18 @@ class Alteration:
             both = [weights.T @ each for weights, each in zip(self.weights, centred, strict=True)]
             found[:, part] = (both[1] - both[0]) / deviation
         return found.reshape(-1, *shape)
+
+    def light_of_first(self) -> tuple[FloatArray, FloatArray]:
+        """Gain and offset, (C,) each, that show the second date in the light of the first: unchanged ground then has the same
+        mean and spread at both.
+
+        Relative radiometric normalisation on what IR-MAD finds unchanged is that of Canty and Nielsen (2008), Remote Sensing of
+        Environment 112:1025-1036; theirs is an orthogonal regression, this one compares moments, which are at hand.
+        """
+        varies = self.deviations.min(axis=0) > 0
+        gain = np.ones_like(self.deviations[0])
+        np.divide(self.deviations[0], self.deviations[1], out=gain, where=varies)
+        return gain, self.means[0] - gain * self.means[1]
 
 
 def no_change_probability(variates: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -139,9 +153,9 @@ def fit_alteration(
             background[part] = no_change_probability(found.variates(values[:, used, part]))
     weights = np.zeros((2, values.shape[1], len(used)))
     weights[:, used] = found.weights
-    means = values.mean(axis=2, dtype=np.float64)
-    means[:, used] = found.means
-    return Alteration(means, weights, found.correlations, found.shrinkage, found.iterations)
+    means, deviations = (np.asarray(moment(values, axis=2, dtype=np.float64)) for moment in (np.mean, np.std))
+    means[:, used], deviations[:, used] = found.means, found.deviations
+    return Alteration(means, deviations, weights, found.correlations, found.shrinkage, found.iterations)
 
 
 def _parts(count: int) -> Iterator[slice]:
@@ -186,4 +200,5 @@ def _canonical(means: FloatArray, covariance: FloatArray, centre: FloatArray, sc
     other_weights = partners / (deviation[second] * scale[1])[:, None]
     shifted = centre + means.reshape(2, count) * scale
     shrinkage = 1.0 if iteration == 1 else weighted_shrinkage(count)
-    return Alteration(shifted, np.stack([own_weights, other_weights]), correlations, shrinkage, iteration)
+    deviations = deviation.reshape(2, count) * scale
+    return Alteration(shifted, deviations, np.stack([own_weights, other_weights]), correlations, shrinkage, iteration)

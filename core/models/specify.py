@@ -110,6 +110,16 @@ def with_classes(specification: ModelSpecification, n_classes: int) -> ModelSpec
     )
 
 
+def with_change(specification: ModelSpecification, n_classes: int) -> ModelSpecification:
+    """The specification with the head of change between two dates.
+
+    Linear models see one date and go. Nothing is left out at random in training: what is withheld from one date alone is
+    change to the head.
+    """
+    kept = {"dropout": 0.0, "statistics_dropout": 0.0, "has_shortcut": False}
+    return specification.model_copy(update={"n_classes": n_classes, "head": "change", **kept})
+
+
 def specify_for_scenes(
     scenes: Sequence[Scene],
     architecture: ArchitectureName,

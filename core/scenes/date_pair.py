@@ -15,6 +15,9 @@ from core.scenes.reading import SceneReader
 from core.scenes.reference_grid import bounds_in, crs_name
 from core.scenes.scene import Acquisition, Scene, agree_on_brightness
 
+LATER = "_later"
+"""Behind the name of an acquisition of the first date, it names that of the second in a scene of both."""
+
 
 @dataclass(frozen=True)
 class DatePair:
@@ -38,6 +41,12 @@ class DatePair:
     def band_names(self) -> tuple[str, ...]:
         """Of the C bands of a date, in their order."""
         return tuple(f"{each.name} {band}" for each in self.before.acquisitions for band in each.bands)
+
+    @property
+    def scene(self) -> Scene:
+        """Both dates as one scene: the first date's acquisitions, then the second's, whose names end in ``LATER``."""
+        later = tuple(replace(each, name=each.name + LATER) for each in self.after.acquisitions)
+        return replace(self.before, acquisitions=(*self.before.acquisitions, *later))
 
 
 def pair_dates(before: Scene, after: Scene) -> DatePair:

@@ -62,6 +62,7 @@ METHODS = {
 
 SETTINGS = ("small", "paper")
 MODES = ("auto", "scratch", "linear", "partial", "full", "adapters", "forest", "boosting", "logistic")
+CHANGE_MODES = (AUTO, "vote", "network")
 ENCODERS = (AUTO, "unet", "resnet", "resunet", "vit")
 FUSIONS = (
     AUTO,

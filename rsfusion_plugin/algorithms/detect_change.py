@@ -2,6 +2,8 @@
 
 from qgis.core import (
     QgsProcessingOutputNumber,
+    QgsProcessingOutputString,
+    QgsProcessingParameterFile,
     QgsProcessingParameterMultipleLayers,
     QgsProcessingParameterNumber,
     QgsProcessingParameterRasterDestination,
@@ -11,10 +13,11 @@ from qgis.core import (
 from ..compat import RASTER, is_given
 from ..texts import tr
 from .base import JobRequest, WorkerAlgorithm
-from .choices import SENTINEL2_OFFSETS
+from .choices import AUTO, CHANGE_MODES, SENTINEL2_OFFSETS
 from .inputs import (
     ROLES,
     add_choice,
+    add_device,
     add_inputs,
     add_labels,
     add_report,
@@ -54,7 +57,8 @@ class DetectChange(WorkerAlgorithm):
             " and haze that are alike in the whole image cancel out; seasons, clouds and shifted images do not. <b>Nothing"
             " says how accurate such a map is.</b></p>"
             "<p>With polygons or points of changed and unchanged ground, or of kinds of change, estimators learn from them,"
-            " and blocks of ground that are held out in turn say how good they are.</p>"
+            " and blocks of ground that are held out in turn say how good they are. A network over both dates can be"
+            " trained beside them, from a pre-trained model for instance; it maps only where it is clearly better.</p>"
             "<p>Two finished maps are compared by 'Change between two maps'.</p>"
         )
 
@@ -69,6 +73,7 @@ class DetectChange(WorkerAlgorithm):
             optional=True,
             more=tr("Of changed and unchanged ground, or of kinds of change. Without any, what differs counts as changed."),
         )
+        self._add_network()
         self._add_settings()
         self.add(
             QgsProcessingParameterRasterDestination("OUTPUT", tr("Change")),
@@ -92,6 +97,7 @@ class DetectChange(WorkerAlgorithm):
         self.addOutput(QgsProcessingOutputNumber("CHANGED_PERCENT", tr("Percent that changed")))
         self.addOutput(QgsProcessingOutputNumber("OVERALL_ACCURACY", tr("Overall accuracy")))
         self.addOutput(QgsProcessingOutputNumber("MACRO_F1", tr("Macro F1")))
+        self.addOutput(QgsProcessingOutputString("MODEL_USED", tr("Model")))
 
     def _add_later_rasters(self):
         names = {
@@ -112,6 +118,37 @@ class DetectChange(WorkerAlgorithm):
             SENTINEL2_OFFSETS,
             tr("As for the first date: the two may lie before and after January 2022."),
         )
+
+    def _add_network(self):
+        number = QgsProcessingParameterNumber
+        base_model = QgsProcessingParameterFile(
+            "BASE_MODEL", tr("Model to start from"), optional=True, fileFilter=tr("Model files (*.safetensors)")
+        )
+        self.add(
+            base_model,
+            tr(
+                "A model file (.safetensors) of 'Pre-train on unlabelled scenes' or 'Fine-tune on labels' over the same"
+                " sensors. With labels, a network that starts from it is trained beside the estimators."
+            ),
+            True,
+        )
+        add_choice(
+            self,
+            "MODE",
+            tr("What is trained"),
+            CHANGE_MODES,
+            tr(
+                "With labels. 'vote': estimators, which take seconds. 'network': besides them a network over both dates,"
+                " which maps where it is clearly better than they are on labels held out. 'auto': a network where a model"
+                " to start from is given."
+            ),
+        )
+        self.add(
+            number("EPOCHS", tr("Epochs"), number.Type.Integer, 24, False, 1, 10000),
+            tr("The most rounds to train a network; training stops early when the held-out labels show no further gain."),
+            True,
+        )
+        add_device(self)
 
     def _add_settings(self):
         number = QgsProcessingParameterNumber
@@ -146,9 +183,16 @@ class DetectChange(WorkerAlgorithm):
         if is_given(parameters.get("LABELS")):
             if not is_given(parameters.get("CLASS_FIELD")):
                 return tr("CLASS_FIELD: name the field of LABELS that holds the class.")
+            if self._mode(parameters, context) == "vote" and is_given(parameters.get("BASE_MODEL")):
+                return tr("BASE_MODEL: MODE 'vote' trains no network. Leave it out, or take 'auto' or 'network'.")
         elif is_given(parameters.get("REPORT")):
             return tr("REPORT: without LABELS there is nothing to measure. Leave it out, or give labels of change.")
+        elif is_given(parameters.get("BASE_MODEL")) or self._mode(parameters, context) != AUTO:
+            return tr("MODE, BASE_MODEL: without LABELS nothing is trained. Leave them out, or give labels of change.")
         return problem_with_inputs(parameters) or super().problem_with(parameters, context)
+
+    def _mode(self, parameters, context):
+        return self.parameterAsEnumString(parameters, "MODE", context)
 
     def job_from_parameters(self, parameters, context, feedback, folder):
         labels, exports = None, []
@@ -161,8 +205,12 @@ class DetectChange(WorkerAlgorithm):
             "after_sentinel2_offset": self.parameterAsEnumString(parameters, "AFTER_SENTINEL2_OFFSET", context),
             "labels": labels,
             "unchanged": self.parameterAsString(parameters, "UNCHANGED", context).strip(),
+            "mode": self._mode(parameters, context),
+            "base_model": self.path_of(parameters, "BASE_MODEL", context),
+            "epochs": self.parameterAsInt(parameters, "EPOCHS", context),
             "no_change_probability": self.parameterAsDouble(parameters, "NO_CHANGE_PROBABILITY", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
+            "device": self.parameterAsEnumString(parameters, "DEVICE", context),
             "output": self.destination_layer(parameters, "OUTPUT", context),
             **{key.lower(): self.destination_layer(parameters, key, context) for key in self.LAYERS},
             "report": self.destination(parameters, "REPORT", context),

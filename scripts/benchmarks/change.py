@@ -8,7 +8,10 @@ scored on the same pixels:
 - without labels, the length of the change vector (CVA), on bands as they are and standardised, MAD and IR-MAD, each with
   Otsu's threshold; IR-MAD as a test at a stated probability of no change, with the product's correction of the variance and
   as published;
-- with labels, estimators on both dates' bands (the plain baseline) and on differences, and the vote that the product delivers.
+- with labels, estimators on both dates' bands (the plain baseline) and on differences, and the vote that the product delivers;
+- with ``--networks`` the network with the head of change that the product trains beside them, from nothing and from a model
+  that was pre-trained on the pixels of both dates without labels (so these scores are transductive), and whether the product
+  would have taken it in place of the vote.
 
 The members of the vote were chosen on this scene, with the seeds 0 to 5; the draws of the page have other seeds.
 
@@ -35,7 +38,9 @@ import geopandas
 import numpy as np
 import rasterio
 import shapely
+import torch
 from fusion import RESULTS
+from label_efficiency import pretrained
 from labelled_scenes import COUNTS
 from numpy.typing import NDArray
 from pages import Run, cell, read
@@ -43,19 +48,37 @@ from scipy.ndimage import distance_transform_edt
 from skimage.filters import threshold_otsu
 
 from core.assessment.confusion import accuracy, confusion_matrix
-from core.finetuning.change_estimators import ESTIMATORS, VOTE, ChangeFeatures, ChangeVote, LabelledChange
+from core.finetuning.change_estimators import (
+    ESTIMATORS,
+    VOTE,
+    ChangeFeatures,
+    ChangeVote,
+    LabelledChange,
+    cross_validated_change,
+)
+from core.finetuning.change_network import prepare_change_network, train_change_network
+from core.jobs.change_strips import from_network
 from core.jobs.schemas import DetectChangeJob
+from core.labels.blocks import FOLDS, spatial_folds, spatial_split
 from core.labels.label_set import LabelSet
-from core.labels.rasterizing import rasterize
+from core.labels.rasterizing import count_pixels, rasterize
 from core.labels.reading import read_labels
 from core.mapping.rasters import raster_environment
 from core.models import alteration
 from core.models.alteration import Alteration, fit_alteration, length_at
+from core.models.fusion_model import FusionModel
+from core.models.model_file import ModelCard
 from core.scenes.date_pair import DatePair, PairReader, pair_dates
-from core.scenes.scene import SceneRequest, build_scene
+from core.scenes.scene import Scene, SceneRequest, build_scene
 
 BLOCK, SIDE, APART, GAP = 50, 3, 10, 2
 """In pixels: blocks, squares, how far from these is scored, and how far they lie from each other."""
+
+EPOCHS = 8
+"""Of a network: a third of the product's, so that many trainings end."""
+
+CPU = torch.device("cpu")
+FROM_NOTHING, FROM_PRETRAINED = "Network from scratch", "Network from a model pre-trained on both dates"
 
 PROBABILITIES = (0.01, 0.001, 0.0001)
 DEFAULT = DetectChangeJob.model_fields["no_change_probability"].default
@@ -117,6 +140,16 @@ def draw(place: Place, seed: int, path: Path) -> tuple[LabelSet, NDArray[np.int6
     labels = read_labels(str(path), "class", place.pair.grid)
     scored = (place.known >= 0) & ~learned & (distance_transform_edt(~taken) > APART)
     return labels, np.array(numbers)[labels.feature_ids - 1], scored
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Scenes that a model is pre-trained on; see ``label_efficiency.pretrained``."""
+
+    name: str
+    scene: Scene
+    others: tuple[Scene, ...]
+    seed: int
 
 
 class Bench:
@@ -205,7 +238,8 @@ class Bench:
     def labelled(self, count: int) -> LabelledChange:
         inside = (self.burnt.feature >= 0) & self.used(count)[self.burnt.feature]
         feature = self.burnt.feature[inside].astype(np.int64)
-        return LabelledChange(self.rows[:, inside].T, self.burnt.classes[inside].astype(np.int64), feature, 0)
+        place = np.argwhere(inside)[:, ::-1]
+        return LabelledChange(self.rows[:, inside].T, self.burnt.classes[inside].astype(np.int64), feature, place, 0)
 
     def with_labels(self, count: int) -> dict[str, dict[str, float]]:
         """Scores by estimator, fitted on all squares, and of their vote."""
@@ -222,6 +256,48 @@ class Bench:
                 total += seconds
         found[VOTE] = self.score(self._told(members)) | {"seconds": total}
         return found
+
+    def pretrained(self) -> tuple[FusionModel, ModelCard]:
+        """A model of latent targets on the pixels of both dates."""
+        pair = self.place.pair
+        model, has_decoder, cost = pretrained(Unlabelled("taizhou", pair.before, (pair.after,), self.seed), "latent_targets")
+        print(f"{self.seed} pre-training: {cost}", flush=True)
+        card = ModelCard(
+            software_version="benchmark",
+            specification=model.specification,
+            resolution_m=model.specification.resolution_m,
+            class_scheme="",
+            classes=(),
+            has_trained_decoder=has_decoder,
+        )
+        return model, card
+
+    def network(self, count: int, base: tuple[FusionModel, ModelCard] | None, folder: Path) -> dict[str, float]:
+        """Scores of the network as the product trains it, and whether the product would take it."""
+        pair = self.place.pair
+        frame = geopandas.read_file(folder / "squares.gpkg")
+        frame[self.used(count)[np.argsort(self.labels.feature_ids)]].to_file(folder / "used.gpkg", driver="GPKG")
+        labels = read_labels(str(folder / "used.gpkg"), "class", pair.grid)
+        counts = count_pixels(labels, pair.grid)
+        split = spatial_split(labels, pair.grid, 1 / FOLDS, self.seed, counts=counts)
+        fold = spatial_folds(labels, split, self.seed, counts)
+        burnt = rasterize(labels, pair.grid)
+        inside = burnt.feature >= 0
+        place, feature = np.argwhere(inside)[:, ::-1], burnt.feature[inside].astype(np.int64)
+        data = LabelledChange(self.rows[:, inside].T, burnt.classes[inside].astype(np.int64), feature, place, 0)
+        candidates = cross_validated_change(data, self.columns, fold, 2, self.seed, _quiet)
+        started = time.perf_counter()
+        prepared = prepare_change_network(pair, self.alteration, labels, base, EPOCHS, self.seed, _quiet)
+        path = folder / "checkpoint"
+        network = train_change_network(prepared, split.validation, data, candidates, fold, CPU, path, "b", _quiet)
+        path.unlink()
+        unchanged, changed = (labels.scheme.names.index(name) for name in NAMES)
+        codes = np.zeros(self.scored.shape, np.uint8)
+        for strip in from_network(network, labels.scheme, unchanged, self.features, CPU, has_variates=False):
+            codes[strip.window.row : strip.window.stop_row] = strip.codes
+        seconds = time.perf_counter() - started
+        score = self.score(codes == labels.scheme.codes[changed])
+        return score | {"seconds": seconds, "taken": float(network.is_clearly_better)}
 
     def _told(self, members: Sequence[tuple[NDArray[np.int64], object]]) -> Mask:
         model = ChangeVote(tuple(members), 2, 1.0)
@@ -246,7 +322,8 @@ def table(rows: Sequence[Run]) -> str:
         "",
         "Landsat images of Taizhou, 2000 and 2003. Percent, mean and standard deviation over the draws, on known pixels in "
         "blocks of ground from which no square was drawn. The members of the vote were chosen on other draws of this scene. "
-        "Seconds are those of one fit and its answers on two busy cores. See "
+        f"A network is trained for {EPOCHS} epochs, and counts as taken where it is clearly better than the vote on the "
+        "squares held out from it. Seconds are those of one fit and its answers on two busy cores. See "
         "`scripts/benchmarks/change.py`.",
         "",
         "## Without labels",
@@ -267,13 +344,30 @@ def table(rows: Sequence[Run]) -> str:
 
 def _line(name: str, runs: list[Run]) -> str:
     cells = [cell([100 * run[key] for run in runs]) for key in SCORES]
+    if any(run.get("taken") for run in runs):
+        name += f" (taken in {sum(run['taken'] for run in runs):.0f})"
+    elif runs and "taken" in runs[0]:
+        name += " (never taken)"
     return f"| {name} | {len(runs)} | {' | '.join(cells)} | {np.mean([run['seconds'] for run in runs]):.1f} |"
+
+
+def networks(bench: Bench, folder: Path, done: set[tuple[str, int]], lines: Path) -> None:
+    """Every training of a draw that is not done yet."""
+    for row in (FROM_NOTHING, FROM_PRETRAINED):
+        counts = [count for count in COUNTS if (row, count) not in done]
+        base = bench.pretrained() if counts and row == FROM_PRETRAINED else None
+        for count in counts:
+            result = bench.network(count, base, folder)
+            with lines.open("a") as stream:
+                stream.write(json.dumps({"seed": bench.seed, "polygons": count, "row": row} | result) + "\n")
+            print(bench.seed, count, row, f"{100 * result['f1_change']:.1f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder with the real scenes")
     parser.add_argument("--seeds", nargs="+", type=int, default=[6, 7, 8, 9, 10])
+    parser.add_argument("--networks", action="store_true", help="train networks, too, which takes minutes a draw")
     parser.add_argument("--output", type=Path, default=RESULTS / "change", help="path without ending")
     options = parser.parse_args()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
@@ -282,6 +376,9 @@ def main() -> None:
         done = {(run["row"], run["polygons"]) for run in read(lines) if run["seed"] == seed}
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(place, *draw(place, seed, Path(folder) / "squares.gpkg"), seed)
+            if options.networks:
+                networks(bench, Path(folder), done, lines)
+                page.write_text(table(read(lines)))
         for count in (0, *COUNTS):
             wanted = (VOTE, count) if count else ("CVA, Otsu's threshold", 0)
             if wanted in done:

@@ -84,6 +84,7 @@ def test_methods_are_those_of_the_registry():
     assert tuple(choices.METHODS) == get_args(schemas.PretrainJob.model_fields["method"].annotation)
     assert get_args(schemas.PretrainJob.model_fields["setting"].annotation) == choices.SETTINGS
     assert get_args(schemas.FinetuneJob.model_fields["mode"].annotation) == choices.MODES
+    assert get_args(schemas.DetectChangeJob.model_fields["mode"].annotation) == choices.CHANGE_MODES
 
 
 def test_protocol_and_version_are_the_same():
@@ -190,8 +191,12 @@ JOBS = [
         "after_sentinel2_offset": "yes",
         "labels": {"path": "/l.gpkg", "layer": "features", "class_field": "my class"},
         "unchanged": "as before",
+        "mode": "network",
+        "base_model": "/m.safetensors",
+        "epochs": 5,
         "no_change_probability": 0.01,
         "seed": 3,
+        "device": "cpu",
         "output": "/c.tif",
         "probability": "/p.tif",
         "variates": "/v.tif",

@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from core.jobs.schemas.inputs import Inputs, Labels, Schema, Sentinel2Offset
 
+ChangeModeName = Literal["auto", "vote", "network"]
+
 
 class DetectChangeJob(Schema):
     """Find change between the images of two dates, from labels of change or without any."""
@@ -23,6 +25,18 @@ class DetectChangeJob(Schema):
     )
     labels: Labels | None = None
     unchanged: str = Field("unchanged", description="Class of the labels that means no change; all others are kinds of change.")
+    mode: ChangeModeName = Field(
+        "auto",
+        description="With labels: 'vote': estimators, which take seconds; 'network': besides them a network over both dates is "
+        "trained, and maps where it is clearly better than they are on labels held out; 'auto': a network where a base model "
+        "is given.",
+    )
+    base_model: str | None = Field(
+        None, description="Model file that the network starts from, of pre-training or fine-tuning over the same sensors."
+    )
+    epochs: int = Field(
+        24, ge=1, le=10000, description="Most epochs to train a network; training stops early when it no longer helps."
+    )
     no_change_probability: float = Field(
         0.001,
         gt=0,
@@ -31,6 +45,7 @@ class DetectChangeJob(Schema):
         "below this.",
     )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
+    device: str = Field("auto", description="Of a network: 'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
     output: str = Field(description="Raster of change to write.")
     probability: str | None = Field(None, description="Raster to write with the probability of change, in percent.")
     variates: str | None = Field(
@@ -47,7 +62,16 @@ class DetectChangeJob(Schema):
             )
         if self.labels is None and self.report is not None:
             raise ValueError("without labels there is nothing to measure: leave out the report, or give labels of change")
+        if self.labels is None and (self.mode != "auto" or self.base_model is not None):
+            raise ValueError("without labels nothing is trained: leave out mode and base model, or give labels of change")
+        if self.mode == "vote" and self.base_model is not None:
+            raise ValueError("mode 'vote' trains no network: leave out the base model, or take 'auto' or 'network'")
         return self
+
+    @property
+    def trains_network(self) -> bool:
+        """Whether a network is trained beside the estimators."""
+        return self.mode == "network" or self.base_model is not None
 
     @property
     def after(self) -> dict[str, list[str]]:

@@ -11,7 +11,9 @@ from shapely.geometry import box
 
 from core.finetuning import change_estimators
 from core.finetuning.change_estimators import ChangeFeatures
-from core.jobs import change_detection
+from core.jobs import change_detection, change_preview
+from core.jobs.change_preview import PREVIEW_SIDE
+from core.jobs.change_training import UNCHANGED_COLOUR
 from core.mapping.class_raster import open_class_raster
 from core.models.alteration import fit_alteration
 from core.scenes.date_pair import PairReader, pair_dates
@@ -149,7 +151,7 @@ def test_labels_make_a_map_of_kinds_of_change_with_a_report(job, labels, tmp_pat
     scheme = open_class_raster(job["output"]).scheme
     codes = codes_of(job["output"])
     new = scheme.codes[scheme.names.index("new")]
-    assert scheme.colours[scheme.names.index("unchanged")] == change_detection.UNCHANGED_COLOUR
+    assert scheme.colours[scheme.names.index("unchanged")] == UNCHANGED_COLOUR
     np.testing.assert_array_equal(codes == 0, missing())
     assert ((codes == new) != truth())[~missing()].mean() < 0.02
     assert told.outputs["OVERALL_ACCURACY"] > 0.97
@@ -159,6 +161,9 @@ def test_labels_make_a_map_of_kinds_of_change_with_a_report(job, labels, tmp_pat
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Random forest on both dates" in page
     assert "ha in the map" in page
+    assert "labelled pixels in" in told.texts("info")
+    assert "each told by estimators that did not learn from its part" in page
+    assert "The imagery beside the map is that of the second date." in page
     first = snapshot(tmp_path)
     words = [
         "--optical",
@@ -173,6 +178,20 @@ def test_labels_make_a_map_of_kinds_of_change_with_a_report(job, labels, tmp_pat
     assert run_command("detect-change", *words).code == 0
     assert codes_of(job["output"]).tolist() == codes.tolist()
     assert set(snapshot(tmp_path)) == set(first)
+
+
+@pytest.mark.parametrize("side", [PREVIEW_SIDE, 40])
+def test_the_picture_of_the_map_is_every_nth_pixel_of_it(job, side, monkeypatch):
+    """Whatever the height of the strips that it is collected from."""
+    monkeypatch.setattr(change_preview, "PREVIEW_SIDE", side)
+    scenes = [build_scene(SceneRequest({"optical": [p]}, {"optical": "generic"})) for p in _both(job)]
+    preview = change_preview.ChangePreview(pair_dates(*scenes))
+    codes = np.random.default_rng(0).integers(1, 9, (ROWS, COLUMNS)).astype(np.uint8)
+    for row in range(0, ROWS, 7):
+        preview.add(Window(0, row, COLUMNS, min(7, ROWS - row)), codes[row : row + 7])
+    step = -(-COLUMNS // side)
+    np.testing.assert_array_equal(preview.codes, codes[::step, ::step])
+    assert preview.imagery().shape == (*preview.codes.shape, 3)
 
 
 def test_features_do_not_depend_on_the_window(job):

@@ -116,3 +116,15 @@ def test_missing_values_stay_missing(dates):
     variates = found.variates(gap)
     assert np.isnan(no_change_probability(variates)[17])
     np.testing.assert_array_equal(np.delete(variates, 17, axis=1), np.delete(found.variates(dates), 17, axis=1))
+
+
+def test_the_second_date_in_the_light_of_the_first():
+    """Gain and offset of the sensor are found on what has not changed, whatever the rest does."""
+    generator = np.random.default_rng(3)
+    first = generator.normal(50, 10, size=(3, 6000))
+    gain, offset = np.array([0.5, 1.0, 2.0]), np.array([20.0, -5.0, 0.0])
+    second = (first - offset[:, None]) / gain[:, None] + generator.normal(0, 0.2, size=first.shape)
+    second[:, :600] = generator.normal(200, 5, size=(3, 600))
+    found = fit_alteration(np.stack([first, second]).astype(np.float32), lambda part, phase: None)
+    np.testing.assert_allclose(found.light_of_first()[0], gain, rtol=0.03)
+    np.testing.assert_allclose(found.light_of_first()[1], offset, atol=2)
