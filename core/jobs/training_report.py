@@ -187,11 +187,7 @@ def _preview(
 def _drawn_labels(prepared: PreparedTraining, grid: Grid) -> tuple[DrawnLabel, ...]:
     """The labels that touch the ground of a picture."""
     labels, drawn = prepared.labels, []
-    for number in (
-        shapely.STRtree(labels.geometries)
-        .query(shapely.box(*grid.bounds))
-        .tolist()
-    ):
+    for number in shapely.STRtree(labels.geometries).query(shapely.box(*grid.bounds)).tolist():
         parts = shapely.get_parts(labels.geometries[number])
         outlines = [part if shapely.get_dimensions(part) == 0 else part.boundary for part in parts]
         rings = [shapely.get_coordinates(ring) for outline in outlines for ring in shapely.get_parts(outline)]

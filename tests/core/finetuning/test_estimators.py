@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,11 +194,14 @@ def _fitted(columns: int) -> tuple[object, int]:
     return LogisticRegression().fit(rows, np.arange(20) % 2), columns
 
 
-@pytest.fixture
-def candidates(scene: Scene, data: TrainingData) -> list[Candidate]:
+@pytest.fixture(scope="module")
+def candidates(scene: Scene, data: TrainingData) -> Iterator[list[Candidate]]:
     fold = np.arange(len(data.labels)) // 2 % 3
     network = specify_model(scene, "unet_early", 2)
-    return fit_candidates(network, data, fold, 0, None, False, KINDS, lambda part, phase: None)
+    with pytest.MonkeyPatch.context() as few:
+        few.setattr("core.finetuning.estimators.TREES", 20)
+        few.setattr("core.finetuning.estimators.ROUNDS", 10)
+        yield fit_candidates(network, data, fold, 0, None, False, KINDS, lambda part, phase: None)
 
 
 def test_every_kind_is_a_candidate_and_the_last_is_their_vote(candidates: list[Candidate], data: TrainingData) -> None:
