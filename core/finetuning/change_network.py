@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 import core
 from core.errors import SensorError, UsageError
-from core.finetuning.candidates import CLEARLY
+from core.finetuning.candidates import may_replace
 from core.finetuning.change_estimators import ChangeCandidate, LabelledChange
-from core.finetuning.evaluation import Predictions, context_reach, is_clearly_better
+from core.finetuning.evaluation import Predictions, context_reach
 from core.finetuning.loop import Progress, TrainingResult, train
 from core.finetuning.settings import TrainingSettings
 from core.finetuning.start import start_model, without_classes
@@ -34,12 +34,6 @@ from core.scenes.scene import select
 
 ARCHITECTURE: ArchitectureName = "unet_intermediate"
 """Of a network that starts from nothing: that which ``finetune`` takes by default."""
-
-
-LEAST_FEATURES = 10
-"""Held out, without which nothing takes the place of the vote: of fewer, a standard error is mostly chance. In
-``scripts/benchmarks/change.py`` a network that the few squares held out of six found clearly better was worse by 8 points of F1
-on the rest of the scene (the number of features is inferred)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,11 +82,6 @@ class ChangeNetwork:
     def is_clearly_better(self) -> bool:
         """Than the first of the others, which is the vote."""
         return may_replace(self.held_out, self.beside[0].said)
-
-
-def may_replace(network: Predictions, vote: Predictions) -> bool:
-    """Whether a network is to be delivered in place of a vote, from what both say of the same pixels in the same order."""
-    return len(np.unique(vote.feature)) >= LEAST_FEATURES and is_clearly_better(network, vote, CLEARLY)
 
 
 def prepare_change_network(

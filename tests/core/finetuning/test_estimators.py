@@ -12,9 +12,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from core.errors import ModelFileError
-from core.finetuning.candidates import KINDS, Candidate, best_of, fit_candidates, replaces
+from core.finetuning.candidates import KINDS, LEAST_FEATURES, Candidate, best_of, fit_candidates, may_replace, replaces
 from core.finetuning.estimators import EstimatorTraining, as_program, estimator_specification
-from core.finetuning.evaluation import COMPARED, fit_temperature, predict_labelled
+from core.finetuning.evaluation import COMPARED, Predictions, fit_temperature, predict_labelled
 from core.finetuning.label_worth import SHARES, _first, try_labels
 from core.finetuning.loop import TrainingResult
 from core.finetuning.training_data import TrainingData
@@ -327,6 +327,17 @@ def test_an_estimator_replaces_all_but_a_clearly_better_network(candidates: list
     assert replaces(best, same)
     # A network that knows every held-out pixel, beside an estimator that has them all the wrong way round.
     sure = np.where(np.eye(2)[best.held_out.classes] > 0, 2.0, -2.0).astype(np.float32)
-    right, wrong = (replace(best.held_out, scores=scores) for scores in (sure, -sure))
+    feature = np.arange(len(sure)) % 12
+    right, wrong = (replace(best.held_out, scores=scores, feature=feature) for scores in (sure, -sure))
     assert not replaces(replace(best, held_out=wrong), TrainingResult(torch.nn.Identity(), (), 1, right, 1.0))
     assert replaces(replace(best, held_out=right), TrainingResult(torch.nn.Identity(), (), 1, wrong, 1.0))
+
+
+@pytest.mark.parametrize(("features", "expected"), [(LEAST_FEATURES - 1, False), (LEAST_FEATURES, True)])
+def test_few_labels_say_nothing_of_a_network(features, expected):
+    """However much better it does on them."""
+    feature = np.repeat(np.arange(features), 9)
+    right = np.where(np.arange(2) == (feature % 2)[:, None], 3.0, -3.0).astype(np.float32)
+    good, poor = (Predictions(scores, feature % 2, feature) for scores in (right, np.zeros_like(right)))
+    assert may_replace(good, poor) == expected
+    assert not may_replace(poor, good)

@@ -5,9 +5,7 @@ import pytest
 import rasterio
 import torch
 
-from core.finetuning import change_network
-from core.finetuning.change_network import LEAST_FEATURES, may_replace, prepare_change_network
-from core.finetuning.evaluation import Predictions
+from core.finetuning.change_network import prepare_change_network
 from core.labels.reading import read_labels
 from core.mapping.engine import MappingEngine
 from core.models.alteration import fit_alteration
@@ -83,7 +81,7 @@ def test_a_network_that_is_not_clearly_better_maps_nothing(network_job, tmp_path
 
 def test_a_network_that_is_taken_maps_where_both_dates_have_data(network_job, tmp_path, monkeypatch):
     """With a limit that any network passes, since one that beats the vote on so easy a pair would take long to train."""
-    monkeypatch.setattr(change_network, "CLEARLY", -1e9)
+    monkeypatch.setattr("core.finetuning.candidates.CLEARLY", -1e9)
     network_job["variates"] = str(tmp_path / "variates.tif")
     told = run_here(network_job)
     assert told.outputs["MODEL_USED"] == "U-Net, intermediate fusion on both dates"
@@ -98,16 +96,6 @@ def test_a_network_that_is_taken_maps_where_both_dates_have_data(network_job, tm
     with rasterio.open(network_job["variates"]) as dataset:
         np.testing.assert_array_equal(np.isnan(dataset.read(1)), missing())
         assert '"mode": "network"' in dataset.tags()["RSFUSION_SETTINGS"]
-
-
-@pytest.mark.parametrize(("features", "expected"), [(LEAST_FEATURES - 1, False), (LEAST_FEATURES, True)])
-def test_few_labels_say_nothing_of_a_network(features, expected):
-    """However much better it does on them."""
-    feature = np.repeat(np.arange(features), 9)
-    right = np.where(np.arange(2) == (feature % 2)[:, None], 3.0, -3.0).astype(np.float32)
-    good, poor = (Predictions(scores, feature % 2, feature) for scores in (right, np.zeros_like(right)))
-    assert may_replace(good, poor) == expected
-    assert not may_replace(poor, good)
 
 
 def test_the_map_of_a_crop_is_the_crop_of_the_map(prepared):
