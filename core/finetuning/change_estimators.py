@@ -9,14 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from core.errors import LabelError
 from core.finetuning.baselines import NEIGHBOURHOODS, neighbourhood_features
-from core.finetuning.estimators import MOST_PIXELS, STRENGTHS, TREES
+from core.finetuning.estimators import MOST_PIXELS, new_estimator
 from core.finetuning.evaluation import Predictions, fit_temperature
 from core.finetuning.training_data import thinned_rows
 from core.labels.label_set import LabelSet
@@ -24,6 +20,7 @@ from core.labels.pixel_shapes import pixel_shapes
 from core.labels.rasterizing import rasterize
 from core.models.alteration import Alteration
 from core.models.estimator_model import LEAST_SHARE
+from core.models.specification import EstimatorSpecification
 from core.scenes.date_pair import PairReader
 from core.scenes.grid import Grid, Window
 
@@ -149,11 +146,15 @@ class ChangeEstimator:
     columns: Columns
     votes: bool
 
-    def make(self, seed: int) -> Any:
-        """Scikit-learn's estimator, not fitted."""
-        if self.kind == "forest":
-            return RandomForestClassifier(TREES, class_weight="balanced", n_jobs=-1, random_state=seed)
-        return make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTHS[False], class_weight="balanced", max_iter=2000))
+    def fitted(self, features: NDArray[np.float32], classes: NDArray[np.int64], seed: int) -> Any:
+        """Scikit-learn's estimator, fitted on pixels.
+
+        Args:
+            features: (n, F) of its columns.
+            classes: (n,).
+            seed: of everything random.
+        """
+        return new_estimator(EstimatorSpecification(kind=self.kind), seed, features.size).fit(features, classes)
 
 
 ESTIMATORS = (
@@ -242,7 +243,7 @@ def cross_validated_change(
         shares = np.zeros((len(part), n_classes))
         for turn in np.unique(part[asked]):
             learned = part != turn
-            fitted = estimator.make(seed).fit(data.features[learned][:, columns[estimator.columns]], data.classes[learned])
+            fitted = estimator.fitted(data.features[learned][:, columns[estimator.columns]], data.classes[learned], seed)
             shares[~learned] = _shares(fitted, data.features[~learned][:, columns[estimator.columns]], n_classes)
         seconds = time.perf_counter() - started
         candidates.append(ChangeCandidate(estimator.name, _said(shares, data, asked), seconds))
@@ -262,7 +263,7 @@ def fit_change_vote(
     """The vote, fitted on all labels; its temperature is that of the cross-validation."""
     vote = next(candidate for candidate in candidates if candidate.name == VOTE)
     members = [
-        (columns[each.columns], each.make(seed).fit(data.features[:, columns[each.columns]], data.classes))
+        (columns[each.columns], each.fitted(data.features[:, columns[each.columns]], data.classes, seed))
         for each in ESTIMATORS
         if each.votes
     ]

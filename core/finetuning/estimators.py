@@ -132,18 +132,13 @@ class EstimatorTraining:
     def _cross_validated(
         self, kind: EstimatorName, fold: NDArray[np.int64], learned: Callable[[Chosen], Chosen] | None, trains_itself: bool
     ) -> Predictions:
-        part = np.where(self._is_unlabelled, -1, fold[self._feature])
-        shares = np.zeros((len(part), self._specification.n_classes), np.float32)
-        for number in np.unique(part[part >= 0]):
-            own = part == number
-            asked = own & self._is_drawn
-            among = self._trainable & ~own
+        def fit(number: int, among: Chosen) -> Any:
             if learned is not None:
                 among &= learned(fold != number)[self._feature]
-            temperature = self._temperature(kind, int(number)) if trains_itself else None
-            shares[asked] = self._shares(self._fit(self._empty(kind), 0, among, temperature), asked)
-        asked = (part >= 0) & self._is_drawn
-        return self._predictions(shares[asked], asked)
+            temperature = self._temperature(kind, number) if trains_itself else None
+            return self._fit(self._empty(kind), 0, among, temperature)
+
+        return self._in_turns(np.where(self._is_unlabelled, -1, fold[self._feature]), fit)
 
     def randomly_validated(self, kind: EstimatorName, fold: NDArray[np.int64], seed: int) -> Predictions:
         """As ``cross_validated``, with as many parts of pixels that were drawn at random: neighbours of most were learned
@@ -151,10 +146,20 @@ class EstimatorTraining:
         asked = self._is_drawn & (fold[self._feature] >= 0)
         part = np.where(asked, np.random.default_rng(seed).integers(int(fold.max()) + 1, size=len(asked)), -1)
         temperature = self._temperature(kind)
+        return self._in_turns(part, lambda number, among: self._fit(self._empty(kind), 0, among, temperature))
+
+    def _in_turns(self, part: NDArray[np.int64], fit: Callable[[int, Chosen], Any]) -> Predictions:
+        """What is said of the drawn pixels of each part by what was fitted among all others.
+
+        Args:
+            part: (n_rows,) -1 = of none.
+            fit: an estimator, given the number of the part that is asked and the rows that may be learned from.
+        """
         shares = np.zeros((len(part), self._specification.n_classes), np.float32)
-        for number in np.unique(part[asked]):
-            fitted = self._fit(self._empty(kind), 0, self._trainable & (part != number), temperature)
-            shares[part == number] = self._shares(fitted, part == number)
+        for number in np.unique(part[part >= 0]).tolist():
+            own = part == number
+            shares[own & self._is_drawn] = self._shares(fit(number, self._trainable & ~own), own & self._is_drawn)
+        asked = (part >= 0) & self._is_drawn
         return self._predictions(shares[asked], asked)
 
     def _shares(self, estimator: Any, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -242,33 +247,36 @@ class EstimatorTraining:
         labelled = columns[rows], self._classes[rows], self._weights[rows]
 
         def fit(columns: Rows, classes: NDArray[np.int64], weights: NDArray[np.float32]) -> Any:
-            return _fit_weighted(self._estimator(model.specification, columns.size), columns, classes, weights)
+            estimator = new_estimator(model.estimator, self._seed, columns.size)
+            return _fit_weighted(estimator, columns, classes, weights)
 
         if temperature is None or self._self_training is None:
             return fit(*labelled)
         unlabelled = columns[self._is_unlabelled & (self._bits & bits == bits)]
         return self_trained(fit, *labelled, unlabelled, self._self_training.rounds, temperature)
 
-    def _estimator(self, specification: ModelSpecification, values: int) -> Any:
-        """Not fitted.
 
-        Args:
-            specification: of the model.
-            values: that it will be fitted on.
-        """
-        estimator = specification.estimator
-        match estimator.kind if estimator is not None else None:
-            case "forest":
-                threads = -1 if values > VALUES_A_THREAD else 1
-                return RandomForestClassifier(TREES, class_weight="balanced", n_jobs=threads, random_state=self._seed)
-            case "boosting":
-                return HistGradientBoostingClassifier(
-                    max_iter=ROUNDS, class_weight="balanced", early_stopping=False, random_state=self._seed
-                )
-            case "logistic":
-                is_wide = estimator is not None and (estimator.neighbourhoods or estimator.base_features)
-                regression = LogisticRegression(C=STRENGTHS[is_wide], class_weight="balanced", max_iter=2000)
-                return _Quiet(make_pipeline(StandardScaler(), regression))
+def new_estimator(wanted: EstimatorSpecification, seed: int, values: int) -> Any:
+    """Scikit-learn's estimator, not fitted.
+
+    Args:
+        wanted: its kind, and whether it sees more of a pixel than its own values.
+        seed: of everything random.
+        values: that it will be fitted on.
+    """
+    match wanted.kind:
+        case "forest":
+            threads = -1 if values > VALUES_A_THREAD else 1
+            return RandomForestClassifier(TREES, class_weight="balanced", n_jobs=threads, random_state=seed)
+        case "boosting":
+            return HistGradientBoostingClassifier(
+                max_iter=ROUNDS, class_weight="balanced", early_stopping=False, random_state=seed
+            )
+        case "logistic":
+            strength = STRENGTHS[wanted.neighbourhoods or wanted.base_features]
+            regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
+            return _Quiet(make_pipeline(StandardScaler(), regression))
+    raise ValueError(f"a {wanted.kind} is no single estimator")
 
 
 class _Quiet:

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from core.finetuning.training_data import BLOCK, NO_PIXELS, TrainingData, WeightedPixels, under_shapes
+from core.finetuning.training_data import BLOCK, NO_PIXELS, TrainingData, WeightedPixels
 from core.labels.blocks import GAP_PIXELS
+from core.labels.pixel_shapes import pixel_shapes
 from core.labels.superpixels import superpixels
 from core.models.pixel_rows import PixelRows
 from core.models.specification import ModelSpecification
@@ -68,7 +69,7 @@ def _spread_in(data: TrainingData, view: PixelRows, group: NDArray[np.int64], ti
     ids = superpixels(np.where(usable, _components(rows[:, *inner], usable), np.nan), "slic")
     feature = seen.feature[inner]
     chosen = _pure_segments(ids, feature, data.labels.class_index, group)
-    free = ~under_shapes(data.labels, data.scene.grid, tile)
+    free = ~pixel_shapes(data.labels, data.scene.grid).covered(tile)
     pixels, weights = [], []
     apart = {
         number: _is_apart(seen.feature, group, number)[inner] for number in {int(group[source]) for _, source, _ in chosen}

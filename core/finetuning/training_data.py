@@ -215,7 +215,7 @@ class TrainingData:
             window = _block_window(self.scene.grid, block_column, block_row, 1)
             values = self.window(window).values
             usable = usable_pixels(values, self.scene.acquisitions, allows_missing=self.allows_missing)
-            rows, columns = np.nonzero(usable & ~under_shapes(self.labels, self.scene.grid, window))
+            rows, columns = np.nonzero(usable & ~pixel_shapes(self.labels, self.scene.grid).covered(window))
             kept = np.linspace(0, len(rows) - 1, min(len(rows), each)).round().astype(int)
             none = np.full(len(kept), -1, np.int64)
             parts.append(np.stack([columns[kept] + window.column, rows[kept] + window.row, none, none], axis=1))
@@ -236,16 +236,6 @@ class TrainingData:
         part._classes[place], part._feature[place] = spread.pixels[:, 2], spread.pixels[:, 3]
         part._weight[place] = spread.weights
         return part
-
-
-def under_shapes(labels: LabelSet, grid: Grid, window: Window) -> NDArray[np.bool_]:
-    """(rows, columns) pixels of a window under a drawn shape, whatever became of its label."""
-    shapes = pixel_shapes(labels, grid)
-    taken = np.zeros(window.shape, bool)
-    for number in shapes.touching(window).tolist():
-        part, inside = shapes.mask(number, window)
-        taken[part.slices_within(window)] |= inside
-    return taken
 
 
 def thinned(pixels: NDArray[np.int64], most: int) -> NDArray[np.int64]:

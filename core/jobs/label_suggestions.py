@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,7 @@ def _best_units(
         RasterError: there is none.
     """
     best: Units | None = None
-    panels = list(_panels(window))
+    panels = list(window.pieces(PANEL))
     with SceneReader(scene) as reader:
         for number, panel in enumerate(panels):
             context.progress(0.05 + 0.9 * number / len(panels), "Looking for places")
@@ -104,13 +103,6 @@ def _best_units(
             "Check that the rasters and the extent overlap, or choose smaller units.",
         )
     return best
-
-
-def _panels(window: Window) -> Iterator[Window]:
-    for row in range(window.row, window.stop_row, PANEL):
-        for column in range(window.column, window.stop_column, PANEL):
-            height, width = min(PANEL, window.stop_row - row), min(PANEL, window.stop_column - column)
-            yield Window(column, row, width, height)
 
 
 def _units_of(
@@ -133,13 +125,13 @@ def _units_of(
         rows = novelty.pixels({name: torch.from_numpy(each)[None].to(device) for name, each in values.items()})[0][0]
     seen = rows.cpu().numpy()
     ids = superpixels(np.where(mapped, _picture(scene, novelty, seen), np.nan), "slic", pixels=job.unit_pixels)
-    taken = _labelled(labels, panel)
     ids[~mapped] = 0
     sizes = np.bincount(ids.ravel())
     # Slivers at the panel's edge are no places to draw a polygon.
     usable = sizes >= job.unit_pixels / 4
     usable[0] = False
-    usable[np.unique(ids[taken])] = False
+    if labels is not None:
+        usable[np.unique(ids[labels.covered(panel)])] = False
     numbers = np.flatnonzero(usable)
     if not len(numbers):
         return None
@@ -175,16 +167,6 @@ def _picture(scene: Scene, novelty: Novelty, rows: NDArray[np.float32]) -> NDArr
         return own[:3]
     # Channels are in alphabetical order.
     return own[visible_bands([main.sensor.band(name).center_nm for name in sorted(main.bands)])]
-
-
-def _labelled(labels: PixelShapes | None, panel: Window) -> NDArray[np.bool_]:
-    """(rows, columns) pixels of a panel under labels."""
-    taken = np.zeros(panel.shape, bool)
-    if labels is not None:
-        for number in labels.touching(panel).tolist():
-            part, inside = labels.mask(number, panel)
-            taken[part.slices_within(panel)] |= inside
-    return taken
 
 
 def _drawn(

@@ -171,7 +171,7 @@ class _Search:
 
     def percentiles(self, window: Window, context: JobContext) -> Percentiles:
         """Of the indices over a window, from pieces that lie evenly over it."""
-        panels = list(_panels(window))
+        panels = list(window.pieces(PANEL))
         numbers = np.linspace(0, len(panels) - 1, min(len(panels), MOST_SAMPLED_PANELS)).round().astype(int)
         stride = max(1, int(np.ceil(len(numbers) * PANEL**2 / MOST_SAMPLED)))
         found: dict[IndexName, list[NDArray[np.float32]]] = {name: [] for name in self._sources.indices}
@@ -193,7 +193,7 @@ class _Search:
     def places(self, window: Window, percentiles: Percentiles, job: PseudolabelsJob, context: JobContext) -> list[_Pool]:
         """By class, where its rule holds."""
         pools = [_Pool(KEPT * job.count) for _ in SCHEME.classes]
-        panels = list(_panels(window))
+        panels = list(window.pieces(PANEL))
         for done, panel in enumerate(panels):
             context.progress(0.4 + 0.55 * done / len(panels), "Following the rules")
             layers = self._layers(panel)
@@ -229,19 +229,15 @@ class _Search:
         usable = sizes >= least
         usable[0] = False
         means = {name: np.bincount(ids.ravel(), values.ravel().astype(np.float64)) / sizes for name, values in layers.items()}
+        numbers, first = np.unique(ids, return_index=True)
+        rule_of = np.zeros(len(sizes), np.int64)
+        rule_of[numbers] = classes.ravel()[first]
         place = Affine.translation(panel.column, panel.row)
         for outline, value in outlines(ids, mask=usable[ids], connectivity=4, transform=place):
             number, shape = int(value), shapely.geometry.shape(outline)
-            at_row, at_column = divmod(int((ids == number).argmax()), panel.width)
             told = tuple(float(means[name][number]) if name in means else float("nan") for name in INDICES)
             centre = shapely.get_coordinates(shapely.point_on_surface(shape))[0]
-            yield int(classes[at_row, at_column]), _Place(shape, centre, int(sizes[number]), told)
-
-
-def _panels(window: Window) -> Iterator[Window]:
-    for row in range(window.row, window.stop_row, PANEL):
-        for column in range(window.column, window.stop_column, PANEL):
-            yield Window(column, row, min(PANEL, window.stop_column - column), min(PANEL, window.stop_row - row))
+            yield int(rule_of[number]), _Place(shape, centre, int(sizes[number]), told)
 
 
 def _smoothed(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -83,6 +83,14 @@ class PixelShapes:
         inside[pixels[within, 1], pixels[within, 0]] = True
         return part, inside
 
+    def covered(self, window: Window) -> np.ndarray:
+        """(height, width) bool, the pixels of a window that any feature has."""
+        covered = np.zeros(window.shape, bool)
+        for number in self.touching(window).tolist():
+            part, inside = self.mask(number, window)
+            covered[part.slices_within(window)] |= inside
+        return covered
+
 
 @lru_cache(maxsize=4)  # Training asks for thousands of windows of the same labels; a label set is hashed by identity.
 def pixel_shapes(labels: Drawn, grid: Grid) -> PixelShapes:

@@ -113,13 +113,7 @@ def _blocks(model: SceneModel, scene: Scene, shapes: PixelShapes) -> list[Window
     """Blocks of the scene with units in them, row by row."""
     finest = max((acquisition.scale.finer for acquisition in scene.acquisitions), default=1)
     side = min(BLOCK, max(64, FINEST_BLOCK // finest))
-    grid = scene.grid
-    windows = (
-        Window(column, row, side, side).intersection(grid.window)
-        for row in range(0, grid.height, side)
-        for column in range(0, grid.width, side)
-    )
-    return [window for window in windows if len(shapes.touching(window))]
+    return [window for window in scene.grid.window.pieces(side) if len(shapes.touching(window))]
 
 
 def _add_block(found: _Gathered, model: SceneModel, reader: SceneReader, shapes: PixelShapes, block: Window) -> None:

@@ -110,6 +110,12 @@ class Window:
     def translated(self, columns: int, rows: int) -> Window:
         return Window(self.column + columns, self.row + rows, self.width, self.height)
 
+    def pieces(self, side: int) -> Iterator[Window]:
+        """Squares that cover the window, row by row; the last ones end where it ends."""
+        for row in range(self.row, self.stop_row, side):
+            for column in range(self.column, self.stop_column, side):
+                yield self.intersection(Window(column, row, side, side))
+
 
 @lru_cache(maxsize=64)
 def parsed_crs(crs: str) -> CRS:
