@@ -137,11 +137,12 @@ def map_picture(
         scheme: of the map.
         labels: drawn on both, those that were held out in dashes.
     """
-    codes = map_codes[:: _step(map_codes), :: _step(map_codes)]
-    panels: list[tuple[str, ByteArray]] = []
+    step = _step(map_codes)
+    codes = map_codes[::step, ::step]
+    panels: list[tuple[str, ByteArray, int]] = []
     if imagery is not None:
-        panels.append(("Imagery", imagery[:: _step(imagery), :: _step(imagery)]))
-    panels.append(("Map", _coloured(codes, scheme)))
+        panels.append(("Imagery", imagery[:: _step(imagery), :: _step(imagery)], _step(imagery)))
+    panels.append(("Map", _coloured(codes, scheme), step))
     entries = _legend_entries(codes, scheme)
     columns = 4 if max(len(label) for label, _ in entries) <= 22 else 3
     texts = [wrapped(label, 24 if columns == 4 else 34, lines=3) for label, _ in entries]
@@ -153,12 +154,12 @@ def map_picture(
     height = picture + legend + top
     figure = Figure(figsize=(WIDTH, height))
     left = (WIDTH - width * len(panels) - gap * (len(panels) - 1)) / 2
-    for index, (title, values) in enumerate(panels):
+    for index, (title, values, step) in enumerate(panels):
         box = ((left + index * (width + gap)) / WIDTH, legend / height, width / WIDTH, picture / height)
         axes = figure.add_axes(box)
         axes.imshow(values, aspect="auto", interpolation="antialiased" if title == "Imagery" else "nearest")
         axes.set_title(title, pad=4)
-        _draw_labels(axes, labels, scheme, _step(values if title != "Map" else map_codes), is_coloured=title == "Imagery")
+        _draw_labels(axes, labels, scheme, step, is_coloured=title == "Imagery")
         axes.set_xlim(-0.5, values.shape[1] - 0.5)
         axes.set_ylim(values.shape[0] - 0.5, -0.5)
         axes.set_xticks([])

@@ -155,20 +155,21 @@ def test_drawing_leaves_no_trace_and_needs_no_pyplot() -> None:
     assert result.stdout.split() == ["False", "False", "True"]
 
 
-def test_labels_lie_where_they_are_in_the_colours_of_their_classes(scheme: ClassScheme) -> None:
-    imagery = np.full((100, 100, 3), 128, np.uint8)
-    codes = np.full((100, 100), scheme.codes[1], np.uint8)
-    box = np.array([[20.0, 60.0], [40.0, 60.0], [40.0, 80.0], [20.0, 80.0], [20.0, 60.0]])
+@pytest.mark.parametrize("size", [100, 2900])
+def test_labels_lie_where_they_are_in_the_colours_of_their_classes(scheme: ClassScheme, size: int) -> None:
+    imagery = np.full((size, size, 3), 128, np.uint8)
+    codes = np.full((size, size), scheme.codes[1], np.uint8)
+    box = np.array([[0.2, 0.6], [0.4, 0.6], [0.4, 0.8], [0.2, 0.8], [0.2, 0.6]]) * size
     label = DrawnLabel(scheme.codes[0], False, (box,))
     bare, drawn = (pixels(map_picture(imagery, codes, scheme, labels)).astype(int) for labels in ((), (label,)))
     changed = np.abs(bare - drawn).sum(axis=-1) > 60
     left = changed[:, : changed.shape[1] // 2]
     rows, columns = np.nonzero(left)
     side = np.flatnonzero((bare[:, : left.shape[1]] == 128).all(axis=-1).any(axis=1))
-    first, size = side[0], len(side)
+    first, down = side[0], len(side)
     across = np.flatnonzero((bare[:, : left.shape[1]] == 128).all(axis=-1).any(axis=0))
-    assert (rows.min() - first) / size == pytest.approx(0.6, abs=0.02)
-    assert (rows.max() - first) / size == pytest.approx(0.8, abs=0.02)
+    assert (rows.min() - first) / down == pytest.approx(0.6, abs=0.02)
+    assert (rows.max() - first) / down == pytest.approx(0.8, abs=0.02)
     assert (columns.min() - across[0]) / len(across) == pytest.approx(0.2, abs=0.02)
     assert (columns.max() - across[0]) / len(across) == pytest.approx(0.4, abs=0.02)
     assert has_colour(map_picture(imagery, codes, scheme, (label,)), scheme.classes[0].colour)
