@@ -318,4 +318,9 @@ def as_program(estimator: Any, columns: int) -> bytes:
     # Without the dictionaries of the last node. Asked for by an option, the converter looks at every property of a forest
     # first, which takes longer than to convert it.
     label = graph.graph.output[0].name
-    return bytes(select_model_inputs_outputs(graph, [label, "probabilities"]).SerializeToString())
+    graph = select_model_inputs_outputs(graph, [label, "probabilities"])
+    # The converter lists the operator sets in the order of a Python set, which differs from process to process.
+    domains = sorted(graph.opset_import, key=lambda each: each.domain)
+    del graph.opset_import[:]
+    graph.opset_import.extend(domains)
+    return bytes(graph.SerializeToString())

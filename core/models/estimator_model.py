@@ -15,6 +15,7 @@ from core.models.feature_model import FeatureModel
 from core.models.features import Values
 from core.models.fusion_model import FusionModel
 from core.models.pixel_rows import PixelRows
+from core.models.programs import Program
 from core.models.specification import EstimatorSpecification, ModelSpecification
 from core.models.subsets import input_subsets, subset_numbers
 
@@ -33,7 +34,7 @@ class EstimatorModel(nn.Module):
 
     What an estimator sees are the normalised bands, relief in place of height above the sea, and, where that was wanted,
     the statistics of the pixel's neighbourhoods and what a base model makes of the pixel. The estimators are kept as
-    ONNX graphs, which are data and run no code of their own; ``onnxruntime`` runs them.
+    ONNX graphs; see ``programs``.
 
     Args:
         specification: with an estimator.
@@ -59,9 +60,8 @@ class EstimatorModel(nn.Module):
         self.subsets = input_subsets(specification)
         self._numbers = subset_numbers(list(self.modalities), self.subsets)
         self.n_classes = specification.n_classes
-        self._programs: dict[int, bytes] = {}
+        self._programs: dict[int, Program] = {}
         self._classes: dict[int, NDArray[np.int64]] = {}
-        self._sessions: dict[tuple[int, int], Any] = {}
         coarser = [entry.coarser for entry in specification.modalities]
         self.step = math.lcm(*coarser, *([] if self.base is None else [self.base.step]))
         self._base_features = None if self.base is None else FeatureModel(self.base, self.estimator.uses_decoder).n_features
@@ -102,8 +102,8 @@ class EstimatorModel(nn.Module):
             program: an ONNX graph of rows (n, columns) float32 to labels and probabilities (n, classes).
             classes: numbers of its classes among the model's.
         """
-        self._programs[number], self._classes[number] = program, np.asarray(classes, np.int64)
-        self._sessions = {key: session for key, session in self._sessions.items() if key[0] != number}
+        self._programs[number] = Program(program, is_linear=self.estimator.kind == "logistic")
+        self._classes[number] = np.asarray(classes, np.int64)
 
     def rows(self, values: Values) -> tuple[Tensor, Tensor]:
         """What estimators see, (B, columns, H, W), zero where unknown; and by pixel (B, H, W) the bits of the inputs known.
@@ -135,22 +135,16 @@ class EstimatorModel(nn.Module):
         """(n, n_classes) logarithms of probabilities."""
         columns = torch.cat([rows[:, part] for part in self.columns_of(self.subsets[number])], dim=1)
         given = np.ascontiguousarray(columns.detach().cpu().numpy(), np.float32)
-        shares = self._session(number).run(None, {"X": given})[1]
+        shares = self._programs[number].shares(given)
         every = np.full((len(given), self.n_classes), 0.0, np.float32)
         every[:, self._classes[number]] = shares
         return torch.from_numpy(np.log(np.maximum(every, LEAST_SHARE))).to(rows.device)
-
-    def _session(self, number: int) -> Any:
-        threads = torch.get_num_threads()
-        if (number, threads) not in self._sessions:
-            self._sessions[number, threads] = open_program(self._programs[number], threads)
-        return self._sessions[number, threads]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Weights of the base model, and of each estimator its graph, as bytes, and its classes."""
         state: dict[str, Tensor] = super().state_dict(*args, **kwargs)
         for number, program in sorted(self._programs.items()):
-            state[PROGRAM.format(number)] = torch.from_numpy(np.frombuffer(program, np.uint8).copy())
+            state[PROGRAM.format(number)] = torch.from_numpy(np.frombuffer(program.graph, np.uint8).copy())
             state[CLASSES.format(number)] = torch.from_numpy(self._classes[number])
         return state
 
@@ -179,23 +173,12 @@ class EstimatorModel(nn.Module):
         """
         width = sum(part.stop - part.start for part in self.columns_of(self.subsets[number]))
         try:
-            shares = self._session(number).run(None, {"X": np.zeros((1, width), np.float32)})[1]
+            shares = self._programs[number].shares(np.zeros((1, width), np.float32))
         except Exception as error:
             # The runtime's errors have no common class.
             raise RuntimeError(f"Error in the estimators:\n{str(error).splitlines()[0]}") from None
         if shares.shape != (1, len(self._classes[number])):
             raise RuntimeError("Error in the estimators:\nthe graph has other classes than the model")
-
-
-def open_program(program: bytes, threads: int) -> Any:
-    """A session of ``onnxruntime`` on the processor for an ONNX graph."""
-    # Taken in here: networks do without it.
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(program, options, ["CPUExecutionProvider"])
 
 
 def base_specification(specification: ModelSpecification) -> ModelSpecification:

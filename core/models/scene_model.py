@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.models.estimator_model import LEAST_SHARE, PROGRAM, base_specification, open_program
+from core.models.estimator_model import LEAST_SHARE, PROGRAM, base_specification
 from core.models.feature_model import FeatureModel
 from core.models.features import Values, size_of
 from core.models.fusion_model import FusionModel
 from core.models.pixel_rows import PixelRows
+from core.models.programs import Program
 from core.models.scene_descriptors import STATISTICS, Description, Layout, Moments
 from core.models.specification import EstimatorSpecification, ModelSpecification
 from core.models.subsets import input_subsets
@@ -74,8 +75,7 @@ class SceneModel(nn.Module):
         self.register_buffer("told", torch.ones(self.n_classes, dtype=torch.bool))
         self.register_buffer("shares", torch.full((self.n_classes,), 1 / self.n_classes, dtype=torch.float64))
         self.register_buffer("threshold", torch.tensor(0.5, dtype=torch.float64))
-        self._programs: dict[tuple[int, int], bytes] = {}
-        self._sessions: dict[tuple[int, int], Any] = {}
+        self._programs: dict[tuple[int, int], Program] = {}
 
     def features(self) -> FeatureModel:
         """The base model as one of features.
@@ -113,8 +113,7 @@ class SceneModel(nn.Module):
             program: an ONNX graph of rows (n, columns) float32 to labels and probabilities, of one class (n, 2), of all
                 classes a column for each that is ``told``.
         """
-        self._programs[subset, number] = program
-        self._sessions.pop((subset, number), None)
+        self._programs[subset, number] = Program(program, is_linear=self.estimator.kind == "logistic")
 
     def probabilities(self, rows: FloatArray) -> FloatArray:
         """(N, n_classes) from descriptors (N, columns), NaN = missing; of several labels each for itself."""
@@ -128,7 +127,7 @@ class SceneModel(nn.Module):
             if not len(places):
                 continue
             given = self.layout.seen(rows[places], medians, subset)
-            answer = self._session(subset, number).run(None, {"X": given})[1].astype(np.float64)
+            answer = self._programs[subset, number].shares(given).astype(np.float64)
             if self.is_multi_label:
                 said[places, number] = answer[:, 1]
             else:
@@ -154,16 +153,11 @@ class SceneModel(nn.Module):
                 rows[row, self.base_part] = np.concatenate(moments.result())
         return torch.from_numpy(np.log(self.probabilities(rows)).astype(np.float32))
 
-    def _session(self, subset: int, number: int) -> Any:
-        if (subset, number) not in self._sessions:
-            self._sessions[subset, number] = open_program(self._programs[subset, number], torch.get_num_threads())
-        return self._sessions[subset, number]
-
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """Weights of the base model, what fills gaps, and the graph of each estimator as bytes."""
         state: dict[str, Tensor] = super().state_dict(*args, **kwargs)
         for (subset, number), program in sorted(self._programs.items()):
-            state[PROGRAM.format(f"{subset}.{number}")] = torch.from_numpy(np.frombuffer(program, np.uint8).copy())
+            state[PROGRAM.format(f"{subset}.{number}")] = torch.from_numpy(np.frombuffer(program.graph, np.uint8).copy())
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -189,7 +183,7 @@ class SceneModel(nn.Module):
         """
         row = np.zeros((1, len(self.layout.columns(subset))), np.float32)
         try:
-            shares = self._session(subset, number).run(None, {"X": row})[1]
+            shares = self._programs[subset, number].shares(row)
         except Exception as error:
             # The runtime's errors have no common class.
             raise RuntimeError(f"Error in the estimators:\n{str(error).splitlines()[0]}") from None
