@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from core.finetuning.evaluation import Predictions, fit_temperature, predict_labelled
 from core.finetuning.self_training import MOST_UNLABELLED, Rows, SelfTraining, self_trained
@@ -31,6 +32,8 @@ TREES = 100
 """As many as twice that told no more: mean IoU on two scenes with 3, 10 and 30 polygons a class, three draws each, differs by
 0.1 points at most in the mean. They map twice as fast."""
 ROUNDS = 60
+BINS = 64
+"""Of the values of a column. With four times as many a fit takes four times as long."""
 STRENGTHS: dict[bool, float] = {False: 1.0, True: 0.01}
 """Inverse regularisation of the logistic regression, without and with the statistics of neighbourhoods: few polygons do not
 determine a weight for each of those."""
@@ -165,7 +168,8 @@ class EstimatorTraining:
     def _shares(self, estimator: Any, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
         shares = np.zeros((int(rows.sum()), self._specification.n_classes), np.float32)
         if len(shares):
-            shares[:, estimator.classes_] = estimator.predict_proba(self._rows[rows])
+            with threadpool_limits(1):  # see ``_OneThread``
+                shares[:, estimator.classes_] = estimator.predict_proba(self._rows[rows])
         return shares
 
     def _predictions(self, shares: NDArray[np.float32], rows: NDArray[np.bool_]) -> Predictions:
@@ -269,14 +273,29 @@ def new_estimator(wanted: EstimatorSpecification, seed: int, values: int) -> Any
             threads = -1 if values > VALUES_A_THREAD else 1
             return RandomForestClassifier(TREES, class_weight="balanced", n_jobs=threads, random_state=seed)
         case "boosting":
-            return HistGradientBoostingClassifier(
-                max_iter=ROUNDS, class_weight="balanced", early_stopping=False, random_state=seed
+            boosting = HistGradientBoostingClassifier(
+                max_iter=ROUNDS, max_bins=BINS, class_weight="balanced", early_stopping=False, random_state=seed
             )
+            return _OneThread(boosting)
         case "logistic":
             strength = STRENGTHS[wanted.neighbourhoods or wanted.base_features]
             regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
             return _Quiet(make_pipeline(StandardScaler(), regression))
     raise ValueError(f"a {wanted.kind} is no single estimator")
+
+
+class _OneThread:
+    """Fits on one thread: on the few thousand rows of labels the threads of boosting wait for each other, and two take
+    longer than one."""
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+
+    def fit(
+        self, rows: NDArray[np.float32], classes: NDArray[np.int64], sample_weight: NDArray[np.float64] | None = None
+    ) -> Any:
+        with threadpool_limits(1):
+            return self.estimator.fit(rows, classes, sample_weight)
 
 
 class _Quiet:

@@ -19,8 +19,6 @@ def program(request: pytest.FixtureRequest) -> Program:
     generator = np.random.default_rng(0)
     rows, classes = generator.normal(size=(300, 6)).astype(np.float32), generator.integers(0, 4, 300)
     estimator = new_estimator(EstimatorSpecification(kind=request.param), 0, rows.size)
-    if request.param != "logistic":
-        estimator.set_params(**({"n_estimators": 30} if request.param == "forest" else {"max_iter": 5}))
     return Program(as_program(estimator.fit(rows, classes), 6), is_linear=request.param == "logistic")
 
 
