@@ -19,12 +19,11 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from core.finetuning.estimators import as_program
+from core.finetuning.estimators import TREES, as_program
 from core.models.scene_descriptors import Layout
 from core.models.scene_model import SceneModel, bounded
 from core.models.specification import EstimatorName
 
-TREES = 200
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 """Inverse regularisations of the logistic regressions that are tried: descriptors have often more columns than rows."""
 
@@ -51,8 +50,9 @@ class Candidate:
 
     def estimator(self, seed: int) -> Any:
         """An untrained one. Classes count as often as they occur, so that what it says are probabilities."""
+        # On one thread: units are few, and several threads would add the trees' votes in any order.
         if self.kind == "forest":
-            return RandomForestClassifier(TREES, min_samples_leaf=2, n_jobs=-1, random_state=seed)
+            return RandomForestClassifier(TREES, min_samples_leaf=2, random_state=seed)
         return make_pipeline(StandardScaler(), LogisticRegression(C=self.strength, max_iter=2000))
 
 
@@ -168,9 +168,6 @@ def fit_classifier(
                     estimators[subset, k] = candidate.estimator(seed).fit(given, truth[:, k].astype(np.int64))
             else:
                 estimators[subset, 0] = candidate.estimator(seed).fit(given, truth.argmax(axis=1))
-    for estimator in estimators.values() if candidate.kind == "forest" else ():
-        # Threads add the trees' votes in any order, which changes the last digit.
-        estimator.set_params(n_jobs=1)
     return FittedClassifier(candidate.kind, layout, medians, classes.mean(axis=0), estimators, is_multi_label)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -17,15 +16,14 @@ import core
 from core.assessment.calibration import Calibration
 from core.assessment.contents import LabelWorth, SubsetScore
 from core.assessment.report import write_training_report
-from core.errors import OutputError
 from core.finetuning.candidates import KINDS, Candidate, as_result, best_of, fit_candidates, replaces
 from core.finetuning.familiar import fit_novelty
 from core.finetuning.label_worth import try_labels
-from core.finetuning.loop import train
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
-from core.jobs.outputs import Staging, check_outputs, checkpoint_path, keeping_checkpoint
+from core.jobs.network_trials import best_network, settings_to_try, train_networks
+from core.jobs.outputs import Staging, check_outputs, check_training_space, checkpoint_path, keeping_checkpoint
 from core.jobs.provenance import creation_time, input_names, run_identity, software
 from core.jobs.schemas import FinetuneJob
 from core.jobs.training_calibration import measured_calibration, tell_calibration
@@ -42,9 +40,6 @@ from core.jobs.training_scores import (
 )
 from core.models.model_file import ModelCard, class_cards, save_model, subset_key
 
-CHECKPOINT_COPIES = 12
-"""A checkpoint holds the weights five times: model, average, best and two moments. Two of them, and the model, fit in."""
-
 
 def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     """Runs the job; see ``core.jobs.runner``."""
@@ -56,9 +51,9 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     prepared = prepare_training(job, context)
     model_path = Path(job.output_model)
     checkpoint = checkpoint_path(model_path)
-    check_space(model_path, prepared.model)
+    check_training_space(model_path, prepared.model, len(settings_to_try(job, prepared)))
     with keeping_checkpoint(checkpoint, context):
-        outcome = _train_and_score(job, prepared, device, checkpoint, inputs, context)
+        outcome = _train_and_score(job, prepared, device, checkpoint, inputs, started, context)
         card = _card(job, prepared, outcome)
         with Staging() as staging:
             if job.report:
@@ -95,28 +90,16 @@ def run_finetune(job: FinetuneJob, context: JobContext) -> dict[str, Any]:
     }
 
 
-def check_space(path: Path, model: torch.nn.Module) -> None:
-    """Raises an error while nothing is lost yet: a disk that is full in the last epoch has cost the training."""
-    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
-    free = shutil.disk_usage(path.absolute().parent).free
-    if free < CHECKPOINT_COPIES * size:
-        raise OutputError(
-            f"Training '{path}' takes {CHECKPOINT_COPIES * size / 2**20:.0f} MiB on its disk for a while, for the model "
-            f"and the state of the training, and {free / 2**20:.0f} MiB are free.",
-            "Free some space, or choose another disk.",
-        )
-
-
 def _train_and_score(
     job: FinetuneJob,
     prepared: PreparedTraining,
     device: torch.device,
     checkpoint: Path,
     inputs: Sequence[str],
+    started: float,
     context: JobContext,
 ) -> TrainingOutcome:
     """What is delivered, and the scores of it and of all else on the same held-out pixels."""
-    validation = prepared.split.validation
     scores = HeldOutScores(prepared.labels.scheme, prepared.split.block, job.seed)
     is_network = job.mode not in KINDS
     candidates = fit_candidates(
@@ -132,39 +115,31 @@ def _train_and_score(
         job.self_training,
     )
     others = [scores.other(each.name, each.held_out, each.seconds) for each in candidates]
-    network, seconds = None, 0.0
-    if is_network:
-        if checkpoint.is_file():
-            context.info("A training of this model was interrupted; it goes on from there, if nothing has changed since.")
-        started = time.perf_counter()
-        network = train(
-            prepared.model,
-            prepared.specification,
-            prepared.data,
-            validation,
-            prepared.settings,
-            device,
-            checkpoint,
-            _identity(job, prepared, inputs),
-            context.part(0.2, 0.92),
-        )
-        seconds = time.perf_counter() - started
+    identity = _identity(job, prepared, inputs)
+    networks = train_networks(job, prepared, device, checkpoint, identity, started, context) if is_network else []
+    network = best_network(networks) if networks else None
     names = [acquisition.name for acquisition in prepared.scene.acquisitions]
     best = best_of([each for each in candidates if job.mode in ("auto", each.kind)]) if job.mode in ("auto", *KINDS) else None
-    if best is not None and (network is None or replaces(best, network)):
-        result = as_result(best, network, context.part(0.9, 0.92))
+    if best is not None and (network is None or replaces(best, network.result)):
+        result = as_result(best, network.result if network else None, context.part(0.9, 0.92))
         delivered = scores.delivered(best.name, result.validation or best.held_out, best.seconds)
         rest = [row for row, each in zip(others, candidates, strict=True) if each is not best]
-        if network is not None and network.validation is not None:
-            rest.insert(0, scores.other(prepared.title, network.validation, seconds))
     else:
-        if network is None or network.validation is None:
+        if network is None or network.result.validation is None:
             raise RuntimeError("The split holds out nothing.")
-        result, rest = network, others
-        delivered = scores.delivered(prepared.title, network.validation, seconds)
+        result, rest = network.result, others
+        delivered = scores.delivered(network.title, network.result.validation, network.seconds)
+    beside = [
+        scores.other(each.title, each.result.validation, each.seconds)
+        for each in networks
+        if each.result is not result and each.result.validation is not None
+    ]
+    rest = [*beside, *rest]
     calibration = measured_calibration(result, prepared.split.block, job.seed)
     worth = _label_worth(job, prepared, best or best_of(candidates), context) if job.report else None
-    return TrainingOutcome(result, (delivered, *rest), subset_scores(result, names, prepared.labels.scheme), calibration, worth)
+    subsets = subset_scores(result, names, prepared.labels.scheme)
+    settings = network.settings if network else prepared.settings
+    return TrainingOutcome(result, (delivered, *rest), subsets, calibration, settings, len(networks), worth)
 
 
 def _label_worth(job: FinetuneJob, prepared: PreparedTraining, candidate: Candidate, context: JobContext) -> LabelWorth:
@@ -198,7 +173,7 @@ def _card(job: FinetuneJob, prepared: PreparedTraining, outcome: TrainingOutcome
             "mode": job.mode,
             "spread_labels": job.spread_labels,
             "self_training": job.self_training,
-            "settings": asdict(prepared.settings),
+            "settings": asdict(outcome.settings),
             "best_epoch": result.best_epoch,
             "features": len(prepared.labels),
             "features_held_out": int(prepared.split.validation.sum()),

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.errors import Cancelled, OutputError, RsfusionError
 from core.jobs.events import JobContext
@@ -32,6 +33,9 @@ from core.jobs.schemas import (
     VectorizeMapJob,
     ZonalAreasJob,
 )
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MODEL_SUFFIXES = (".safetensors",)
 RASTER_SUFFIXES = (".tif", ".tiff")
@@ -64,6 +68,10 @@ _STYLED_SUFFIXES = (
 
 _HALF_DONE = re.compile(r"\.(part|partial|probe)\b")
 _CHECKPOINT = ".checkpoint.safetensors"
+CHECKPOINT_COPIES = 12
+"""A checkpoint holds the weights five times: model, average, best and two moments. Two of them, and the model, fit in."""
+FURTHER_COPIES = 5
+"""Of the weights in the checkpoint of each further network."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,37 @@ def checkpoint_path(model: Path) -> Path:
     return model.with_name(f".{model.name}{_CHECKPOINT}")
 
 
+def trial_checkpoint(checkpoint: Path, number: int) -> Path:
+    """Where the training of a further network of the same model keeps its state; of the first, number 0, the checkpoint."""
+    return checkpoint.with_name(checkpoint.name.removesuffix(_CHECKPOINT) + f".{number}{_CHECKPOINT}") if number else checkpoint
+
+
+def _checkpoints(first: Path) -> list[Path]:
+    """Those of the first network and of all others."""
+    named = re.compile(re.escape(first.name.removesuffix(_CHECKPOINT)) + r"(\.\d+)?" + re.escape(_CHECKPOINT))
+    folder = first.absolute().parent
+    return [entry for entry in folder.iterdir() if named.fullmatch(entry.name)] if folder.is_dir() else []
+
+
+def check_training_space(path: Path, model: nn.Module, n_networks: int = 1) -> None:
+    """Raises an error while nothing is lost yet: a disk that is full in the last epoch has cost the training.
+
+    Args:
+        path: of the model file.
+        model: that is trained.
+        n_networks: that may be trained.
+    """
+    copies = CHECKPOINT_COPIES + FURTHER_COPIES * (n_networks - 1)
+    size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    free = shutil.disk_usage(path.absolute().parent).free
+    if free < copies * size:
+        raise OutputError(
+            f"Training '{path}' takes {copies * size / 2**20:.0f} MiB on its disk for a while, for the model "
+            f"and the state of the training, and {free / 2**20:.0f} MiB are free.",
+            "Free some space, or choose another disk.",
+        )
+
+
 @contextmanager
 def keeping_checkpoint(checkpoint: Path, context: JobContext) -> Iterator[None]:
     """Removes a training's state when it is done with: on success, on the user's cancellation, and after errors that the
@@ -179,12 +218,17 @@ def keeping_checkpoint(checkpoint: Path, context: JobContext) -> Iterator[None]:
         would_fail_again = isinstance(error, RsfusionError) and not isinstance(error, Cancelled | OutputError)
         is_unwanted = isinstance(error, Cancelled | KeyboardInterrupt) and not context.is_resumable
         if would_fail_again or is_unwanted:
-            checkpoint.unlink(missing_ok=True)
+            _remove_checkpoints(checkpoint)
         elif checkpoint.is_file() and not isinstance(error, Cancelled | KeyboardInterrupt):
             with suppress(Exception):
                 context.info("What has been trained so far is kept: the same job goes on from there.")
         raise
-    checkpoint.unlink(missing_ok=True)
+    _remove_checkpoints(checkpoint)
+
+
+def _remove_checkpoints(first: Path) -> None:
+    for path in _checkpoints(first):
+        path.unlink(missing_ok=True)
 
 
 class Staging:
@@ -251,10 +295,11 @@ def remove_half_done(job: AnyJob, keep_checkpoint: bool = False) -> None:
     paths += [path.with_suffix(".qml") for path in paths if path.suffix.lower() in RASTER_SUFFIXES + VECTOR_SUFFIXES]
     for path in paths:
         folder = path.absolute().parent
+        checkpoints = _checkpoints(checkpoint_path(path.absolute()))
         for entry in list(folder.iterdir()) if folder.is_dir() else []:
             name, own = entry.name.lstrip("."), f"{path.name}."
             is_half_done = entry.name != name and name.startswith(own) and _HALF_DONE.search(name, len(path.name))
-            is_checkpoint = entry.name == checkpoint_path(path).name
+            is_checkpoint = entry in checkpoints
             if is_half_done or (is_checkpoint and not keep_checkpoint):
                 # Windows does not remove a file that is still open; the process has no time left to argue.
                 with suppress(OSError):

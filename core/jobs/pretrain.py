@@ -19,9 +19,8 @@ from core.finetuning.linear_probe import LinearProbe
 from core.finetuning.training_data import TrainingData
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
-from core.jobs.finetune import check_space
 from core.jobs.inputs import raster_paths, read_job_labels, scene_for_model, scene_of
-from core.jobs.outputs import Staging, check_outputs, checkpoint_path, keeping_checkpoint
+from core.jobs.outputs import Staging, check_outputs, check_training_space, checkpoint_path, keeping_checkpoint
 from core.jobs.provenance import creation_time, input_names, run_identity, software
 from core.jobs.schemas import Inputs, PretrainJob
 from core.labels.blocks import spatial_split
@@ -78,7 +77,7 @@ def run_pretrain(job: PretrainJob, context: JobContext) -> dict[str, Any]:
         f"{len(scenes)} scene{'s' if len(scenes) > 1 else ''}."
     )
     path, checkpoint = Path(job.output_model), checkpoint_path(Path(job.output_model))
-    check_space(path, model)
+    check_training_space(path, model)
     identity = run_identity(
         [job.model_dump(), asdict(settings), specification.model_dump(), torch.get_num_threads(), started_processes()], inputs
     )

@@ -108,7 +108,7 @@ def prepare_training(job: FinetuneJob, context: JobContext) -> PreparedTraining:
         specification = specify_model(scene, job.architecture, n_classes, encoder=job.encoder, fusion=job.fusion, size=job.size)
     else:
         specification = with_classes(found, len(labels.scheme))
-    settings = _settings(job, len(labels))
+    settings = settings_for(job, job.mode, len(labels))
     data = TrainingData(
         scene,
         labels,
@@ -216,17 +216,24 @@ def _label_lines(labels: LabelSet) -> list[str]:
     return lines
 
 
-def _settings(job: FinetuneJob, n_features: int) -> TrainingSettings:
+def settings_for(job: FinetuneJob, mode: str, n_features: int) -> TrainingSettings:
+    """Of the training of a network.
+
+    Args:
+        job: that asks for it.
+        mode: what is trained: the job's, or one that it tries.
+        n_features: that are labelled.
+    """
     defaults = TrainingSettings()
     windows = defaults.windows_for(n_features)
-    part = TRAINED_PARTS.get(job.mode, "all")
+    part = TRAINED_PARTS.get(mode, "all")
     return replace(
         defaults,
         epochs=job.epochs,
         seed=job.seed,
         windows_per_epoch=windows,
         trained_part=part,
-        layer_decay=LAYER_DECAYS.get(job.mode, defaults.layer_decay),
+        layer_decay=LAYER_DECAYS.get(mode, defaults.layer_decay),
         consistency=job.consistency,
     )
 

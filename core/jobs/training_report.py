@@ -85,7 +85,7 @@ def training_report(
         ),
         warnings=(*scene.warnings, *prepared.warnings),
         settings={
-            **asdict(prepared.settings),
+            **asdict(outcome.settings),
             "spread labels": job.spread_labels,
             "self-training rounds": job.self_training,
             "validation fraction": job.validation_fraction,
@@ -148,7 +148,8 @@ def best_epoch_sentence(outcome: TrainingOutcome) -> str:
         if not result.records:
             return f"{delivered} told the labels best among its kind in a cross-validation over blocks; no network was trained."
         better = f"{delivered[0].lower()}{delivered[1:]}"
-        return f"The network was not clearly better on the held-out labels than the {better}, which is the model."
+        tried = "The network was not" if outcome.n_networks == 1 else f"None of {outcome.n_networks} networks was"
+        return f"{tried} clearly better on the held-out labels than the {better}, which is the model."
     if result.best_epoch == 0:
         return (
             f"None of {len(result.records)} epochs was clearly better on the held-out labels than the linear model that "

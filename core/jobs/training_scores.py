@@ -14,6 +14,7 @@ from core.assessment.contents import LabelPoint, LabelWorth, ModelScore, SubsetS
 from core.finetuning.evaluation import Predictions
 from core.finetuning.label_worth import LabelTrials
 from core.finetuning.loop import TrainingResult
+from core.finetuning.settings import TrainingSettings
 from core.jobs.events import JobContext
 from core.labels.scheme import ClassScheme
 from core.models.estimator_model import EstimatorModel
@@ -40,6 +41,8 @@ class TrainingOutcome:
         scores: of the delivered model first, then of all else that was tried.
         subsets: see ``subset_scores``.
         calibration: see ``measured_calibration``.
+        settings: of the network that is delivered, or that did best of those that are not.
+        n_networks: that were trained.
         label_worth: see ``label_worth``; None where nobody asked.
     """
 
@@ -47,6 +50,8 @@ class TrainingOutcome:
     scores: tuple[ScoredModel, ...]
     subsets: tuple[SubsetScore, ...]
     calibration: Calibration | None
+    settings: TrainingSettings
+    n_networks: int
     label_worth: LabelWorth | None = None
 
     @property

@@ -10,6 +10,7 @@ from qgis.core import (
     QgsProcessingParameterString,
 )
 
+from ..compat import is_given
 from ..texts import tr
 from .base import JobRequest, WorkerAlgorithm
 from .choices import ARCHITECTURES, AUTO, ENCODERS, FUSIONS, MODES, SIZES
@@ -114,6 +115,15 @@ class Finetune(WorkerAlgorithm):
         self.add(
             QgsProcessingParameterNumber("EPOCHS", tr("Epochs"), integer, 24, False, 1, 10000),
             tr("The most rounds to train; training stops early when the held-out labels show no further gain."),
+        )
+        self.add(
+            QgsProcessingParameterNumber("MINUTES", tr("Minutes to try other networks"), real, None, True, 0.0),
+            tr(
+                "For 'auto': time for the whole training. After the first network others are trained as long as they are"
+                " likely to end in it: at other learning rates and, of a model to start from, other parts. By default one"
+                " network is trained, which is mostly enough: the vote seldom loses."
+            ),
+            True,
         )
         self.add(
             QgsProcessingParameterNumber("SEED", tr("Seed"), integer, 0, False, 0),
@@ -246,6 +256,8 @@ class Finetune(WorkerAlgorithm):
         )
 
     def problem_with(self, parameters, context):
+        if is_given(parameters.get("MINUTES")) and self.parameterAsEnumString(parameters, "MODE", context) != AUTO:
+            return tr("MINUTES are for trying several networks: take MODE 'auto', or leave them out.")
         return problem_with_inputs(parameters) or super().problem_with(parameters, context)
 
     def job_from_parameters(self, parameters, context, feedback, folder):
@@ -269,6 +281,7 @@ class Finetune(WorkerAlgorithm):
             "self_training": self.parameterAsInt(parameters, "SELF_TRAINING", context),
             "consistency": self.parameterAsBoolean(parameters, "CONSISTENCY", context),
             "epochs": self.parameterAsInt(parameters, "EPOCHS", context),
+            "minutes": self.optional_number(parameters, "MINUTES", context),
             "seed": self.parameterAsInt(parameters, "SEED", context),
             "device": self.parameterAsEnumString(parameters, "DEVICE", context),
             "validation_fraction": self.parameterAsDouble(parameters, "VALIDATION_FRACTION", context),

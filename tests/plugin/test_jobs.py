@@ -98,11 +98,12 @@ def test_every_value_arrives(algorithm, context, feedback, raster, polygons, tmp
         FUSION="asymmetric_attention",
         SIZE="base",
         MISSING_INPUTS="require",
-        MODE="partial",
+        MODE="auto",
         SPREAD_LABELS=True,
         SELF_TRAINING=2,
         CONSISTENCY=True,
         EPOCHS=3,
+        MINUTES=12.5,
         SEED=7,
         DEVICE="cpu",
         VALIDATION_FRACTION=0.2,
@@ -135,11 +136,12 @@ def test_every_value_arrives(algorithm, context, feedback, raster, polygons, tmp
         "fusion": "asymmetric_attention",
         "size": "base",
         "missing_inputs": "require",
-        "mode": "partial",
+        "mode": "auto",
         "spread_labels": True,
         "self_training": 2,
         "consistency": True,
         "epochs": 3,
+        "minutes": 12.5,
         "seed": 7,
         "device": "cpu",
         "validation_fraction": 0.2,
@@ -147,6 +149,14 @@ def test_every_value_arrives(algorithm, context, feedback, raster, polygons, tmp
         "output_model": str(tmp_path / "model.safetensors"),
         "report": str(tmp_path / "report.html"),
     }
+
+
+def test_minutes_are_for_trying_several_networks(algorithm, context, raster, polygons, tmp_path):
+    parameters = finetune_parameters(raster(), polygons(), tmp_path, MINUTES=5)
+    assert algorithm("finetune").checkParameterValues(parameters, context)[0]
+    fine, message = algorithm("finetune").checkParameterValues(parameters | {"MODE": "forest"}, context)
+    assert not fine
+    assert "MINUTES" in message
 
 
 def test_a_memory_layer_is_written_out(algorithm, context, feedback, raster, polygons, tmp_path):

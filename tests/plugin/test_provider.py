@@ -60,7 +60,11 @@ ALGORITHMS = {
     ),
     "finetune": (
         "Fine-tune on labels",
-        INPUTS | TRAINING | PARTS | SWITCHES | {"CLASS_SCHEME", "VALIDATION_FRACTION", "BLOCK_SIZE", "OUTPUT_MODEL", "REPORT"},
+        INPUTS
+        | TRAINING
+        | PARTS
+        | SWITCHES
+        | {"CLASS_SCHEME", "MINUTES", "VALIDATION_FRACTION", "BLOCK_SIZE", "OUTPUT_MODEL", "REPORT"},
         {"OUTPUT_MODEL", "REPORT", "MODEL_USED", "OVERALL_ACCURACY", "MACRO_F1", "EXPECTED_CALIBRATION_ERROR", "DEVICE_USED"},
     ),
     "landcovermap": (

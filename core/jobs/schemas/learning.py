@@ -67,6 +67,12 @@ class FinetuneJob(Schema):
         "the labels.",
     )
     epochs: int = Field(24, ge=1, le=10000, description="Most epochs to train; training stops early when it no longer helps.")
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="With mode 'auto', time for the whole training: after the first network others are trained as long as they "
+        "are likely to end in it, of a base model in other ways, and all at other learning rates. By default one network.",
+    )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
     validation_fraction: float = Field(0.3, gt=0, lt=0.9, description="Part of the labels held out, in spatial blocks.")
@@ -81,6 +87,8 @@ class FinetuneJob(Schema):
             raise ValueError(f"mode '{self.mode}' trains a part of a base model, and none was given: give one, or take 'auto'")
         if self.consistency and self.mode in ("forest", "boosting", "logistic"):
             raise ValueError(f"consistency is a way to train networks, and mode '{self.mode}' trains none: leave it out")
+        if self.minutes is not None and self.mode != "auto":
+            raise ValueError(f"minutes are for trying several networks in mode 'auto', and the mode is '{self.mode}'")
         if self.base_model is not None and self.mode == "scratch":
             raise ValueError("mode 'scratch' starts from nothing: leave out the base model, or take 'auto' or 'full'")
         if self.base_model is None:

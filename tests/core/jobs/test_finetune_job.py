@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas
 import numpy as np
@@ -13,10 +14,16 @@ import pytest
 import rasterio
 from safetensors.numpy import load_file
 
+from core.finetuning.settings import TrainingSettings
 from core.jobs.model_listing import model_data, model_text
+from core.jobs.network_trials import settings_to_try
+from core.jobs.schemas import FinetuneJob
 from core.models.architectures import title_of
 from core.models.model_file import load_model
 from tests.core.jobs.running import check_refused, run_command, run_here, snapshot
+
+WAYS = [("all", 1.0), ("last", 1.0), ("head", 1.0), ("adapters", 1.0), ("all", 0.8)]
+"""Part trained and decay of the rate, of a base model."""
 
 
 def card_of(path: str | Path):
@@ -342,6 +349,52 @@ def test_a_training_goes_on_where_the_system_ended_it(finetune_job, tmp_path):
     assert model.read_bytes() == expected
     assert resumed.outputs == whole.outputs
     assert set(snapshot(tmp_path / "out")) == {model.name}
+
+
+def test_auto_tries_networks_within_its_minutes(finetune_job, tmp_path):
+    """All three rates where there is time, one network where there is none, and none twice after an interruption."""
+    job = {**finetune_job, "mode": "auto", "minutes": 1000}
+
+    def trained(told) -> list[str]:
+        return re.findall(r"Network (\d) of at most 3", told.texts("info"))
+
+    def end(context, event) -> None:
+        if event.get("phase", "").startswith("Fitting with some of the inputs"):
+            context.cancel(resumable=True)
+
+    folder = tmp_path / "out"
+    stem = ".model.safetensors"
+    assert run_here(job, end).code == 130
+    kept = {f"{stem}.checkpoint.safetensors", f"{stem}.1.checkpoint.safetensors", f"{stem}.2.checkpoint.safetensors"}
+    assert set(snapshot(folder)) == kept
+    told = run_here(job)
+    assert told.code == 0, told.last
+    assert trained(told) == ["1", "2", "3"]
+    assert "3 of 3 networks were trained" in told.texts("info")
+    assert not any(event.get("phase", "").startswith("Training: epoch") for event in told.events), "the interrupted run had"
+    names = [row["name"] for row in card_of(job["output_model"]).scores["models"]]
+    assert {f"U-Net, early fusion, learning rate {rate}" for rate in ("0.001", "0.0003", "0.003")} < set(names)
+    assert set(snapshot(folder)) == {"model.safetensors", "report.html"}
+    assert "None of 3 networks was clearly better" in Path(job["report"]).read_text(encoding="utf-8")
+    hurried = run_here({**job, "minutes": 0.001})
+    assert trained(hurried) == ["1"]
+    assert "1 of 3 networks were trained" in hurried.texts("info")
+    assert run_here({**job, "mode": "forest"}).code == 2
+
+
+@pytest.mark.parametrize(
+    ("has_base", "expected"),
+    [
+        (False, [("all", 1.0, rate) for rate in (1e-3, 3e-4, 3e-3)]),
+        (True, [(*way, rate) for rate in (1e-3, 3e-4, 3e-3) for way in WAYS]),
+    ],
+)
+def test_what_is_tried(finetune_job, has_base, expected):
+    prepared = SimpleNamespace(settings=TrainingSettings(epochs=1), base="a model" if has_base else None, labels=range(30))
+    job = FinetuneJob(**{**finetune_job, "mode": "auto", "minutes": 5})
+    tried = settings_to_try(job, prepared)
+    assert [(each.trained_part, each.layer_decay, each.learning_rate) for each in tried] == expected
+    assert settings_to_try(job.model_copy(update={"minutes": None}), prepared) == [prepared.settings]
 
 
 def test_a_damaged_checkpoint_is_not_used(finetune_job, tmp_path):
