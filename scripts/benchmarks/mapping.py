@@ -1,0 +1,270 @@
+"""How fast a scene becomes a map, and in how much memory: the engine beside what it could be at best.
+
+Rasters of 12 bands of 10 m (16 bits), 2 bands of radar in the neighbouring zone of the coordinate system, which are warped,
+and a surface model are written to a temporary folder as tiled, compressed GeoTIFFs; the map and its confidence are written
+as the product writes them, compressed, with overviews, read back and compared. Each measurement is a process of its own, so
+that its peak of memory is its own, above what the process holds once the model is there.
+
+    OMP_WAIT_POLICY=PASSIVE .venv/bin/python scripts/benchmarks/mapping.py
+
+It writes ``scripts/benchmarks/results/mapping.jsonl``, a line a measurement, and ``mapping.md``. ``--rows`` and ``--sides``
+choose what is measured; what is in the first of these files already is not measured again unless ``--anew`` is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+import torch
+from affine import Affine
+from fusion import RESULTS
+from pages import read
+from rasterio.windows import Window as RasterioWindow
+from scipy.ndimage import gaussian_filter
+from sklearn.ensemble import RandomForestClassifier
+from torch import Tensor, nn
+
+from core.finetuning.estimators import TREES, as_program, estimator_specification
+from core.jobs.map_layers import MapWriters
+from core.jobs.schemas import MapJob
+from core.labels.scheme import ClassScheme, LandCoverClass
+from core.mapping.engine import MappingEngine
+from core.mapping.rasters import raster_environment
+from core.models.estimator_model import EstimatorModel
+from core.models.model_file import ModelCard, class_cards
+from core.models.registry import build_model
+from core.models.specification import EstimatorSpecification, ModelSpecification
+from core.models.specify import specify_model
+from core.scenes.scene import Scene, SceneRequest, build_scene
+
+N_CLASSES = 10
+PATTERN = 1024
+"""Side of the piece of ground that is laid side by side to a scene."""
+
+S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
+NOTHING, DEFAULT, FORWARD = "engine, a model that does nothing", "engine, default model", "default model, bare forward pass"
+FOREST, SCIKIT = "engine, forest as model", "the same forest, scikit-learn alone"
+ROWS = (NOTHING, DEFAULT, FORWARD, FOREST, SCIKIT)
+FITTED_ON = 5000
+"""Pixels that the forest has learned from."""
+
+
+class Nothing(nn.Module):
+    """Scores that are all the same, at no cost."""
+
+    def forward(self, values: dict[str, Tensor]) -> Tensor:
+        height, width = next(iter(values.values())).shape[-2:]
+        return torch.zeros(1, N_CLASSES, 1, 1).expand(1, N_CLASSES, height, width)
+
+
+def write_rasters(folder: Path, width: int, height: int) -> dict[str, Path]:
+    """Rasters of a scene of that many pixels of 10 m."""
+    generator = np.random.default_rng(0)
+
+    def ground(bands: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        fields = np.stack([gaussian_filter(generator.normal(size=(PATTERN, PATTERN)), 12, mode="wrap") for _ in range(bands)])
+        fields /= fields.std(axis=(1, 2), keepdims=True)
+        return fields + 0.2 * generator.normal(size=fields.shape)
+
+    left, top = 500_000.0, 5_800_000.0
+    kinds = {
+        "optical": ((ground(12) * 400 + 3000).clip(1, 10000).astype(np.uint16), "EPSG:32633", left, top, S2_BANDS, 0),
+        "sar": ((ground(2) * 3 - 12).astype(np.float32), "EPSG:32632", 0.0, 0.0, ("VV", "VH"), np.nan),
+        "elevation": ((ground(1) * 30 + 200).astype(np.float32), "EPSG:32633", left, top, ("elevation",), np.nan),
+    }
+    paths = {}
+    for name, (pattern, crs, x, y, bands, nodata) in kinds.items():
+        across, down = width, height
+        if name == "sar":
+            corners = rasterio.warp.transform_bounds("EPSG:32633", crs, left, top - 10 * height, left + 10 * width, top)
+            x, y = corners[0] - 200, corners[3] + 200
+            across, down = int((corners[2] - x) / 10) + 20, int((y - corners[1]) / 10) + 20
+        profile = {"driver": "GTiff", "tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
+        profile |= {"crs": crs, "transform": Affine(10, 0, x, 0, -10, y), "nodata": nodata, "bigtiff": "if_safer"}
+        paths[name] = folder / f"{name}.tif"
+        shape = {"width": across, "height": down, "count": len(bands), "dtype": pattern.dtype.name}
+        with rasterio.open(paths[name], "w", **profile, **shape) as dataset:
+            dataset.descriptions = bands
+            for row in range(0, down, PATTERN):
+                rows = min(PATTERN, down - row)
+                part = np.tile(pattern[:, :rows], (1, 1, -(-across // PATTERN)))[:, :, :across]
+                dataset.write(part, window=RasterioWindow(0, row, across, rows))
+    return paths
+
+
+def open_rasters(folder: Path) -> Scene:
+    paths = {role: [str(folder / f"{role}.tif")] for role in ("optical", "sar", "elevation")}
+    sensors = {"optical": "sentinel2_l2a", "sar": "sentinel1", "elevation": "dsm"}
+    return build_scene(SceneRequest(paths, sensors, sentinel2_offset="no"))  # type: ignore[arg-type]
+
+
+def card_of(specification: ModelSpecification) -> ModelCard:
+    classes = tuple(LandCoverClass(i + 1, f"class {i}", f"#{20 * i:02x}8040", str(i)) for i in range(N_CLASSES))
+    card = {"software_version": "0", "resolution_m": 10, "class_scheme": "test", "allows_missing": True}
+    return ModelCard(specification=specification, classes=class_cards(ClassScheme("test", classes)), **card)
+
+
+def forest_of(scene: Scene) -> tuple[EstimatorModel, RandomForestClassifier]:
+    """A forest on the 15 values of a pixel, fitted on noise that some of them tell a little of."""
+    specification = estimator_specification(
+        specify_model(scene, "unet_early", N_CLASSES), EstimatorSpecification(kind="forest")
+    )
+    model = EstimatorModel(specification)
+    generator = np.random.default_rng(1)
+    rows = generator.normal(size=(FITTED_ON, model.n_columns)).astype(np.float32)
+    classes = (rows[:, :N_CLASSES] + generator.normal(size=(FITTED_ON, N_CLASSES))).argmax(axis=1)
+    forest = RandomForestClassifier(TREES, n_jobs=-1, random_state=0).fit(rows, classes)
+    model.put(0, as_program(forest, model.n_columns), forest.classes_)
+    return model.eval(), forest
+
+
+def measure(row: str, folder: Path) -> dict[str, Any]:
+    """Seconds and megapixels a second of one row, and the memory above the model."""
+    scene = open_rasters(folder)
+    specification = specify_model(scene, "unet_intermediate", N_CLASSES)
+    model: nn.Module = Nothing()
+    forest = None
+    if row in (DEFAULT, FORWARD):
+        torch.manual_seed(0)
+        model = build_model(specification).eval()
+    elif row in (FOREST, SCIKIT):
+        model, forest = forest_of(scene)
+        specification = model.specification
+    engine = MappingEngine(model, card_of(specification), scene, torch.device("cpu"))
+    window = scene.grid.window
+    before = resident_bytes()
+    started = time.perf_counter()
+    pixels = window.width * window.height
+    if row == FORWARD:
+        pixels = 0
+        for values in tiles_of(specification, engine.tiling.tile):
+            with torch.inference_mode():
+                model(values)
+            pixels += engine.tiling.stride**2
+    elif row == SCIKIT:
+        given = np.random.default_rng(2).normal(size=(1 << 18, forest.n_features_in_)).astype(np.float32)
+        started = time.perf_counter()
+        forest.predict_proba(given)
+        pixels = len(given)
+    else:
+        write_map(engine, scene, specification, folder)
+    seconds = time.perf_counter() - started
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    promised = engine.memory_bytes(window.width) if row in (NOTHING, DEFAULT, FOREST) else None
+    return {
+        "row": row,
+        "width": window.width,
+        "height": window.height,
+        "seconds": round(seconds, 2),
+        "megapixels_a_second": round(pixels / seconds / 1e6, 3),
+        "mib": round((peak - before) / 2**20),
+        "promised_mib": round(promised / 2**20) if promised else None,
+        "tile": engine.tiling.tile,
+        "overlap": engine.tiling.overlap,
+    }
+
+
+def tiles_of(specification: ModelSpecification, tile: int) -> Iterator[dict[str, Tensor]]:
+    """As many tiles as take a while, of what a tile looks like."""
+    values = {}
+    for entry in specification.modalities:
+        side = tile * entry.finer // entry.coarser
+        values[entry.name] = torch.randn(1, len(entry.bands), side, side)
+    for _ in range(12):
+        yield values
+
+
+def write_map(engine: MappingEngine, scene: Scene, specification: ModelSpecification, folder: Path) -> None:
+    job = MapJob(
+        inputs={"optical": [str(folder / "optical.tif")]},
+        model="model.safetensors",
+        output=str(folder / "map.tif"),
+        confidence=str(folder / "confidence.tif"),
+    )
+    with ExitStack() as stack:
+        writers = MapWriters(stack, job, card_of(specification), scene.grid, {})
+        for strip in engine.strips(scene.grid.window):
+            writers.write(strip, strip.window.row)
+        writers.finish()
+
+
+def resident_bytes() -> int:
+    """Of this process now, of Linux."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "# The mapping engine",
+        "",
+        "12 bands of Sentinel-2, 2 of radar that are warped, 1 of elevation, 10 classes, an overlap of 25 %; map and "
+        "confidence written, compressed, with overviews, and read back. Memory is the peak of the process above what it held "
+        "with the model. See `scripts/benchmarks/mapping.py`.",
+        "",
+        "| row | scene | tile, overlap | Mpx/s | seconds | MiB above the model | promised | threads |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['row']} | {row['width']} x {row['height']} | {row['tile']}, {row['overlap']} | "
+            f"{row['megapixels_a_second']:.2f} | {row['seconds']:.0f} | {row['mib']} | {row['promised_mib'] or ''} | "
+            f"{row['threads']} |"
+        )
+    lines += ["", *sorted({f"Measured on: {row['machine']}." for row in rows})]
+    return "\n".join([*lines, ""])
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return f"{line.split(':')[1].strip()}, {os.cpu_count()} processors, torch {torch.__version__}"
+    return platform.processor()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--sides", nargs="+", default=["4096x4096"], help="scenes, width x height")
+    parser.add_argument("--anew", action="store_true", help="measure again what was measured")
+    parser.add_argument("--output", type=Path, default=RESULTS / "mapping", help="path without ending")
+    parser.add_argument("--one", nargs=2, metavar=("ROW", "FOLDER"), help="measure one row on rasters that are there")
+    options = parser.parse_args()
+    if options.one:
+        with raster_environment():
+            print(json.dumps(measure(options.one[0], Path(options.one[1]))))
+        return
+    lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
+    for side in options.sides:
+        width, height = (int(part) for part in side.split("x"))
+        with tempfile.TemporaryDirectory() as name:
+            write_rasters(Path(name), width, height)
+            for row in options.rows:
+                known = [r for r in read(lines) if (r["row"], r["width"], r["height"]) == (row, width, height)]
+                if known and not options.anew:
+                    continue
+                told = subprocess.run(
+                    [sys.executable, __file__, "--one", row, name], stdout=subprocess.PIPE, text=True, check=True
+                ).stdout
+                found = json.loads(told.splitlines()[-1]) | {"threads": torch.get_num_threads(), "machine": processor()}
+                rest = [r for r in read(lines) if r not in known]
+                lines.write_text("".join(json.dumps(r) + "\n" for r in [*rest, found]))
+                print(row, side, found["megapixels_a_second"], "Mpx/s", found["mib"], "MiB", flush=True)
+    page.write_text(table(read(lines)))
+
+
+if __name__ == "__main__":
+    main()
