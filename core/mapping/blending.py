@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 LEAST_WEIGHT = 1e-6
 """Weight of a pixel whose surroundings the tile cuts off: it counts only where no other tile knows better."""
 
+SMALLEST = 256
+"""Side of a tile, in pixels, where the receptive field asks for less: smaller ones share much of their area."""
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -31,23 +34,27 @@ class Tiling:
 def choose_tiling(step: int, radius: int, overlap: float, finest: int) -> Tiling:
     """A tile whose overlap covers the receptive field, within bounds of memory.
 
+    Where it does, it covers no more: beyond the receptive field neighbours say the same to the bit, and what they share is
+    computed up to four times. A forest on pixels shares nothing at all.
+
     Args:
         step: tile and stride are multiples of it.
         radius: of the receptive field, in pixels.
-        overlap: part of a tile's side that it shares with a neighbour, 0 to 0.75.
+        overlap: part of a tile's side that it shares with a neighbour at most, 0 to 0.75.
         finest: pixels of the finest modality along a reference pixel.
     """
     largest = max(96, 1024 // finest if finest > 1 else 512)
     wanted = 2 * radius / overlap if overlap > 0 else 4 * radius
     # Two steps at least: a tile of one has nothing to share.
-    tile = max(2, round(min(max(wanted, 128), largest) / step)) * step
+    tile = max(2, round(min(max(wanted, SMALLEST), largest) / step)) * step
 
     def shared(tile: int) -> int:
         return min(-(-round(tile * overlap) // step) * step, tile - step)
 
     while overlap > 0 and shared(tile) < 2 * radius and tile + step <= largest:
         tile += step
-    return Tiling(tile, tile - shared(tile))
+    needed = -(-2 * radius // step) * step
+    return Tiling(tile, tile - min(shared(tile), needed))
 
 
 def fixed_tiling(step: int, window: int, overlap: float) -> Tiling:

@@ -94,7 +94,10 @@ def add_overlap(algorithm):
     real = QgsProcessingParameterNumber.Type.Double
     algorithm.add(
         QgsProcessingParameterNumber("OVERLAP", tr("Overlap of tiles"), real, 0.25, False, 0.0, 0.75),
-        tr("Part of a tile that it shares with its neighbour. More hides the seams better and takes longer."),
+        tr(
+            "Part of a tile that it shares with its neighbour, at most: more hides the seams better and takes longer, up to"
+            " what the model sees around a pixel."
+        ),
         True,
     )
 

@@ -29,7 +29,12 @@ class FeaturesJob(Schema):
     )
     picture: bool = Field(False, description="Write the first three principal components as a picture of 8 bits.")
     extent: Extent | None = Field(None, description="Part of the scene.")
-    overlap: float = Field(0.25, ge=0, le=0.75, description="Part of a tile that it shares with its neighbour.")
+    overlap: float = Field(
+        0.25,
+        ge=0,
+        le=0.75,
+        description="Part of a tile that it shares with its neighbour, at most: no more than the model sees around a pixel.",
+    )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
     format: Literal["gtiff", "cog"] = Field("gtiff", description="Tiled GeoTIFF, or cloud-optimised GeoTIFF.")
     output: str = Field(description="Raster to write.")
@@ -47,7 +52,12 @@ class MapJob(Schema):
     model: str = Field(description="Model file (.safetensors).")
     extent: Extent | None = Field(None, description="Part of the scene to map.")
     mask: str | None = Field(None, description="Vector file whose polygons limit the map.")
-    overlap: float = Field(0.25, ge=0, le=0.75, description="Part of a tile that it shares with its neighbour.")
+    overlap: float = Field(
+        0.25,
+        ge=0,
+        le=0.75,
+        description="Part of a tile that it shares with its neighbour, at most: no more than the model sees around a pixel.",
+    )
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
     missing_inputs: MissingInputs = Field(
         "allow",

@@ -13,17 +13,18 @@ STEPS = st.sampled_from([2, 4, 6, 12, 16, 32, 48, 96])
 OVERLAPS = st.sampled_from([0.0, 0.01, 0.1, 0.25, 0.5, 0.6, 0.75]) | st.floats(0, 0.75)
 
 
-@given(step=STEPS, radius=st.integers(1, 500), overlap=OVERLAPS, finest=st.integers(1, 16))
+@given(step=STEPS, radius=st.integers(0, 500), overlap=OVERLAPS, finest=st.integers(1, 16))
 def test_tiles_are_whole_steps_and_bounded(step: int, radius: int, overlap: float, finest: int) -> None:
     tiling = choose_tiling(step, radius, overlap, finest)
     assert tiling.tile % step == tiling.stride % step == 0
     assert 0 < tiling.stride <= tiling.tile
     assert tiling.overlap == tiling.tile - tiling.stride
     assert tiling.tile <= max(2 * step, max(96, 512 if finest == 1 else 1024 / finest) + step / 2)
-    assert (tiling.overlap == 0) == (round(overlap * tiling.tile) == 0)
+    assert (tiling.overlap == 0) == (round(overlap * tiling.tile) == 0 or radius == 0)
     assert tiling.overlap <= overlap * tiling.tile + step
+    assert tiling.overlap < 2 * radius + step or radius == 0, "what tiles share beyond that is the same in both"
     if tiling.stride > step:
-        assert tiling.overlap >= overlap * tiling.tile - 0.5
+        assert tiling.overlap >= min(overlap * tiling.tile - 0.5, 2 * radius)
 
 
 @given(step=STEPS, radius=st.integers(1, 60), overlap=st.floats(0.25, 0.75))
@@ -32,11 +33,21 @@ def test_overlap_covers_the_receptive_field_where_memory_allows(step: int, radiu
     assert tiling.overlap >= 2 * radius or tiling.tile + step > 512
 
 
-@pytest.mark.parametrize(("radius", "finest", "tile"), [(40, 1, 320), (56, 1, 448), (56, 4, 256), (24, 1, 192), (300, 16, 96)])
-def test_usual_models_have_usual_tiles(radius: int, finest: int, tile: int) -> None:
+@pytest.mark.parametrize(
+    ("radius", "finest", "tile", "overlap"),
+    [
+        (40, 1, 320, 80),
+        (56, 1, 448, 112),
+        (56, 4, 256, 64),
+        (24, 1, 256, 48),
+        (300, 16, 96, 24),
+        (8, 1, 256, 16),
+        (0, 1, 256, 0),
+    ],
+)
+def test_usual_models_have_usual_tiles(radius: int, finest: int, tile: int, overlap: int) -> None:
     tiling = choose_tiling(4, radius, 0.25, finest)
-    assert tiling.tile == tile
-    assert tiling.overlap == tile // 4
+    assert (tiling.tile, tiling.overlap) == (tile, overlap)
 
 
 @st.composite
