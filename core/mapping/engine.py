@@ -7,7 +7,9 @@ width alone: a strip of the rasters as high as a tile, and the class probabiliti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from types import TracebackType
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from torch import nn
 
 from core.mapping.blending import Tiling, blending_weights, choose_tiling, fixed_tiling
 from core.mapping.missing import InputSubsets
-from core.mapping.rasters import BLOCK_CACHE_BYTES
+from core.mapping.rasters import BLOCK_CACHE_BYTES, raster_environment
 from core.models.costs import forward_bytes
 from core.models.model_file import ModelCard
 from core.models.novelty import Novelty
@@ -112,7 +114,7 @@ class MappingEngine:
         pixels = (width + 2 * tile) * tile
         cells = [modality.finer**2 / modality.coarser**2 for modality in specification.modalities]
         values = sum(len(modality.bands) * cell for modality, cell in zip(specification.modalities, cells, strict=True))
-        # Rasters twice while a strip moves on; sums and weights, and the finished rows.
+        # Rasters twice, of which one is being read; sums and weights, and the finished rows.
         strip = pixels * 4 * (2 * values + 2 * (self._n_blended + 1))
         reading = min(pixels * max(cells), VALUES_AT_ONCE) * _READING_BYTES
         return int(strip + reading + forward_bytes(specification, tile, tile) + BLOCK_CACHE_BYTES)
@@ -133,11 +135,10 @@ class MappingEngine:
         strip = Window(first.column, first.row, columns, self.tiling.tile)
         sums = np.zeros((self._n_blended, self.tiling.tile, columns), np.float32)
         totals = np.zeros((self.tiling.tile, columns), np.float32)
-        with SceneReader(self._scene) as reader:
-            source = _StripReader(reader, strip, self.tiling)
+        with SceneReader(self._scene) as reader, _StripReader(reader, strip, self.tiling, len(rows)) as source:
             for number, tiles in enumerate(rows):
                 strip = Window(first.column, tiles[0].row, columns, self.tiling.tile)
-                values = source.move_to(tiles[0].row)
+                values = source.next()
                 subset = self.inputs.of(values)
                 wanted = self.inputs.is_enough(subset, self._allows_missing) & _inside(strip, window)
                 if allowed is not None:
@@ -171,7 +172,10 @@ class MappingEngine:
                 finer, coarser = acquisition.scale.finer, acquisition.scale.coarser
                 part = slice(columns.start * finer // coarser, columns.stop * finer // coarser)
                 inputs[acquisition.name] = torch.from_numpy(values[acquisition.name][None, :, :, part])
-            sums[:, rows, columns] += self._blended(inputs, subset[rows, columns]) * self._weights
+            blended = self._blended(inputs, subset[rows, columns])
+            if self.tiling.overlap:
+                np.multiply(blended, self._weights, out=blended)
+            sums[:, rows, columns] += blended
             totals[rows, columns] += self._weights
 
     def _blended(self, inputs: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -179,13 +183,13 @@ class MappingEngine:
         with torch.inference_mode():
             given = {name: values.to(self._device) for name, values in inputs.items()}
             if not self._is_classified:
-                return np.asarray(self._model(given)[0].float().cpu().numpy(), dtype=np.float32)
+                return np.array(self._model(given)[0].float().cpu().numpy())
             probabilities = self._probabilities(given, subset)
             parts = [probabilities]
             if self._novelty is not None:
                 parts.append(self._novelty(given).nan_to_num(nan=0.0).float())
             parts.extend(self._moved(probabilities, given, subset, name)[None] for name in self._withheld)
-            return np.asarray(torch.cat(parts).cpu().numpy(), dtype=np.float32)
+            return np.asarray((torch.cat(parts) if len(parts) > 1 else probabilities).cpu().numpy())
 
     def _probabilities(self, given: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> torch.Tensor:
         divisors = torch.from_numpy(self.inputs.temperatures[subset]).to(self._device)
@@ -215,33 +219,71 @@ class MappingEngine:
         subset: NDArray[np.uint8],
     ) -> MapStrip:
         mapped = wanted & (totals > 0)
-        means = np.where(mapped, sums / np.where(totals > 0, totals, 1), 0).astype(np.float32)
+        means = np.asarray(sums / np.where(totals > 0, totals, 1), np.float32)
+        if not mapped.all():
+            means[:, ~mapped] = 0
         first, rest = self._n_outputs, self._n_blended - len(self._withheld)
         return MapStrip(window, means[:first], mapped, subset, means[first:rest], means[rest:])
 
 
 class _StripReader:
-    """A strip of the scene as high as a tile, moved south by a stride at a time; what overlaps is kept, not read anew."""
+    """A strip of the scene as high as a tile, moved south by a stride at a time; what overlaps is kept, not read anew.
 
-    def __init__(self, reader: SceneReader, strip: Window, tiling: Tiling) -> None:
+    The rows of the next strip are read, by a thread of their own, while the model looks at this one.
+
+    Args:
+        reader: of the scene; it is used by that thread alone.
+        strip: the first.
+        tiling: of the strips.
+        count: of the strips.
+    """
+
+    def __init__(self, reader: SceneReader, strip: Window, tiling: Tiling, count: int) -> None:
         self._reader = reader
         self._tiling = tiling
-        self._strip = strip
-        self._values: Arrays | None = None
+        self._windows = [strip] + [
+            Window(strip.column, strip.row + number * tiling.stride + tiling.overlap, strip.width, tiling.stride)
+            for number in range(1, count)
+        ]
+        self._values: Arrays = {}
+        self._thread = ThreadPoolExecutor(1)
+        self._coming: Future[Arrays] | None = None
 
-    def move_to(self, row: int) -> Arrays:
-        """Values of the strip that starts at a row."""
-        columns = self._strip.width
-        if self._values is None:
-            self._values = self._reader.read(Window(self._strip.column, row, columns, self._tiling.tile))
-        else:
-            kept, stride = self._tiling.overlap, self._tiling.stride
-            fresh = self._reader.read(Window(self._strip.column, row + kept, columns, stride))
-            for acquisition in self._reader.scene.acquisitions:
-                moved = stride * acquisition.scale.finer // acquisition.scale.coarser
-                old = self._values[acquisition.name][:, moved:]
-                self._values[acquisition.name] = np.concatenate([old, fresh[acquisition.name]], axis=1)
+    def __enter__(self) -> _StripReader:
+        self._ask()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _ask(self) -> None:
+        self._coming = None
+        if self._windows:
+            self._coming = self._thread.submit(self._read, self._windows.pop(0))
+
+    def _read(self, window: Window) -> Arrays:
+        with raster_environment():  # rasterio's settings are those of a thread
+            return self._reader.read(window)
+
+    def next(self) -> Arrays:
+        """Values of the next strip, in the place of those before."""
+        if self._coming is None:
+            raise ValueError("there are no more strips")
+        self._take(self._coming.result())
+        # Only now, with the rows in their place: memory holds those of one strip and of the next, and not of a third.
+        self._ask()
         return self._values
+
+    def _take(self, fresh: Arrays) -> None:
+        if not self._values:
+            self._values = fresh
+            return
+        for name, values in self._values.items():
+            rows = fresh[name].shape[1]
+            # Band by band: what is moved within an array is copied on the way.
+            for old, new in zip(values, fresh[name], strict=True):
+                old[:-rows] = old[rows:].copy()
+                old[-rows:] = new
 
 
 def _inside(strip: Window, window: Window) -> NDArray[np.bool_]:

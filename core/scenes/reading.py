@@ -95,20 +95,29 @@ class SceneReader:
             RasterError: a file cannot be read.
         """
         names = acquisition.bands if bands is None else tuple(bands)
-        filled = np.full((len(names), *target.shape), np.nan, np.float32)
+        filled: NDArray[np.float32] | None = None
         for source in acquisition.files:
             if self._bounds_in(source, target.crs).intersection(target.bounds) is None:
                 continue
             rows = [row for row, name in enumerate(names) if source.band_index(name) is not None]
-            if not rows or not np.isnan(filled[rows]).any():
+            if not rows or (filled is not None and not np.isnan(filled[rows]).any()):
                 continue
             values = self._read_source(source, [names[row] for row in rows], target)
-            if values is not None:
+            if values is not None and filled is None and len(rows) == len(names):
+                filled = values  # Most scenes have one file, and the copies of it took as long as its warp.
+            elif values is not None:
+                filled = _missing(names, target) if filled is None else filled
                 filled[rows] = np.where(np.isnan(filled[rows]), values, filled[rows])
-        return filled
+        return _missing(names, target) if filled is None else filled
 
-    def _read_source(self, source: SourceFile, bands: Sequence[str], target: Grid) -> NDArray[np.float32] | None:
-        """The source on the target, or None where it does not reach it."""
+    def _read_source(
+        self, source: SourceFile, bands: Sequence[str], target: Grid, place: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32] | None:
+        """The source on the target, or None where it does not reach it.
+
+        Args:
+            place: of NaN, filled with it where given.
+        """
         sampling = self._sampling(source, target)
         raster, fine = source.raster, target.refined(sampling.division)
         offset = _aligned_offset(sampling, raster.crs, fine)
@@ -122,7 +131,30 @@ class SceneReader:
             return None
         size = max(window.width * window.height, fine.width * fine.height) * len(source.identified.match.bands)
         if size > VALUES_AT_ONCE and max(target.shape) > 1:
-            return self._read_halves(source, bands, target)
+            place = _missing(bands, target) if place is None else place
+            for half in _halves(target):
+                rows, columns = half.slices_within(target.window)
+                self._read_source(source, bands, target.crop(half), place[:, rows, columns])
+            return place
+        values = self._read_piece(source, bands, sampling, window, wanted, fine)
+        if place is not None:
+            place[...] = values
+        return values
+
+    def _read_piece(
+        self,
+        source: SourceFile,
+        bands: Sequence[str],
+        sampling: _Sampling,
+        window: Window,
+        wanted: Window | None,
+        fine: Grid,
+    ) -> NDArray[np.float32]:
+        """A window of a source on a division of the target's pixels, and that on the target.
+
+        Args:
+            wanted: the target as a window of the source, where they have the same pixels.
+        """
         values = self._physical(source, bands, window, sampling.stride)
         if wanted is not None and sampling.division == 1:
             return _placed(values, window, wanted)
@@ -132,23 +164,9 @@ class SceneReader:
         if wanted is not None:
             values = _placed(values, window, wanted)
         else:
-            values = warp(values, window, sampling.transform, raster.crs, fine)
+            values = warp(values, window, sampling.transform, source.raster.crs, fine)
         values = block_mean(values, sampling.division)
         return decibels_of_power(values) if is_decibel else values
-
-    def _read_halves(self, source: SourceFile, bands: Sequence[str], target: Grid) -> NDArray[np.float32]:
-        """The source on the two halves of the target, cut across its longer side."""
-        if target.width >= target.height:
-            middle, axis = target.width // 2, 2
-            halves = (Window(0, 0, middle, target.height), Window(middle, 0, target.width - middle, target.height))
-        else:
-            middle, axis = target.height // 2, 1
-            halves = (Window(0, 0, target.width, middle), Window(0, middle, target.width, target.height - middle))
-        parts = []
-        for half in halves:
-            values = self._read_source(source, bands, target.crop(half))
-            parts.append(np.full((len(bands), *half.shape), np.nan, np.float32) if values is None else values)
-        return np.concatenate(parts, axis=axis)
 
     def _physical(self, source: SourceFile, bands: Sequence[str], window: Window, stride: int) -> NDArray[np.float32]:
         """Physical values of a window of a source, on its own pixels, of which every ``stride``-th counts."""
@@ -177,6 +195,18 @@ class SceneReader:
         if key not in self._samplings:
             self._samplings[key] = _sampling_of(source.raster, target)
         return self._samplings[key]
+
+
+def _halves(target: Grid) -> tuple[Window, Window]:
+    """A grid cut across its longer side."""
+    width, height = target.width, target.height
+    if width >= height:
+        return Window(0, 0, width // 2, height), Window(width // 2, 0, width - width // 2, height)
+    return Window(0, 0, width, height // 2), Window(0, height // 2, width, height - height // 2)
+
+
+def _missing(bands: Sequence[str], target: Grid) -> NDArray[np.float32]:
+    return np.full((len(bands), *target.shape), np.nan, np.float32)
 
 
 def valid_pixels(values: NDArray[np.float32], acquisition: Acquisition) -> NDArray[np.bool_]:

@@ -18,9 +18,11 @@ from core.scenes.resampling import (
     block_mean,
     covering_window,
     decibels_of_power,
+    near_positions,
     pixel_centres,
     pixels_across,
     power_of_decibels,
+    source_positions,
     warp,
 )
 from tests.core.scenes.ground import BASE, LEFT, TOP, plane, truth, truth_on
@@ -231,3 +233,34 @@ def test_decibels_and_power() -> None:
     np.testing.assert_allclose(power, [1e-3, 0.1, 1, 2, np.nan], rtol=1e-5)
     assert power.dtype == decibels_of_power(power).dtype == np.float32
     np.testing.assert_allclose(decibels_of_power(power), decibels, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("crs", "size", "place"),
+    [
+        ("EPSG:32632", 10.0, (13.0, 52.0)),
+        ("EPSG:3035", 0.25, (13.0, 52.0)),
+        ("EPSG:4326", 0.0001, (13.0, 52.0)),
+        ("EPSG:3413", 500.0, (13.0, 84.0)),
+        ("EPSG:4326", 0.25, (13.0, 80.0)),
+    ],
+)
+def test_places_between_transformed_corners_are_near(crs: str, size: float, place: tuple[float, float]) -> None:
+    """Where the projection bends much, as with coarse pixels near a pole, every pixel is transformed."""
+    x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(*place)
+    target = Grid(crs, x, y, size, size, 150, 90)
+    own = size * 111_000 if crs == "EPSG:4326" else size
+    transform = Affine(own, 0, LEFT, 0, -own, TOP)
+    near, exact = near_positions(transform, BASE, target), source_positions(transform, BASE, target)
+    np.testing.assert_allclose(np.stack(near), np.stack(exact), rtol=0, atol=2e-4)
+
+
+def test_what_the_source_cannot_express_stays_missing() -> None:
+    """A target that reaches beyond the horizon of an orthographic projection of the other side of the Earth."""
+    source = "+proj=ortho +lat_0=0 +lon_0=0"
+    target = Grid("EPSG:4326", 70.0, 20.0, 0.5, 0.5, 80, 80)
+    transform = Affine(1000, 0, 0, 0, -1000, 0)
+    near, exact = near_positions(transform, source, target), source_positions(transform, source, target)
+    assert 0.1 < np.isfinite(exact[0]).mean() < 0.9
+    np.testing.assert_array_equal(np.isfinite(near), np.isfinite(exact))
+    np.testing.assert_allclose(np.stack(near), np.stack(exact), rtol=0, atol=2e-4)
