@@ -51,6 +51,7 @@ COUNTS, RATES = (3, 10), (1e-3, 3e-3)
 SCRATCH = "scratch"
 MODES: dict[str, dict[str, Any]] = {
     SCRATCH: {},
+    f"{SCRATCH}, consistency": {"consistency": True},
     "linear": {"trained_part": "head"},
     "partial": {"trained_part": "last"},
     "full, one rate": {},
@@ -63,18 +64,22 @@ MODES: dict[str, dict[str, Any]] = {
 Save = Callable[[Run], None]
 
 
-def measure(scenes: Sequence[str], data: Path, seed: int, rows: Sequence[Run], save: Save) -> None:
+def measure(
+    scenes: Sequence[str], data: Path, seed: int, counts: Sequence[int], rates: Sequence[float], rows: Sequence[Run], save: Save
+) -> None:
     """Every run of a seed that is not done yet: of all scenes the one number of polygons before the other.
 
     Args:
         scenes: their names.
         data: folder with the real scenes.
         seed: of all draws.
+        counts: of polygons a class.
+        rates: of learning.
         rows: runs that are saved already.
         save: takes a run.
     """
     done = {(run["scene"], run["polygons"], run["rate"], run["row"]) for run in rows if run["seed"] == seed}
-    wanted = [each for each in itertools.product(scenes, COUNTS, RATES, MODES) if each not in done]
+    wanted = [each for each in itertools.product(scenes, counts, rates, MODES) if each not in done]
     with ExitStack() as stack:
         benches: dict[str, Bench] = {}
         bases: dict[str, FusionModel] = {}
@@ -85,7 +90,7 @@ def measure(scenes: Sequence[str], data: Path, seed: int, rows: Sequence[Run], s
             print(f"{scene} {seed} {METHOD}: {cost}", flush=True)
         for scene, count, rate, row in sorted(wanted, key=lambda each: -each[1]):
             settings = replace(NETWORK, seed=seed, learning_rate=rate, **MODES[row])
-            result = fine_tuned(benches[scene], count, bases[scene], row != SCRATCH, settings)
+            result = fine_tuned(benches[scene], count, bases[scene], not row.startswith(SCRATCH), settings)
             save({"scene": scene, "seed": seed, "row": row, "polygons": count, "rate": rate} | result)
 
 
@@ -187,6 +192,8 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder with the real scenes")
     parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=["flood_India", "s1s2_282D"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--counts", nargs="+", type=int, choices=COUNTS, default=list(COUNTS))
+    parser.add_argument("--rates", nargs="+", type=float, choices=RATES, default=list(RATES))
     parser.add_argument("--output", type=Path, default=RESULTS / "fine_tuning_modes", help="path without ending")
     options = parser.parse_args()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
@@ -198,7 +205,7 @@ def main() -> None:
         print(*(run[key] for key in ("scene", "seed", "row", "polygons", "rate")), f"{100 * run['miou']:.1f}", flush=True)
 
     for seed in options.seeds:
-        measure(options.scenes, options.data.resolve(), seed, read(lines), save)
+        measure(options.scenes, options.data.resolve(), seed, options.counts, options.rates, read(lines), save)
 
 
 if __name__ == "__main__":
