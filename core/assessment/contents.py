@@ -13,7 +13,7 @@ from core.assessment.area_adjusted import AreaAdjusted
 from core.assessment.calibration import Calibration
 from core.assessment.confusion import Accuracy, AccuracyInterval, checked_counts
 from core.assessment.scene_scores import SceneScores
-from core.finetuning.records import EpochRecord
+from core.finetuning.networks.records import EpochRecord
 from core.labels.scheme import ClassScheme
 from core.pretraining.records import PretrainingRecord
 

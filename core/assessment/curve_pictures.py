@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from core.assessment.calibration import Calibration
 from core.assessment.contents import LabelWorth
 from core.assessment.picture_style import ACCENT, INK, MUTED, RULE, SECOND, WIDTH, styled
-from core.finetuning.records import EpochRecord
+from core.finetuning.networks.records import EpochRecord
 from core.pretraining.records import PretrainingRecord
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 import core
 from core.assessment.report import write_training_report
 from core.errors import RasterError
-from core.finetuning.change_estimators import ChangeFeatures, feature_strips
-from core.finetuning.change_network import ChangeNetwork
+from core.finetuning.change.estimators import ChangeFeatures, feature_strips
+from core.finetuning.change.network import ChangeNetwork
 from core.jobs.change_network_training import base_of
 from core.jobs.change_preview import ChangePreview
 from core.jobs.change_strips import UNLABELLED, ChangeStrip, from_network, from_vote, without_labels

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from core.errors import UsageError
-from core.finetuning.change_estimators import ChangeCandidate, LabelledChange
-from core.finetuning.change_network import ChangeNetwork, prepare_change_network, train_change_network
+from core.finetuning.change.estimators import ChangeCandidate, LabelledChange
+from core.finetuning.change.network import ChangeNetwork, prepare_change_network, train_change_network
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths

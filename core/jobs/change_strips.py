@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from core.finetuning.change_estimators import ChangeFeatures, ChangeVote, feature_strips
-from core.finetuning.change_network import ChangeNetwork, change_card
+from core.finetuning.change.estimators import ChangeFeatures, ChangeVote, feature_strips
+from core.finetuning.change.network import ChangeNetwork, change_card
 from core.jobs.change_training import UNCHANGED_COLOUR
 from core.labels.scheme import NODATA_CODE, ClassScheme, LandCoverClass
 from core.mapping.engine import MappingEngine

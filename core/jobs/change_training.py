@@ -12,7 +12,7 @@ import numpy as np
 from core.assessment.calibration import Calibration
 from core.assessment.contents import TrainingReport
 from core.errors import LabelError
-from core.finetuning.change_estimators import (
+from core.finetuning.change.estimators import (
     ChangeCandidate,
     ChangeFeatures,
     ChangeVote,
@@ -20,7 +20,7 @@ from core.finetuning.change_estimators import (
     fit_change_vote,
     labelled_change,
 )
-from core.finetuning.change_network import ChangeNetwork
+from core.finetuning.change.network import ChangeNetwork
 from core.jobs.change_network_training import trained_network
 from core.jobs.change_preview import ChangePreview
 from core.jobs.events import JobContext

@@ -16,9 +16,9 @@ import core
 from core.assessment.calibration import Calibration
 from core.assessment.contents import LabelWorth, SubsetScore
 from core.assessment.report import write_training_report
-from core.finetuning.candidates import KINDS, Candidate, as_result, best_of, fit_candidates, replaces
+from core.finetuning.estimators.candidates import KINDS, Candidate, as_result, best_of, fit_candidates, replaces
+from core.finetuning.estimators.label_worth import try_labels
 from core.finetuning.familiar import fit_novelty
-from core.finetuning.label_worth import try_labels
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths

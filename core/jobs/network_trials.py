@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from core.finetuning.evaluation import calibrated_log_loss
-from core.finetuning.loop import TrainingResult, train
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.networks.loop import TrainingResult, train
+from core.finetuning.networks.settings import TrainingSettings
 from core.jobs.events import JobContext
 from core.jobs.outputs import trial_checkpoint
 from core.jobs.schemas import FinetuneJob

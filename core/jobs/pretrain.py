@@ -15,7 +15,7 @@ from core.assessment.contents import PretrainingReport
 from core.assessment.report import write_pretraining_report
 from core.errors import UsageError
 from core.finetuning.evaluation import context_reach
-from core.finetuning.linear_probe import LinearProbe
+from core.finetuning.networks.linear_probe import LinearProbe
 from core.finetuning.training_data import TrainingData
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext

@@ -15,7 +15,7 @@ from core.assessment.confusion import confusion_matrix
 from core.assessment.contents import SceneCandidate
 from core.assessment.scene_scores import SceneScores, given_classes, scene_scores
 from core.errors import LabelError, ModelFileError
-from core.finetuning.scene_classifiers import (
+from core.finetuning.estimators.scene_classifiers import (
     CANDIDATES,
     FittedClassifier,
     Tried,
@@ -24,7 +24,7 @@ from core.finetuning.scene_classifiers import (
     fit_classifier,
     try_candidates,
 )
-from core.finetuning.start import without_classes
+from core.finetuning.networks.start import without_classes
 from core.jobs.events import JobContext
 from core.jobs.inputs import scene_for_model, scene_of
 from core.jobs.provenance import creation_time, input_names, software

@@ -8,7 +8,7 @@ from scipy.special import softmax
 
 from core.assessment.calibration import Calibration, reliability
 from core.finetuning.evaluation import Predictions, fit_temperature
-from core.finetuning.loop import TrainingResult
+from core.finetuning.networks.loop import TrainingResult
 from core.jobs.events import JobContext
 from core.models.fusion_model import FusionModel
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import LabelError, UsageError
-from core.finetuning.candidates import KINDS
+from core.finetuning.estimators.candidates import KINDS
 from core.finetuning.evaluation import context_reach
 from core.finetuning.label_spreading import spread_labels
-from core.finetuning.linear_start import fit_linear_start
-from core.finetuning.settings import TrainedPart, TrainingSettings
-from core.finetuning.start import keeps_classes, start_model
+from core.finetuning.networks.linear_start import fit_linear_start
+from core.finetuning.networks.settings import TrainedPart, TrainingSettings
+from core.finetuning.networks.start import keeps_classes, start_model
 from core.finetuning.training_data import TrainingData
 from core.jobs.events import JobContext
 from core.jobs.inputs import read_job_labels, scene_for_model, scene_of

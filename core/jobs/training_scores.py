@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from core.assessment.calibration import Calibration
 from core.assessment.confusion import Accuracy, accuracy, bootstrap_interval, confusion_matrix
 from core.assessment.contents import LabelPoint, LabelWorth, ModelScore, SubsetScore
+from core.finetuning.estimators.label_worth import LabelTrials
 from core.finetuning.evaluation import Predictions
-from core.finetuning.label_worth import LabelTrials
-from core.finetuning.loop import TrainingResult
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.networks.loop import TrainingResult
+from core.finetuning.networks.settings import TrainingSettings
 from core.jobs.events import JobContext
 from core.labels.scheme import ClassScheme
 from core.models.estimator_model import EstimatorModel

@@ -48,7 +48,7 @@ from scipy.ndimage import distance_transform_edt
 from skimage.filters import threshold_otsu
 
 from core.assessment.confusion import accuracy, confusion_matrix
-from core.finetuning.change_estimators import (
+from core.finetuning.change.estimators import (
     ESTIMATORS,
     VOTE,
     ChangeFeatures,
@@ -56,7 +56,7 @@ from core.finetuning.change_estimators import (
     LabelledChange,
     cross_validated_change,
 )
-from core.finetuning.change_network import prepare_change_network, train_change_network
+from core.finetuning.change.network import prepare_change_network, train_change_network
 from core.jobs.change_strips import from_network
 from core.jobs.schemas import DetectChangeJob
 from core.labels.blocks import FOLDS, spatial_folds, spatial_split

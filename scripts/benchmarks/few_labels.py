@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 from pages import cell, read, tables_by_scene
 from scipy.special import softmax
 
-from core.finetuning.candidates import KINDS, best_of, fit_candidates, replaces
+from core.finetuning.estimators.candidates import KINDS, best_of, fit_candidates, replaces
 from core.finetuning.evaluation import calibrated_log_loss, fit_temperature, is_clearly_better
-from core.finetuning.linear_start import fit_linear_start
-from core.finetuning.loop import train
-from core.finetuning.start import start_model
+from core.finetuning.networks.linear_start import fit_linear_start
+from core.finetuning.networks.loop import train
+from core.finetuning.networks.start import start_model
 from core.models.specify import specify_model
 
 AUTO, NETWORK_ROW = "auto", "U-Net from scratch, beside linear models"

@@ -34,12 +34,12 @@ from pages import Run, cell, read
 from scipy.special import softmax
 
 from core.assessment.calibration import reliability
-from core.finetuning.adapters import add_adapters
 from core.finetuning.evaluation import calibrated_log_loss
-from core.finetuning.freezing import freeze
-from core.finetuning.loop import train
-from core.finetuning.settings import TrainingSettings
-from core.finetuning.start import start_model, without_classes
+from core.finetuning.networks.adapters import add_adapters
+from core.finetuning.networks.freezing import freeze
+from core.finetuning.networks.loop import train
+from core.finetuning.networks.settings import TrainingSettings
+from core.finetuning.networks.start import start_model, without_classes
 from core.models.fusion_model import FusionModel
 from core.models.registry import count_parameters
 from core.models.specify import with_classes

@@ -33,8 +33,8 @@ from scipy.ndimage import distance_transform_edt
 from shapely.geometry import shape
 
 from core.assessment.confusion import accuracy, confusion_matrix
-from core.finetuning.baselines import BASELINES, labelled_features, neighbourhood_features, pixel_features
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.estimators.baselines import BASELINES, labelled_features, neighbourhood_features, pixel_features
+from core.finetuning.networks.settings import TrainingSettings
 from core.finetuning.training_data import TrainingData
 from core.labels.blocks import spatial_split
 from core.labels.reading import read_labels

@@ -28,11 +28,11 @@ from fusion_data import TASKS, Task
 from numpy.typing import NDArray
 
 from core.assessment.confusion import accuracy, confusion_matrix
-from core.finetuning.baselines import BASELINES, labelled_features, neighbourhood_features, pixel_features
+from core.finetuning.estimators.baselines import BASELINES, labelled_features, neighbourhood_features, pixel_features
 from core.finetuning.evaluation import context_reach, predict_labelled
-from core.finetuning.loop import train
-from core.finetuning.settings import TrainingSettings
-from core.finetuning.start import start_model
+from core.finetuning.networks.loop import train
+from core.finetuning.networks.settings import TrainingSettings
+from core.finetuning.networks.start import start_model
 from core.finetuning.training_data import TrainingData
 from core.labels.blocks import spatial_split
 from core.labels.label_set import LabelSet

@@ -41,12 +41,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from core.finetuning.baselines import labelled_features, neighbourhood_features, pixel_features
+from core.finetuning.estimators.baselines import labelled_features, neighbourhood_features, pixel_features
 from core.finetuning.evaluation import calibrated_log_loss, context_reach, predict_labelled
-from core.finetuning.linear_start import fit_linear_start
-from core.finetuning.loop import train
-from core.finetuning.settings import TrainingSettings
-from core.finetuning.start import start_model, without_classes
+from core.finetuning.networks.linear_start import fit_linear_start
+from core.finetuning.networks.loop import train
+from core.finetuning.networks.settings import TrainingSettings
+from core.finetuning.networks.start import start_model, without_classes
 from core.finetuning.training_data import TrainingData
 from core.mapping.engine import MappingEngine
 from core.models.estimator_model import EstimatorModel

@@ -27,7 +27,7 @@ from labelled_scenes import COUNTS, SCENES, open_scene
 from pages import cell, read
 from scipy.special import softmax
 
-from core.finetuning.candidates import KINDS, fit_candidates
+from core.finetuning.estimators.candidates import KINDS, fit_candidates
 from core.finetuning.evaluation import fit_temperature
 from core.finetuning.label_spreading import spread_labels
 from core.models.specify import specify_model

@@ -38,7 +38,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor, nn
 
-from core.finetuning.estimators import TREES, as_program, estimator_specification
+from core.finetuning.estimators.training import TREES, as_program, estimator_specification
 from core.jobs.map_layers import MapWriters
 from core.jobs.schemas import MapJob
 from core.labels.scheme import ClassScheme, LandCoverClass

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pages import cell, read
 
 from core.assessment.confusion import accuracy, confusion_matrix
-from core.finetuning.candidates import KINDS, best_of, fit_candidates
+from core.finetuning.estimators.candidates import KINDS, best_of, fit_candidates
 from core.jobs.events import JobContext
 from core.jobs.runner import run_job
 from core.jobs.schemas import parse_job

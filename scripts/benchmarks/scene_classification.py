@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from pages import cell, read
 
 from core.assessment.scene_scores import given_classes, scene_scores
-from core.finetuning.scene_classifiers import Tried, best_of, best_threshold, fit_classifier, try_candidates
+from core.finetuning.estimators.scene_classifiers import Tried, best_of, best_threshold, fit_classifier, try_candidates
 from core.labels.blocks import spatial_split
 from core.labels.scene_labels import SceneLabels, read_scene_labels
 from core.mapping.rasters import raster_environment

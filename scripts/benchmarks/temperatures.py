@@ -27,7 +27,7 @@ from pages import cell, read
 from scipy.special import softmax
 
 from core.assessment.calibration import reliability
-from core.finetuning.candidates import best_of, fit_candidates
+from core.finetuning.estimators.candidates import best_of, fit_candidates
 from core.finetuning.evaluation import DELIVERED, fit_temperature
 from core.models.specify import specify_model
 

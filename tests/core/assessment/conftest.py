@@ -14,7 +14,7 @@ from core.assessment.area_adjusted import area_adjusted_accuracy
 from core.assessment.calibration import Calibration, reliability
 from core.assessment.confusion import AccuracyInterval, accuracy, bootstrap_interval, confusion_matrix
 from core.assessment.contents import AccuracyReport, DrawnLabel, LabelPoint, LabelWorth, ModelScore, SubsetScore, TrainingReport
-from core.finetuning.records import EpochRecord
+from core.finetuning.networks.records import EpochRecord
 from core.labels.scheme import ClassScheme, LandCoverClass
 
 CLASSES = (

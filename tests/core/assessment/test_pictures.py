@@ -14,7 +14,7 @@ from PIL import Image
 from core.assessment.contents import DrawnLabel, ModelScore, TrainingReport
 from core.assessment.curve_pictures import curves_picture, learning_picture, pretraining_picture, reliability_picture
 from core.assessment.pictures import confusion_picture, map_picture, models_picture
-from core.finetuning.records import EpochRecord
+from core.finetuning.networks.records import EpochRecord
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.pretraining.records import PretrainingRecord
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from core.finetuning.estimators import EstimatorTraining, estimator_specification
+from core.finetuning.estimators.training import EstimatorTraining, estimator_specification
 from core.finetuning.evaluation import predict_labelled
 from core.finetuning.label_spreading import spread_labels
-from core.finetuning.loop import _label_loss
-from core.finetuning.sampling import WindowSampler
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.networks.loop import _label_loss
+from core.finetuning.networks.sampling import WindowSampler
+from core.finetuning.networks.settings import TrainingSettings
 from core.finetuning.training_data import TrainingData, WeightedPixels
 from core.labels.blocks import GAP_PIXELS
 from core.models.specification import EstimatorName, EstimatorSpecification
@@ -192,7 +192,7 @@ def training_of(data: TrainingData, held_out: np.ndarray) -> EstimatorTraining:
 def test_estimators_learn_from_it_and_are_asked_about_drawn_pixels(
     data: TrainingData, spread: WeightedPixels, kind: EstimatorName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.finetuning.estimators.TREES", 5)
+    monkeypatch.setattr("core.finetuning.estimators.training.TREES", 5)
     wide = data.with_spread(spread)
     held_out = np.isin(np.arange(len(BOXES)), (2, 3))
     training = training_of(wide, held_out)
@@ -228,7 +228,7 @@ def test_weights_balance_the_classes() -> None:
     """A class of many faint rows and one of few full rows count alike: the regression of one feature is even between."""
     from sklearn.linear_model import LogisticRegression
 
-    from core.finetuning.estimators import _fit_weighted
+    from core.finetuning.estimators.training import _fit_weighted
 
     rows = np.array([[0.0]] * 100 + [[1.0]] * 10, np.float32)
     classes = np.array([0] * 100 + [1] * 10)

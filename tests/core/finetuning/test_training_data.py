@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from core.errors import LabelError, OutputError
 from core.finetuning import training_data
-from core.finetuning.sampling import WindowSampler, class_weights
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.networks.sampling import WindowSampler, class_weights
+from core.finetuning.networks.settings import TrainingSettings
 from core.finetuning.training_data import BLOCK, TrainingData
 from core.labels.rasterizing import rasterize
 from core.models.subsets import proper_subsets

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from core.finetuning.loop import TrainingResult, train
-from core.finetuning.settings import TrainingSettings
-from core.finetuning.start import start_model
+from core.finetuning.networks.loop import TrainingResult, train
+from core.finetuning.networks.settings import TrainingSettings
+from core.finetuning.networks.start import start_model
 from core.finetuning.training_data import TrainingData
 from core.labels.blocks import spatial_split
 from core.labels.label_set import LabelSet

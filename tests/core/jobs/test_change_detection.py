@@ -9,8 +9,8 @@ import rasterio
 from affine import Affine
 from shapely.geometry import box
 
-from core.finetuning import change_estimators
-from core.finetuning.change_estimators import ChangeFeatures
+from core.finetuning.change import estimators as change_estimators
+from core.finetuning.change.estimators import ChangeFeatures
 from core.jobs import change_detection, change_preview
 from core.jobs.change_preview import PREVIEW_SIDE
 from core.jobs.change_training import UNCHANGED_COLOUR

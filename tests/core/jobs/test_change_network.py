@@ -5,7 +5,7 @@ import pytest
 import rasterio
 import torch
 
-from core.finetuning.change_network import prepare_change_network
+from core.finetuning.change.network import prepare_change_network
 from core.labels.reading import read_labels
 from core.mapping.engine import MappingEngine
 from core.models.alteration import fit_alteration
@@ -81,7 +81,7 @@ def test_a_network_that_is_not_clearly_better_maps_nothing(network_job, tmp_path
 
 def test_a_network_that_is_taken_maps_where_both_dates_have_data(network_job, tmp_path, monkeypatch):
     """With a limit that any network passes, since one that beats the vote on so easy a pair would take long to train."""
-    monkeypatch.setattr("core.finetuning.candidates.CLEARLY", -1e9)
+    monkeypatch.setattr("core.finetuning.estimators.candidates.CLEARLY", -1e9)
     network_job["variates"] = str(tmp_path / "variates.tif")
     told = run_here(network_job)
     assert told.outputs["MODEL_USED"] == "U-Net, intermediate fusion on both dates"

@@ -14,7 +14,7 @@ import pytest
 import rasterio
 from safetensors.numpy import load_file
 
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.networks.settings import TrainingSettings
 from core.jobs.model_listing import model_data, model_text
 from core.jobs.network_trials import settings_to_try
 from core.jobs.schemas import FinetuneJob
@@ -253,7 +253,7 @@ def test_points_with_a_style_and_a_base_model(finetune_job, styled, trained, tmp
     assert card.training["base_model"] == "model.safetensors"
     assert card.specification.architecture == "unet_intermediate", "that of the base model"
     assert told.fractions == sorted(told.fractions)
-    from core.finetuning.start import start_model
+    from core.finetuning.networks.start import start_model
 
     base = load_model(trained.model)
     begun = start_model(card.specification, 0, base, card.scheme).state_dict()
@@ -416,8 +416,8 @@ def test_a_model_maps_what_it_was_trained_on_from_another_folder(trained, sample
 
 @pytest.mark.parametrize("mode", ["forest", "boosting", "logistic", "auto"])
 def test_an_estimator_is_the_model_maps_and_misses_inputs(finetune_job, sample, tmp_path, mode, monkeypatch):
-    monkeypatch.setattr("core.finetuning.estimators.TREES", 20)
-    monkeypatch.setattr("core.finetuning.estimators.ROUNDS", 10)
+    monkeypatch.setattr("core.finetuning.estimators.training.TREES", 20)
+    monkeypatch.setattr("core.finetuning.estimators.training.ROUNDS", 10)
     inputs = {"optical": [str(sample.optical)], "sar": [str(sample.sar)]}
     # One epoch of a network is no match for anything.
     job = {**finetune_job, "inputs": inputs, "mode": mode, "labels": {"path": str(sample.labels), "class_field": "class"}}

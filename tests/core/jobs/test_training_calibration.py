@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from core.assessment.calibration import reliability
 from core.finetuning.evaluation import Predictions, fit_temperature
-from core.finetuning.loop import TrainingResult
+from core.finetuning.networks.loop import TrainingResult
 from core.jobs.training_calibration import measured_calibration
 
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from core.finetuning.estimators import as_program, new_estimator
+from core.finetuning.estimators.training import as_program, new_estimator
 from core.models.programs import BLOCK_ROWS, Program
 from core.models.specification import EstimatorSpecification
 

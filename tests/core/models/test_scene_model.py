@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 
 from core.errors import ModelFileError
-from core.finetuning.scene_classifiers import CANDIDATES, fit_classifier
+from core.finetuning.estimators.scene_classifiers import CANDIDATES, fit_classifier
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.models.catalogue import catalogue_entry
 from core.models.model_file import ModelCard, class_cards, load_model, read_tensors, save_model, write_tensors

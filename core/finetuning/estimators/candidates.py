@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from core.finetuning.estimators import Chosen, EstimatorTraining, estimator_specification
+from core.finetuning.estimators.self_training import SelfTraining
+from core.finetuning.estimators.training import Chosen, EstimatorTraining, estimator_specification
 from core.finetuning.evaluation import COMPARED, Predictions, calibrated_log_loss, fit_temperature, is_clearly_better
-from core.finetuning.loop import SubsetResult, TrainingResult
-from core.finetuning.self_training import SelfTraining
+from core.finetuning.networks.loop import SubsetResult, TrainingResult
 from core.finetuning.training_data import TrainingData
 from core.models.architectures import title_of
 from core.models.estimator_model import LEAST_SHARE, EstimatorModel

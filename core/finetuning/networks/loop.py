@@ -15,14 +15,14 @@ from sklearn.metrics import f1_score
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.finetuning.adapters import add_adapters, merged_state
-from core.finetuning.consistency import consistency_loss, consistency_weight
 from core.finetuning.evaluation import Predictions, calibrated_log_loss, fit_temperature, is_clearly_better, predict_labelled
-from core.finetuning.freezing import freeze
-from core.finetuning.layer_decay import parameter_groups
-from core.finetuning.records import EpochRecord
-from core.finetuning.sampling import WindowSampler, class_weights
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.networks.adapters import add_adapters, merged_state
+from core.finetuning.networks.consistency import consistency_loss, consistency_weight
+from core.finetuning.networks.freezing import freeze
+from core.finetuning.networks.layer_decay import parameter_groups
+from core.finetuning.networks.records import EpochRecord
+from core.finetuning.networks.sampling import WindowSampler, class_weights
+from core.finetuning.networks.settings import TrainingSettings
 from core.finetuning.training_data import TrainingData
 from core.models.checkpoint import load_checkpoint, save_checkpoint
 from core.models.fusion_model import FusionModel

@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from core.finetuning.estimators.self_training import MOST_UNLABELLED, Rows, SelfTraining, self_trained
 from core.finetuning.evaluation import Predictions, fit_temperature, predict_labelled
-from core.finetuning.self_training import MOST_UNLABELLED, Rows, SelfTraining, self_trained
-from core.finetuning.start import without_classes
+from core.finetuning.networks.start import without_classes
 from core.finetuning.training_data import NO_PIXELS, TrainingData, thinned_rows
 from core.models.estimator_model import LEAST_SHARE, EstimatorModel
 from core.models.fusion_model import FusionModel

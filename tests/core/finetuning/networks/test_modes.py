@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from core.errors import Cancelled
-from core.finetuning import loop
-from core.finetuning.linear_start import fit_linear_start
-from core.finetuning.loop import TrainingResult, train
-from core.finetuning.start import start_model
+from core.finetuning.networks import loop
+from core.finetuning.networks.linear_start import fit_linear_start
+from core.finetuning.networks.loop import TrainingResult, train
+from core.finetuning.networks.start import start_model
 from core.models.model_file import load_model, read_tensors
-from tests.core.finetuning.test_loop import ROOT, curves, epochs_in, weights
+from tests.core.finetuning.networks.test_loop import ROOT, curves, epochs_in, weights
 from tests.core.finetuning.training import IDENTITY, MODES, Prepared, run, write
 
 BY_PARTS = pytest.mark.parametrize("mode", ["adapters", "layer decay"])

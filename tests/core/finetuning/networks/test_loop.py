@@ -19,15 +19,15 @@ import pytest
 import torch
 
 from core.errors import Cancelled
-from core.finetuning import loop
 from core.finetuning.evaluation import balanced_log_loss, calibrated_log_loss, fit_temperature, predict_labelled
-from core.finetuning.loop import TrainingResult
+from core.finetuning.networks import loop
+from core.finetuning.networks.loop import TrainingResult
 from core.finetuning.training_data import TrainingData
 from core.models.model_file import load_model, read_tensors
 from tests.core.finetuning.training import IDENTITY, SETTINGS, Prepared, run, write
 
 SHORT = replace(SETTINGS, epochs=1, windows_per_epoch=6)
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture(scope="module")

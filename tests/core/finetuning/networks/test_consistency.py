@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import Cancelled
-from core.finetuning.consistency import SURE, consistency_loss, consistency_weight
-from core.finetuning.sampling import Batch, WindowSampler
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.networks.consistency import SURE, consistency_loss, consistency_weight
+from core.finetuning.networks.sampling import Batch, WindowSampler
+from core.finetuning.networks.settings import TrainingSettings
 from core.jobs.schemas import parse_job
 from tests.core.finetuning.training import SETTINGS, Prepared, run
 
@@ -98,7 +98,7 @@ def test_it_changes_the_network_and_goes_on_with_the_same_bits(
     simulated: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # After a few steps an average is sure of nothing.
-    monkeypatch.setattr("core.finetuning.consistency.SURE", 0.1)
+    monkeypatch.setattr("core.finetuning.networks.consistency.SURE", 0.1)
     whole = run(simulated, tmp_path / "whole", settings=ON)
     plain = run(simulated, tmp_path / "plain", settings=replace(ON, consistency=False))
     assert weights(whole) != weights(plain)

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from core.finetuning.adapters import LowRankChange, add_adapters, merged_state
-from core.finetuning.freezing import freeze
+from core.finetuning.networks.adapters import LowRankChange, add_adapters, merged_state
+from core.finetuning.networks.freezing import freeze
 from core.models.registry import build_model
 from core.models.specification import EncoderName, FusionName
 from tests.core.models.specifications import ENCODERS, FUSIONS

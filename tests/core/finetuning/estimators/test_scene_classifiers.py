@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.finetuning import scene_classifiers
-from core.finetuning.scene_classifiers import CANDIDATES, best_of, best_threshold, fit_classifier, try_candidates
+from core.finetuning.estimators import scene_classifiers
+from core.finetuning.estimators.scene_classifiers import CANDIDATES, best_of, best_threshold, fit_classifier, try_candidates
 from core.models.scene_descriptors import Layout
 
 LAYOUT = Layout(("a", "b"), (slice(0, 2), slice(2, 4)), 4, (frozenset("ab"), frozenset("a"), frozenset("b")))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core.errors import RasterError, UsageError
-from core.finetuning.start import start_model
+from core.finetuning.networks.start import start_model
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.models.architectures import ARCHITECTURES, ArchitectureName
 from core.models.model_file import ModelCard, class_cards

@@ -12,10 +12,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from core.finetuning.evaluation import predict_labelled
-from core.finetuning.linear_start import INVERSE_REGULARISATION, MOST_PIXELS, fit_linear_start
-from core.finetuning.loop import train
-from core.finetuning.settings import TrainingSettings
-from core.finetuning.start import start_model
+from core.finetuning.networks.linear_start import INVERSE_REGULARISATION, MOST_PIXELS, fit_linear_start
+from core.finetuning.networks.loop import train
+from core.finetuning.networks.settings import TrainingSettings
+from core.finetuning.networks.start import start_model
 from core.finetuning.training_data import TrainingData, thinned
 from core.labels.label_set import LabelSet
 from core.models.fusion_model import FusionModel
@@ -213,10 +213,10 @@ def test_the_network_learns_alone_and_is_delivered_with_a_part_of_the_start(
         if name == "linear.intercept" or (name.startswith("linear.parts") and name.endswith(".weight"))
     }
     assert fitted
-    monkeypatch.setattr("core.finetuning.loop.is_clearly_better", lambda seen, start: True)
-    monkeypatch.setattr("core.finetuning.loop.SHORTCUT_WEIGHTS", (0.5,))
+    monkeypatch.setattr("core.finetuning.networks.loop.is_clearly_better", lambda seen, start: True)
+    monkeypatch.setattr("core.finetuning.networks.loop.SHORTCUT_WEIGHTS", (0.5,))
     losses = iter([9.0, 8.0])
-    monkeypatch.setattr("core.finetuning.loop.calibrated_log_loss", lambda seen: next(losses))
+    monkeypatch.setattr("core.finetuning.networks.loop.calibrated_log_loss", lambda seen: next(losses))
     settings = TrainingSettings(epochs=1, windows_per_epoch=16, window_size=24, modality_dropout=0.0)
     device = torch.device("cpu")
     result = train(model, wanted, data, validation, settings, device, tmp_path / "checkpoint", "this", lambda part, phase: None)
@@ -242,7 +242,7 @@ def test_where_inputs_are_missing_the_better_of_network_and_linear_model_counts(
     settings = TrainingSettings(epochs=2, windows_per_epoch=16, window_size=24, learning_rate=1e-3)
     device = torch.device("cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("core.finetuning.loop.is_clearly_better", lambda seen, start: True)
+        patch.setattr("core.finetuning.networks.loop.is_clearly_better", lambda seen, start: True)
         result = train(model, wanted, data, validation, settings, device, tmp_path / "c", "this", lambda part, phase: None)
     if result.best_epoch == 0:
         pytest.skip("the network did not lower the loss of noise")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.finetuning.augmentation import symmetry, vary_radiometry
+from core.finetuning.networks.augmentation import symmetry, vary_radiometry
 from tests.core.models.specifications import MODALITY_SETS, modality
 
 ODD = np.arange(2 * 5 * 5).reshape(2, 5, 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from core.finetuning.freezing import freeze
+from core.finetuning.networks.freezing import freeze
 from core.models.encoders.encoder import Encoder
 from core.models.registry import build_model
 from core.models.specification import EncoderName, FusionName

@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from core.finetuning.candidates import Candidate
-from core.finetuning.estimators import Chosen
+from core.finetuning.estimators.candidates import Candidate
+from core.finetuning.estimators.training import Chosen
 from core.finetuning.evaluation import Predictions
 
 SHARES = (0.25, 0.5, 1.0)

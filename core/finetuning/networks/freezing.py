@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from core.finetuning.settings import TrainedPart
+from core.finetuning.networks.settings import TrainedPart
 from core.models.encoders.encoder import Encoder
 from core.models.fusion_model import FusionModel
 

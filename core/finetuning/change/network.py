@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 import core
 from core.errors import SensorError, UsageError
-from core.finetuning.candidates import may_replace
-from core.finetuning.change_estimators import ChangeCandidate, LabelledChange
+from core.finetuning.change.estimators import ChangeCandidate, LabelledChange
+from core.finetuning.estimators.candidates import may_replace
 from core.finetuning.evaluation import Predictions, context_reach
-from core.finetuning.loop import Progress, TrainingResult, train
-from core.finetuning.settings import TrainingSettings
-from core.finetuning.start import start_model, without_classes
+from core.finetuning.networks.loop import Progress, TrainingResult, train
+from core.finetuning.networks.settings import TrainingSettings
+from core.finetuning.networks.start import start_model, without_classes
 from core.finetuning.training_data import TrainingData
 from core.labels.label_set import LabelSet
 from core.labels.scheme import ClassScheme

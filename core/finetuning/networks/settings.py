@@ -27,12 +27,12 @@ class TrainingSettings:
         radiometric_strength: see ``augmentation.vary_radiometry``.
         averaging: part of the averaged weights kept at each step; validation and the final model use the average.
         consistency: whether the network also has to agree, on unlabelled pixels, with sure answers of its averaged weights;
-            see ``core.finetuning.consistency``.
+            see ``consistency``.
         patience: epochs without a better validation loss after which training stops, in its second half.
-        trained_part: see ``core.finetuning.freezing``.
-        adapter_rank, adapter_alpha: of the adapters, where these are trained; see ``core.finetuning.adapters``. The
+        trained_part: see ``freezing``.
+        adapter_rank, adapter_alpha: of the adapters, where these are trained; see ``adapters``. The
             rank is one that the paper found enough (its section 7.2), and was not compared with others here.
-        layer_decay: of the learning rate from part to part, head to stems; 1 = none. See ``core.finetuning.layer_decay``.
+        layer_decay: of the learning rate from part to part, head to stems; 1 = none. See ``layer_decay``.
         seed: of initialisation, sampling, augmentation and dropout.
     """
 

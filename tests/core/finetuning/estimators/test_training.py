@@ -12,11 +12,19 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from core.errors import ModelFileError
-from core.finetuning.candidates import KINDS, LEAST_FEATURES, Candidate, best_of, fit_candidates, may_replace, replaces
-from core.finetuning.estimators import EstimatorTraining, as_program, estimator_specification
+from core.finetuning.estimators.candidates import (
+    KINDS,
+    LEAST_FEATURES,
+    Candidate,
+    best_of,
+    fit_candidates,
+    may_replace,
+    replaces,
+)
+from core.finetuning.estimators.label_worth import SHARES, _first, try_labels
+from core.finetuning.estimators.training import EstimatorTraining, as_program, estimator_specification
 from core.finetuning.evaluation import COMPARED, Predictions, fit_temperature, predict_labelled
-from core.finetuning.label_worth import SHARES, _first, try_labels
-from core.finetuning.loop import TrainingResult
+from core.finetuning.networks.loop import TrainingResult
 from core.finetuning.training_data import TrainingData
 from core.mapping.engine import MappingEngine
 from core.models.architectures import title_of
@@ -37,8 +45,8 @@ EVERY_KIND = pytest.mark.parametrize("kind", ["forest", "boosting", "logistic"])
 
 @pytest.fixture(autouse=True)
 def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("core.finetuning.estimators.TREES", 20)
-    monkeypatch.setattr("core.finetuning.estimators.ROUNDS", 10)
+    monkeypatch.setattr("core.finetuning.estimators.training.TREES", 20)
+    monkeypatch.setattr("core.finetuning.estimators.training.ROUNDS", 10)
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +207,8 @@ def candidates(scene: Scene, data: TrainingData) -> Iterator[list[Candidate]]:
     fold = np.arange(len(data.labels)) // 2 % 3
     network = specify_model(scene, "unet_early", 2)
     with pytest.MonkeyPatch.context() as few:
-        few.setattr("core.finetuning.estimators.TREES", 20)
-        few.setattr("core.finetuning.estimators.ROUNDS", 10)
+        few.setattr("core.finetuning.estimators.training.TREES", 20)
+        few.setattr("core.finetuning.estimators.training.ROUNDS", 10)
         yield fit_candidates(network, data, fold, 0, None, False, KINDS, lambda part, phase: None)
 
 

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from core.finetuning.augmentation import symmetry, vary_radiometry
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.networks.augmentation import symmetry, vary_radiometry
+from core.finetuning.networks.settings import TrainingSettings
 from core.finetuning.training_data import TrainingData
 from core.models.registry import model_step, receptive_radius
 from core.models.specification import ModelSpecification

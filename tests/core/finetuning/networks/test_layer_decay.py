@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from core.finetuning.freezing import freeze
-from core.finetuning.layer_decay import distances_from_head, parameter_groups
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.networks.freezing import freeze
+from core.finetuning.networks.layer_decay import distances_from_head, parameter_groups
+from core.finetuning.networks.settings import TrainingSettings
 from core.models.registry import build_model
 from core.models.specification import EncoderName, FusionName
 from tests.core.models.specifications import ENCODERS, FUSIONS

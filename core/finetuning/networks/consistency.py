@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.finetuning.sampling import Batch
+from core.finetuning.networks.sampling import Batch
 
 SURE = 0.95
 """Probability from which the teacher is believed, as FixMatch does."""

@@ -49,7 +49,7 @@ def add_adapters(model: nn.Module, rank: int, alpha: float, seed: int) -> None:
     Weights of which an adapter would be no smaller are left as they are: the one row of a map of attention.
 
     Args:
-        model: changed in place; ``core.finetuning.freezing`` has frozen what adapters stand beside.
+        model: changed in place; ``freezing`` has frozen what adapters stand beside.
         rank, alpha: see ``LowRankChange``.
         seed: of the first values, the same on every device.
 

@@ -7,8 +7,8 @@ import pytest
 from joblib import effective_n_jobs
 from sklearn.ensemble import RandomForestClassifier
 
-from core.finetuning import baselines
-from core.finetuning.baselines import (
+from core.finetuning.estimators import baselines
+from core.finetuning.estimators.baselines import (
     BASELINES,
     NEIGHBOURHOODS,
     Baseline,

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import LabelError
-from core.finetuning.baselines import NEIGHBOURHOODS, neighbourhood_features
-from core.finetuning.estimators import MOST_PIXELS, new_estimator
+from core.finetuning.estimators.baselines import NEIGHBOURHOODS, neighbourhood_features
+from core.finetuning.estimators.training import MOST_PIXELS, new_estimator
 from core.finetuning.evaluation import Predictions, fit_temperature
 from core.finetuning.training_data import thinned_rows
 from core.labels.label_set import LabelSet

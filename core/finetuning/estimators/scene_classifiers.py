@@ -19,7 +19,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from core.finetuning.estimators import TREES, as_program
+from core.finetuning.estimators.training import TREES, as_program
 from core.models.scene_descriptors import Layout
 from core.models.scene_model import SceneModel, bounded
 from core.models.specification import EstimatorName

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from core.finetuning.settings import TrainingSettings
+from core.finetuning.networks.settings import TrainingSettings
 from core.models.encoders.encoder import Encoder
 from core.models.fusion_model import FusionModel
 

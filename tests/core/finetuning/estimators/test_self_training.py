@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from core.finetuning.estimators import EstimatorTraining, estimator_specification
-from core.finetuning.self_training import SelfTraining, self_trained, sure_answers
+from core.finetuning.estimators.self_training import SelfTraining, self_trained, sure_answers
+from core.finetuning.estimators.training import EstimatorTraining, estimator_specification
 from core.finetuning.training_data import BLOCK, TrainingData
 from core.models.specification import EstimatorName, EstimatorSpecification
 from core.models.specify import specify_model
@@ -127,9 +127,9 @@ def test_folds_train_themselves_and_their_labels_calibrate_nothing(data: Trainin
 def test_one_seed_gives_one_model_and_rounds_another(
     data: TrainingData, kind: EstimatorName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("core.finetuning.estimators.TREES", 5)
-    monkeypatch.setattr("core.finetuning.estimators.ROUNDS", 5)
-    monkeypatch.setattr("core.finetuning.self_training.CONFIDENCE", 0.5)
+    monkeypatch.setattr("core.finetuning.estimators.training.TREES", 5)
+    monkeypatch.setattr("core.finetuning.estimators.training.ROUNDS", 5)
+    monkeypatch.setattr("core.finetuning.estimators.self_training.CONFIDENCE", 0.5)
     first, again, none = (training_of(data, rounds).model(kind) for rounds in (2, 2, 0))
     programs = [bytes(model.state_dict()["programs.0"].numpy()) for model in (first, again, none)]
     assert programs[0] == programs[1]

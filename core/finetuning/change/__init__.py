@@ -1,0 +1,1 @@
+"""How change between two dates is learned."""

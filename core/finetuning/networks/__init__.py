@@ -1,0 +1,1 @@
+"""How a network learns from labels: what of it is trained, on what, how fast, and from where."""
