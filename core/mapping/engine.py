@@ -20,6 +20,7 @@ from core.mapping.blending import Tiling, blending_weights, choose_tiling, fixed
 from core.mapping.missing import InputSubsets
 from core.mapping.rasters import BLOCK_CACHE_BYTES, raster_environment
 from core.models.costs import forward_bytes
+from core.models.inference import for_inference
 from core.models.model_file import ModelCard
 from core.models.novelty import Novelty
 from core.models.registry import model_step, receptive_radius
@@ -84,7 +85,7 @@ class MappingEngine:
         novelty: Novelty | None = None,
         has_contributions: bool = False,
     ) -> None:
-        self._model = model
+        self._model = for_inference(model)
         self._card = card
         self._scene = scene
         self._device = device

@@ -45,6 +45,7 @@ from core.labels.scheme import ClassScheme, LandCoverClass
 from core.mapping.engine import MappingEngine
 from core.mapping.rasters import raster_environment
 from core.models.estimator_model import EstimatorModel
+from core.models.inference import for_inference
 from core.models.model_file import ModelCard, class_cards
 from core.models.registry import build_model
 from core.models.specification import EstimatorSpecification, ModelSpecification
@@ -146,11 +147,13 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
         specification = model.specification
     engine = MappingEngine(model, card_of(specification), scene, torch.device("cpu"))
     window = scene.grid.window
+    with torch.inference_mode():  # what a model takes once belongs to it
+        model(next(tiles_of(specification, engine.tiling.tile // 4)))
     before = resident_bytes()
     started = time.perf_counter()
     pixels = window.width * window.height
     if row == FORWARD:
-        pixels = 0
+        pixels, model = 0, for_inference(model)
         for values in tiles_of(specification, engine.tiling.tile):
             with torch.inference_mode():
                 model(values)

@@ -1,0 +1,47 @@
+"""Networks that map say what networks that were trained say."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from core.models.feature_model import FeatureModel
+from core.models.inference import for_inference
+from core.models.specification import EncoderName, FusionName, StemName
+from tests.core.models.specifications import EVERY_PAIR, combination, inputs, random_model, side_of, specification
+
+
+@EVERY_PAIR
+def test_every_network_says_the_same_and_stays_as_it_was(stem: StemName, encoder: EncoderName, fusion: FusionName) -> None:
+    wanted = combination(stem, encoder, fusion)
+    model = random_model(wanted).eval()
+    before = copy.deepcopy(model.state_dict())
+    side = side_of(wanted)
+    values = inputs(wanted, side, side, missing=0.05)
+    with torch.inference_mode():
+        expected, found = model(values), for_inference(model)(values)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_normalisations_are_folded_and_weights_shared() -> None:
+    wanted = specification("unet_intermediate", "three")
+    model = random_model(wanted).eval()
+    folded = for_inference(model)
+    counts = [sum(isinstance(module, nn.BatchNorm2d) for module in each.modules()) for each in (model, folded)]
+    assert counts[1] < 0.4 * counts[0]
+    assert folded.stems is model.stems or next(folded.stems.parameters()) is next(model.stems.parameters())
+    features = FeatureModel(model, uses_decoder=True)
+    values = inputs(wanted, 24, 24)
+    with torch.inference_mode():
+        torch.testing.assert_close(for_inference(features)(values), features(values), rtol=1e-4, atol=1e-4)
+
+
+def test_in_training_nothing_is_folded_and_what_has_no_convolution_is_itself() -> None:
+    model = random_model(specification("unet_early")).train()
+    kinds = [[type(module) for module in each.modules()] for each in (model, for_inference(model))]
+    assert kinds[0] == kinds[1]
+    plain = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    assert for_inference(plain) is plain
