@@ -33,8 +33,8 @@ TREES = 100
 0.4 ± 1.1 points on pixels and by 0.0 ± 1.9 with neighbourhoods. They map twice as fast."""
 ROUNDS = 60
 BINS = 64
-"""Of the values of a column. With four times as many a fit takes four times as long, for -0.6 ± 2.4 points of mean IoU on pixels
-and +0.9 ± 1.9 with neighbourhoods, on the same 17 draws."""
+"""Of the values of a column. With four times as many a fit takes four times as long, for -0.6 ± 2.4 points of mean IoU on
+pixels and +0.9 ± 1.9 with neighbourhoods, on the same 17 draws."""
 STRENGTHS: dict[bool, float] = {False: 1.0, True: 0.01}
 """Inverse regularisation of the logistic regression, without and with the statistics of neighbourhoods: few polygons do not
 determine a weight for each of those."""
