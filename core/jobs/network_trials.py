@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from core.finetuning.evaluation import calibrated_log_loss
 from core.finetuning.networks.loop import TrainingResult, train
@@ -17,6 +18,7 @@ from core.jobs.events import JobContext
 from core.jobs.outputs import trial_checkpoint
 from core.jobs.schemas import FinetuneJob
 from core.jobs.training_preparation import PreparedTraining, settings_for
+from core.models.checkpoint import is_checkpoint_of
 
 BASE_MODES = ("partial", "linear", "adapters", "full")
 """Ways to train a base model, in the order in which they are tried after the usual one: all of it at one rate."""
@@ -88,10 +90,10 @@ def train_networks(
         context.info("A training of this model was interrupted; it goes on from there, if nothing has changed since.")
     networks: list[TrainedNetwork] = []
     for number, settings in enumerate(tried):
-        kept = trial_checkpoint(checkpoint, number)
+        kept, own = trial_checkpoint(checkpoint, number), f"{identity}/{number}" if number else identity
         longest = max((network.seconds for network in networks), default=0.0)
         spent = time.perf_counter() - started
-        if networks and spent + longest > 60 * (job.minutes or 0.0) and not kept.is_file():
+        if networks and spent + longest > 60 * (job.minutes or 0.0) and not is_checkpoint_of(kept, own):
             break
         title = _title(prepared, settings) if len(tried) > 1 else prepared.title
         if len(tried) > 1:
@@ -106,13 +108,21 @@ def train_networks(
             settings,
             device,
             kept,
-            f"{identity}/{number}" if number else identity,
+            own,
             context.part(0.2 + number * part, 0.2 + (number + 1) * part),
         )
         networks.append(TrainedNetwork(title, settings, result, time.perf_counter() - begun))
+        best = best_network(networks)
+        networks = [network if network is best else _without_model(network) for network in networks]
     if len(tried) > 1:
-        context.info(f"{len(networks)} of {len(tried)} networks were trained in the {job.minutes:g} minutes of this job.")
+        spent = (time.perf_counter() - started) / 60
+        context.info(f"{len(networks)} of {len(tried)} networks were trained; {spent:.1f} of {job.minutes:g} minutes are over.")
     return networks
+
+
+def _without_model(network: TrainedNetwork) -> TrainedNetwork:
+    """What the report says of a network that is not delivered; its weights would take memory to the end."""
+    return replace(network, result=replace(network.result, model=nn.Identity()))
 
 
 def best_network(networks: Sequence[TrainedNetwork]) -> TrainedNetwork:

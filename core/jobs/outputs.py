@@ -199,6 +199,8 @@ def check_training_space(path: Path, model: nn.Module, n_networks: int = 1) -> N
     copies = CHECKPOINT_COPIES + FURTHER_COPIES * (n_networks - 1)
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     free = shutil.disk_usage(path.absolute().parent).free
+    # What an interrupted run has left is part of it.
+    free += sum(entry.stat().st_size for entry in _checkpoints(checkpoint_path(path)))
     if free < copies * size:
         raise OutputError(
             f"Training '{path}' takes {copies * size / 2**20:.0f} MiB on its disk for a while, for the model "

@@ -35,7 +35,7 @@ def choose_tiling(step: int, radius: int, overlap: float, finest: int) -> Tiling
     """A tile whose overlap covers the receptive field, within bounds of memory.
 
     Where it does, it covers no more: beyond the receptive field neighbours say the same to the bit, and what they share is
-    computed up to four times. A forest on pixels shares nothing at all.
+    computed up to four times. A forest on pixels without relief shares nothing at all.
 
     Args:
         step: tile and stride are multiples of it.

@@ -86,6 +86,9 @@ class MappingEngine:
         has_contributions: bool = False,
     ) -> None:
         self._model = for_inference(model)
+        own = {parameter.data_ptr() for parameter in model.parameters()}
+        copied = [parameter for parameter in self._model.parameters() if parameter.data_ptr() not in own]
+        self._copied_bytes = sum(parameter.numel() * parameter.element_size() for parameter in copied)
         self._card = card
         self._scene = scene
         self._device = device
@@ -118,7 +121,7 @@ class MappingEngine:
         # Rasters twice, of which one is being read; sums and weights, and the finished rows.
         strip = pixels * 4 * (2 * values + 2 * (self._n_blended + 1))
         reading = min(pixels * max(cells), VALUES_AT_ONCE) * _READING_BYTES
-        return int(strip + reading + forward_bytes(specification, tile, tile) + BLOCK_CACHE_BYTES)
+        return int(strip + reading + forward_bytes(specification, tile, tile) + BLOCK_CACHE_BYTES + self._copied_bytes)
 
     def strips(self, window: Window, allowed: Allowed | None = None) -> Iterator[MapStrip]:
         """The map of a window, from north to south.

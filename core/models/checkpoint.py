@@ -47,6 +47,14 @@ def save_checkpoint(
     write_tensors(path, copies, json.dumps(header))
 
 
+def is_checkpoint_of(path: Path, identity: str) -> bool:
+    """Whether a file is the checkpoint of this very run."""
+    try:
+        return path.is_file() and json.loads(read_tensors(path)[1]).get("identity") == identity
+    except (ModelFileError, json.JSONDecodeError):
+        return False
+
+
 def load_checkpoint(
     path: Path,
     identity: str,

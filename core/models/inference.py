@@ -19,7 +19,7 @@ def for_inference(model: nn.Module) -> nn.Module:
     Scores differ in the last bits. The default network takes three quarters of the time, see ``scripts/benchmarks/mapping.py``.
 
     Args:
-        model: in evaluation mode. It stays as it is; all that is not folded is shared with it.
+        model: in evaluation mode. It stays as it is; weights of convolutions are copied, and all others shared with it.
     """
     return _folded(model)
 
@@ -48,6 +48,6 @@ def _twin(module: nn.Module, **changed: object) -> nn.Module:
 def _fold(children: dict[str, nn.Module | None], first: str, second: str) -> None:
     """Puts a convolution and the normalisation behind it into one; other modules stay."""
     convolution, norm = children[first], children[second]
-    if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d and not norm.training:
+    if type(convolution) is nn.Conv2d and type(norm) is nn.BatchNorm2d and not (norm.training or convolution.training):
         children[first] = fuse_conv_bn_eval(convolution, norm)
         children[second] = nn.Identity()

@@ -35,7 +35,7 @@ class Program:
         Raises:
             Exception: the graph is damaged, or is of other rows; the runtime's errors have no common class.
         """
-        blocks = [rows[start : start + BLOCK_ROWS] for start in range(0, len(rows), BLOCK_ROWS)]
+        blocks = [rows[start : start + BLOCK_ROWS] for start in range(0, max(1, len(rows)), BLOCK_ROWS)]
         threads = min(torch.get_num_threads(), len(blocks))
         if threads < 2:
             return np.concatenate([self._of_block(block) for block in blocks])

@@ -19,6 +19,9 @@ _TIE = 1e-6
 """A centre this close to the edge of two source pixels, in pixels, counts as lying in the eastern or southern one, so that
 rounding does not decide."""
 
+_WHOLE = 1e-5
+"""A corner this close to a whole number of pixels from the system's origin, in pixels, lies on it."""
+
 CELL = 16
 """Side, in target pixels, of the cells between whose corners places are interpolated."""
 CELL_ERROR = 1e-4
@@ -112,8 +115,9 @@ def near_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[n
     """As ``source_positions``, to a ten-thousandth of a source pixel and many times as fast between two systems.
 
     The corners of cells of ``CELL`` x ``CELL`` target pixels are transformed, and places between them interpolated. The pixels
-    of a cell whose middle would be off by more than ``CELL_ERROR`` are transformed each, as are those of a cell that the
-    source's system cannot express. Cells are counted from the system's origin, so that a place is the same in any window.
+    of a cell are transformed each where its middle, or that of one of its edges, would be off by more than ``CELL_ERROR``
+    (between two conformal systems the bends along both sides cancel in the middle alone), or where the source's system cannot
+    express it. Cells are counted from the system's origin, so that a place is the same in any window.
     """
     if same_crs(target.crs, crs):
         return source_positions(transform, crs, target)
@@ -123,21 +127,23 @@ def near_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[n
     firsts = [int(each.min()) for each in cells]
     counts = [int(each.max()) - first + 1 for each, first in zip(cells, firsts, strict=True)]
 
-    def positions(offset: float, more: int) -> NDArray[np.float64]:
-        """(2, cells + more, cells + more) source columns and rows of places within cells; 0 is a corner, 0.5 the middle."""
-        x, y = (
-            ((np.arange(count + more) + (first + offset)) * CELL + shift) * size
-            for count, first, shift, size in zip(counts, firsts, shifts, sizes, strict=True)
-        )
-        xs, ys = transformer_between(target.crs, crs).transform(*np.meshgrid(x, y))
-        lost = ~(np.isfinite(xs) & np.isfinite(ys))
-        xs[lost] = ys[lost] = np.nan
-        return np.stack(~transform @ (xs, ys))
-
-    corners, middles = positions(0.0, 1), positions(0.5, 0)
+    # Corners, and between them the middles of edges and cells.
+    xs, ys = (
+        (np.arange(2 * count + 1) / 2 + first) * CELL + shift
+        for count, first, shift in zip(counts, firsts, shifts, strict=True)
+    )
+    x, y = transformer_between(target.crs, crs).transform(*np.meshgrid(xs * sizes[0], ys * sizes[1]))
+    lost = ~(np.isfinite(x) & np.isfinite(y))
+    x[lost] = y[lost] = np.nan
+    halves = np.stack(~transform @ (x, y))
+    corners = halves[:, ::2, ::2]
+    across = np.abs((corners[:, :, :-1] + corners[:, :, 1:]) / 2 - halves[:, ::2, 1::2])
+    up_and_down = np.abs((corners[:, :-1] + corners[:, 1:]) / 2 - halves[:, 1::2, ::2])
     between = (corners[:, :-1, :-1] + corners[:, :-1, 1:] + corners[:, 1:, :-1] + corners[:, 1:, 1:]) / 4
+    errors = [across[:, :-1], across[:, 1:], up_and_down[:, :, :-1], up_and_down[:, :, 1:]]
+    errors.append(np.abs(between - halves[:, 1::2, 1::2]))
     # Comparisons with NaN are false.
-    is_near = np.asarray((np.abs(between - middles) <= CELL_ERROR).all(axis=0))
+    is_near = np.asarray((np.stack(errors) <= CELL_ERROR).all(axis=(0, 1)))
     (column, row), (right, up) = (
         [each - first for each, first in zip(cells, firsts, strict=True)],
         [(number - each * CELL) / CELL for number, each in zip(numbers, cells, strict=True)],
@@ -154,7 +160,9 @@ def near_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[n
 def absolute_pixels(grid: Grid) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], tuple[float, float]]:
     """Numbers of a grid's columns to the east and rows to the north, counted from the system's origin to the pixels'
     centres, and what has to be added to them for the centres; the same for a grid and for any crop of it."""
-    first_column, first_row = round(grid.left / grid.pixel_width), round(grid.top / grid.pixel_height)
+    # Not the nearest whole number: that of a corner half way between two, as Landsat's are, depends on the crop.
+    first_column = math.floor(grid.left / grid.pixel_width + _WHOLE)
+    first_row = math.floor(grid.top / grid.pixel_height + _WHOLE)
     shift_x = round(grid.left / grid.pixel_width - first_column, 6)
     shift_y = round(grid.top / grid.pixel_height - first_row, 6)
     return (np.arange(grid.width) + first_column, first_row - np.arange(grid.height)), (shift_x + 0.5, shift_y - 0.5)

@@ -370,15 +370,17 @@ def test_auto_tries_networks_within_its_minutes(finetune_job, tmp_path):
     told = run_here(job)
     assert told.code == 0, told.last
     assert trained(told) == ["1", "2", "3"]
-    assert "3 of 3 networks were trained" in told.texts("info")
+    assert "3 of 3 networks were trained; " in told.texts("info")
     assert not any(event.get("phase", "").startswith("Training: epoch") for event in told.events), "the interrupted run had"
     names = [row["name"] for row in card_of(job["output_model"]).scores["models"]]
     assert {f"U-Net, early fusion, learning rate {rate}" for rate in ("0.001", "0.0003", "0.003")} < set(names)
     assert set(snapshot(folder)) == {"model.safetensors", "report.html"}
     assert "None of 3 networks was clearly better" in Path(job["report"]).read_text(encoding="utf-8")
+    for number in ("", ".1", ".2"):  # left by another job: of no use, and no reason to go on
+        (folder / f"{stem}{number}.checkpoint.safetensors").write_bytes(b"another's")
     hurried = run_here({**job, "minutes": 0.001})
     assert trained(hurried) == ["1"]
-    assert "1 of 3 networks were trained" in hurried.texts("info")
+    assert "1 of 3 networks were trained; " in hurried.texts("info")
     assert run_here({**job, "mode": "forest"}).code == 2
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from affine import Affine
@@ -112,9 +114,12 @@ def test_nothing_comes_from_beyond_the_edge() -> None:
 
 
 @pytest.mark.parametrize("size", [10.0, 0.1, 1 / 3, 10.000282])
+@pytest.mark.parametrize("shift", [None, 0.5, 0.0])
 @pytest.mark.parametrize("crs", [BASE, "EPSG:3035"])
-def test_a_crop_has_the_same_bits(size: float, crs: str) -> None:
+def test_a_crop_has_the_same_bits(size: float, shift: float | None, crs: str) -> None:
     middle = Transformer.from_crs(BASE, crs, always_xy=True).transform(LEFT + 30 * size, TOP - 30 * size)
+    if shift is not None:
+        middle = tuple((math.floor(value / size) + shift) * size for value in middle)
     transform = Affine(size, 0, LEFT, 0, -size, TOP) @ Affine.translation(0.37, 0.21)
     values = np.random.default_rng(2).normal(size=(1, SIDE, SIDE)).astype(np.float32)
     values[0, 30:33, 40:50] = np.nan
@@ -243,15 +248,17 @@ def test_decibels_and_power() -> None:
         ("EPSG:4326", 0.0001, (13.0, 52.0)),
         ("EPSG:3413", 500.0, (13.0, 84.0)),
         ("EPSG:4326", 0.25, (13.0, 80.0)),
+        ("EPSG:3413", 1000.0, (-30.0, 80.0)),
     ],
 )
-def test_places_between_transformed_corners_are_near(crs: str, size: float, place: tuple[float, float]) -> None:
+@pytest.mark.parametrize("source", [BASE, "EPSG:3857"])
+def test_places_between_transformed_corners_are_near(crs: str, size: float, place: tuple[float, float], source: str) -> None:
     """Where the projection bends much, as with coarse pixels near a pole, every pixel is transformed."""
     x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(*place)
     target = Grid(crs, x, y, size, size, 150, 90)
     own = size * 111_000 if crs == "EPSG:4326" else size
     transform = Affine(own, 0, LEFT, 0, -own, TOP)
-    near, exact = near_positions(transform, BASE, target), source_positions(transform, BASE, target)
+    near, exact = near_positions(transform, source, target), source_positions(transform, source, target)
     np.testing.assert_allclose(np.stack(near), np.stack(exact), rtol=0, atol=2e-4)
 
 
