@@ -186,8 +186,8 @@ def best_of(candidates: Sequence[Candidate]) -> Candidate:
     """The vote; without one the lowest calibrated log loss in the cross-validation.
 
     Blocks of the labelled ground say little of ground that is different: in ``scripts/benchmarks/few_labels.py`` something was
-    clearly better than the vote in the cross-validation (by one standard error) on 13 of 42 draws, and on all 13 it was worse
-    on the rest of the scene, by 0.9 to 23.3 points of mIoU.
+    clearly better than the vote in the cross-validation (by one standard error) on 14 of 45 draws, and on all 14 it was worse
+    on the rest of the scene, by 0.8 to 23.3 points of mIoU.
     """
     votes = [candidate for candidate in candidates if candidate.kind == "vote"]
     return min(votes or candidates, key=lambda candidate: calibrated_log_loss(candidate.cross_validated))
