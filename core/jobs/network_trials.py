@@ -20,7 +20,7 @@ from core.jobs.schemas import FinetuneJob
 from core.jobs.training_preparation import PreparedTraining, settings_for
 from core.models.checkpoint import is_checkpoint_of
 
-BASE_MODES = ("partial", "linear", "adapters", "full")
+MODES_TRIED = ("partial", "linear", "adapters", "full")
 """Ways to train a base model, in the order in which they are tried after the usual one: all of it at one rate."""
 
 OTHER_RATES = (3e-4, 3e-3)
@@ -59,7 +59,7 @@ def settings_to_try(job: FinetuneJob, prepared: PreparedTraining) -> list[Traini
         return [usual]
     ways = [usual]
     if prepared.base is not None:
-        ways += [settings_for(job, mode, len(prepared.labels)) for mode in BASE_MODES]
+        ways += [settings_for(job, mode, len(prepared.labels)) for mode in MODES_TRIED]
     return [replace(way, learning_rate=rate) for rate in (usual.learning_rate, *OTHER_RATES) for way in ways]
 
 

@@ -49,10 +49,7 @@ def save_checkpoint(
 
 def is_checkpoint_of(path: Path, identity: str) -> bool:
     """Whether a file is the checkpoint of this very run."""
-    try:
-        return path.is_file() and json.loads(read_tensors(path)[1]).get("identity") == identity
-    except (ModelFileError, json.JSONDecodeError):
-        return False
+    return _read(path, identity) is not None
 
 
 def load_checkpoint(
@@ -63,15 +60,10 @@ def load_checkpoint(
     schedule: torch.optim.lr_scheduler.LRScheduler | None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
     """Restores what ``save_checkpoint`` wrote; None where there is no checkpoint of this very run."""
-    if not path.is_file():
+    read = _read(path, identity)
+    if read is None:
         return None
-    try:
-        tensors, text = read_tensors(path)
-        header = json.loads(text)
-    except (ModelFileError, json.JSONDecodeError):
-        return None
-    if header.get("identity") != identity:
-        return None
+    tensors, header = read
     for name, module in modules.items():
         module.load_state_dict(_with_prefix(tensors, f"{name}/"))
     entries: dict[int, dict[str, Tensor]] = {}
@@ -82,6 +74,18 @@ def load_checkpoint(
     if schedule is not None:
         schedule.load_state_dict(header["schedule"])
     return header["records"], header["extra"]
+
+
+def _read(path: Path, identity: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and header of the checkpoint of a run; None where the file is none, or another run's."""
+    if not path.is_file():
+        return None
+    try:
+        tensors, text = read_tensors(path)
+        header: dict[str, Any] = json.loads(text)
+    except (ModelFileError, json.JSONDecodeError):
+        return None
+    return (tensors, header) if header.get("identity") == identity else None
 
 
 def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

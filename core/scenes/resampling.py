@@ -101,13 +101,20 @@ def _interpolated(band: NDArray[np.float32], nearest: NDArray[np.intp], corners:
 
 def source_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Source columns and rows (pixel edges at whole numbers) of the target's centres, flat, row by row."""
-    grid_x, grid_y = np.meshgrid(*pixel_centres(target))
-    xs, ys = grid_x.ravel(), grid_y.ravel()
-    if not same_crs(target.crs, crs):
-        xs, ys = transformer_between(target.crs, crs).transform(xs, ys)
-        lost = ~(np.isfinite(xs) & np.isfinite(ys))
-        xs[lost] = ys[lost] = np.nan
-    columns, rows = ~transform @ (xs, ys)
+    columns, rows = _in_source(transform, crs, target.crs, *pixel_centres(target))
+    return columns.ravel(), rows.ravel()
+
+
+def _in_source(
+    transform: Affine, crs: str, target_crs: str, xs: NDArray[np.float64], ys: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(rows, columns) source columns and rows of a lattice of ground coordinates; NaN where the source cannot express them."""
+    grid_x, grid_y = np.meshgrid(xs, ys)
+    if not same_crs(target_crs, crs):
+        grid_x, grid_y = transformer_between(target_crs, crs).transform(grid_x, grid_y)
+        lost = ~(np.isfinite(grid_x) & np.isfinite(grid_y))
+        grid_x[lost] = grid_y[lost] = np.nan
+    columns, rows = ~transform @ (grid_x, grid_y)
     return np.asarray(columns, np.float64), np.asarray(rows, np.float64)
 
 
@@ -132,10 +139,7 @@ def near_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[n
         (np.arange(2 * count + 1) / 2 + first) * CELL + shift
         for count, first, shift in zip(counts, firsts, shifts, strict=True)
     )
-    x, y = transformer_between(target.crs, crs).transform(*np.meshgrid(xs * sizes[0], ys * sizes[1]))
-    lost = ~(np.isfinite(x) & np.isfinite(y))
-    x[lost] = y[lost] = np.nan
-    halves = np.stack(~transform @ (x, y))
+    halves = np.stack(_in_source(transform, crs, target.crs, xs * sizes[0], ys * sizes[1]))
     corners = halves[:, ::2, ::2]
     across = np.abs((corners[:, :, :-1] + corners[:, :, 1:]) / 2 - halves[:, ::2, 1::2])
     up_and_down = np.abs((corners[:, :-1] + corners[:, 1:]) / 2 - halves[:, 1::2, ::2])

@@ -169,7 +169,7 @@ class EstimatorTraining:
     def _shares(self, estimator: Any, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
         shares = np.zeros((int(rows.sum()), self._specification.n_classes), np.float32)
         if len(shares):
-            with threadpool_limits(1):  # see ``_OneThread``
+            with threadpool_limits(1):  # as in ``_OneThread``: its threads wait for each other in telling, too
                 shares[:, estimator.classes_] = estimator.predict_proba(self._rows[rows])
         return shares
 
