@@ -30,6 +30,14 @@ class Tiling:
     def overlap(self) -> int:
         return self.tile - self.stride
 
+    def margin(self, radius: int) -> int:
+        """Pixels along a tile's edges whose surroundings the tile cuts off and a neighbour does not: they say nothing.
+
+        Args:
+            radius: of the receptive field, in pixels.
+        """
+        return radius if 2 * radius <= self.overlap else 0
+
 
 def choose_tiling(step: int, radius: int, overlap: float, finest: int) -> Tiling:
     """A tile whose overlap covers the receptive field, within bounds of memory.
@@ -81,7 +89,7 @@ def blending_weights(tiling: Tiling, radius: int) -> NDArray[np.float32]:
         (tile,) float32, all positive, at most 1.
     """
     overlap = tiling.overlap
-    margin = radius if 2 * radius <= overlap else 0
+    margin = tiling.margin(radius)
     distance = np.minimum(np.arange(tiling.tile), np.arange(tiling.tile)[::-1]) + 0.5
     ramp = max(overlap - 2 * margin, 1e-3)
     weights = np.clip((distance - margin) / ramp, LEAST_WEIGHT, 1.0) if overlap else np.ones(tiling.tile)

@@ -7,9 +7,7 @@ width alone: a strip of the rasters as high as a tile, and the class probabiliti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -18,17 +16,17 @@ from torch import nn
 
 from core.mapping.blending import Tiling, blending_weights, choose_tiling, fixed_tiling
 from core.mapping.missing import InputSubsets
-from core.mapping.rasters import BLOCK_CACHE_BYTES, raster_environment
+from core.mapping.rasters import BLOCK_CACHE_BYTES
+from core.mapping.strip_reader import Arrays, StripReader
 from core.models.costs import forward_bytes
 from core.models.inference import for_inference
 from core.models.model_file import ModelCard
 from core.models.novelty import Novelty
 from core.models.registry import model_step, receptive_radius
 from core.scenes.grid import Window, lattice
-from core.scenes.reading import VALUES_AT_ONCE, SceneReader
+from core.scenes.reading import VALUES_AT_ONCE
 from core.scenes.scene import Scene
 
-Arrays = dict[str, NDArray[np.float32]]
 Allowed = Callable[[Window], NDArray[np.bool_]]
 
 _READING_BYTES = 200
@@ -105,12 +103,15 @@ class MappingEngine:
         self._allows_missing = allows_missing and card.allows_missing
         self._is_classified = n_features is None
         self._n_outputs = specification.n_classes if n_features is None else n_features
-        self.inputs = InputSubsets(card, scene)
+        self.inputs = InputSubsets(card)
         self._novelty = novelty
         self._withheld = [modality.name for modality in specification.modalities] if has_contributions else []
         self._n_blended = self._n_outputs + (novelty is not None) + len(self._withheld)
-        weights = blending_weights(self.tiling, radius or 0)
-        self._weights = np.outer(weights, weights)
+        # Of a tile only what lies further from its edges than the model sees is looked at, where neighbours say the rest.
+        self._margin = self.tiling.margin(radius or 0)
+        self._inner = self.tiling.tile - 2 * self._margin
+        weights = blending_weights(self.tiling, radius or 0)[self._margin : self.tiling.tile - self._margin]
+        self._weights = None if self._inner == self.tiling.stride else np.outer(weights, weights)
 
     def memory_bytes(self, width: int) -> int:
         """Bytes that mapping a window of that width needs above the model; an upper bound, whatever the height."""
@@ -133,71 +134,67 @@ class MappingEngine:
         Raises:
             RasterError: a raster cannot be read.
         """
-        rows = lattice(self._scene.grid, window, self.tiling.tile, self.tiling.stride)
+        margin, stride = self._margin, self.tiling.stride
+        # Inner parts of tiles, in rows.
+        rows = lattice(self._scene.grid, window.translated(-margin, -margin), self._inner, stride)
+        tile = self.tiling.tile
         first, last = rows[0][0], rows[0][-1]
-        columns = last.stop_column - first.column
-        strip = Window(first.column, first.row, columns, self.tiling.tile)
-        sums = np.zeros((self._n_blended, self.tiling.tile, columns), np.float32)
-        totals = np.zeros((self.tiling.tile, columns), np.float32)
-        with SceneReader(self._scene) as reader, _StripReader(reader, strip, self.tiling, len(rows)) as source:
+        columns = last.column + tile - first.column
+        strip = Window(first.column, first.row, columns, tile)
+        blended = _Blended(self._n_blended, self._inner, last.column + self._inner - first.column, stride)
+        with StripReader(self._scene, self.inputs, strip, self.tiling, len(rows)) as source:
             for number, tiles in enumerate(rows):
-                strip = Window(first.column, tiles[0].row, columns, self.tiling.tile)
-                values = source.next()
-                subset = self.inputs.of(values)
-                wanted = self.inputs.is_enough(subset, self._allows_missing) & _inside(strip, window)
+                strip = Window(first.column, tiles[0].row, columns, tile)
+                inner = Window(first.column + margin, tiles[0].row + margin, blended.columns, self._inner)
+                values, subset = source.next()
+                there = subset[margin : tile - margin, margin : margin + inner.width]
+                wanted = self.inputs.is_enough(there, self._allows_missing) & _inside(inner, window)
                 if allowed is not None:
-                    wanted &= allowed(strip)
-                self._add_tiles(tiles, strip, values, subset, wanted, sums, totals)
+                    wanted &= allowed(inner)
+                for corner in tiles:
+                    place = slice(corner.column - first.column, corner.column - first.column + self._inner)
+                    if wanted[:, place].any():
+                        whole = slice(place.start, place.start + tile)
+                        blended.add(self._blended(self._cut(values, whole), there[:, place]), self._weights, place)
                 is_last = number == len(rows) - 1
-                done = self.tiling.tile if is_last else self.tiling.stride
-                finished = Window(strip.column, strip.row, columns, done).intersection(window)
+                finished = Window(inner.column, inner.row, inner.width, self._inner if is_last else stride).intersection(window)
                 if not finished.is_empty:
-                    part = finished.slices_within(strip)
-                    yield self._finish(finished, sums[:, part[0], part[1]], totals[part], wanted[part], subset[part])
-                _shift(sums, self.tiling.stride)
-                _shift(totals[None], self.tiling.stride)
+                    part = finished.slices_within(inner)
+                    yield self._finish(finished, *blended.means(*part), wanted[part], there[part])
+                blended.shift()
 
-    def _add_tiles(
-        self,
-        tiles: list[Window],
-        strip: Window,
-        values: Arrays,
-        subset: NDArray[np.uint8],
-        wanted: NDArray[np.bool_],
-        sums: NDArray[np.float32],
-        totals: NDArray[np.float32],
-    ) -> None:
-        for tile in tiles:
-            rows, columns = tile.slices_within(strip)
-            if not wanted[rows, columns].any():
-                continue
-            inputs = {}
-            for acquisition in self._scene.acquisitions:
-                finer, coarser = acquisition.scale.finer, acquisition.scale.coarser
-                part = slice(columns.start * finer // coarser, columns.stop * finer // coarser)
-                inputs[acquisition.name] = torch.from_numpy(values[acquisition.name][None, :, :, part])
-            blended = self._blended(inputs, subset[rows, columns])
-            if self.tiling.overlap:
-                np.multiply(blended, self._weights, out=blended)
-            sums[:, rows, columns] += blended
-            totals[rows, columns] += self._weights
+    def _cut(self, values: Arrays, columns: slice) -> dict[str, torch.Tensor]:
+        """A tile of a strip, each input on its own scale."""
+        inputs = {}
+        for acquisition in self._scene.acquisitions:
+            finer, coarser = acquisition.scale.finer, acquisition.scale.coarser
+            part = slice(columns.start * finer // coarser, columns.stop * finer // coarser)
+            inputs[acquisition.name] = torch.from_numpy(values[acquisition.name][None, :, :, part])
+        return inputs
 
-    def _blended(self, inputs: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Of a tile all that is blended: probabilities or features, the novelty, what each input contributes."""
+    def _inner_of(self, scores: torch.Tensor) -> torch.Tensor:
+        """The part of (..., H, W) of a tile that it says something of."""
+        stop = self.tiling.tile - self._margin
+        return scores[..., self._margin : stop, self._margin : stop]
+
+    def _blended(self, inputs: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> torch.Tensor:
+        """Of the inner part of a tile all that is blended: probabilities or features, the novelty, what each input
+        contributes."""
         with torch.inference_mode():
             given = {name: values.to(self._device) for name, values in inputs.items()}
             if not self._is_classified:
-                return np.array(self._model(given)[0].float().cpu().numpy())
+                return self._inner_of(self._model(given)[0]).float().cpu()
             probabilities = self._probabilities(given, subset)
             parts = [probabilities]
             if self._novelty is not None:
-                parts.append(self._novelty(given).nan_to_num(nan=0.0).float())
+                parts.append(self._inner_of(self._novelty(given)).nan_to_num(nan=0.0).float())
             parts.extend(self._moved(probabilities, given, subset, name)[None] for name in self._withheld)
-            return np.asarray((torch.cat(parts) if len(parts) > 1 else probabilities).cpu().numpy())
+            return (torch.cat(parts) if len(parts) > 1 else probabilities).cpu()
 
     def _probabilities(self, given: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> torch.Tensor:
-        divisors = torch.from_numpy(self.inputs.temperatures[subset]).to(self._device)
-        return torch.softmax(self._model(given)[0].float() / divisors, dim=0)
+        scores = self._inner_of(self._model(given)[0]).float()
+        divisors = self.inputs.temperatures[subset] if subset.min() < subset.max() else self.inputs.temperatures[subset[:1, :1]]
+        return torch.softmax(scores / torch.from_numpy(divisors).to(self._device), dim=0)
 
     def _moved(
         self, probabilities: torch.Tensor, given: dict[str, torch.Tensor], subset: NDArray[np.uint8], name: str
@@ -217,88 +214,64 @@ class MappingEngine:
     def _finish(
         self,
         window: Window,
-        sums: NDArray[np.float32],
-        totals: NDArray[np.float32],
+        means: NDArray[np.float32],
+        is_covered: NDArray[np.bool_],
         wanted: NDArray[np.bool_],
         subset: NDArray[np.uint8],
     ) -> MapStrip:
-        mapped = wanted & (totals > 0)
-        means = np.asarray(sums / np.where(totals > 0, totals, 1), np.float32)
+        mapped = wanted & is_covered
         if not mapped.all():
             means[:, ~mapped] = 0
         first, rest = self._n_outputs, self._n_blended - len(self._withheld)
-        return MapStrip(window, means[:first], mapped, subset, means[first:rest], means[rest:])
+        return MapStrip(window, means[:first], mapped, subset.copy(), means[first:rest], means[rest:])
 
 
-class _StripReader:
-    """A strip of the scene as high as a tile, moved south by a stride at a time; what overlaps is kept, not read anew.
-
-    The rows of the next strip are read, by a thread of their own, while the model looks at this one.
+class _Blended:
+    """What the tiles of a strip say together, and those of the next on top of what they share with it.
 
     Args:
-        reader: of the scene; it is used by that thread alone.
-        strip: the first.
-        tiling: of the strips.
-        count: of the strips.
+        count: of the values of a pixel.
+        inner: side of the part of a tile that counts.
+        columns: of the strip.
+        stride: rows from a strip to the next.
     """
 
-    def __init__(self, reader: SceneReader, strip: Window, tiling: Tiling, count: int) -> None:
-        self._reader = reader
-        self._tiling = tiling
-        self._windows = [strip] + [
-            Window(strip.column, strip.row + number * tiling.stride + tiling.overlap, strip.width, tiling.stride)
-            for number in range(1, count)
-        ]
-        self._values: Arrays = {}
-        self._thread = ThreadPoolExecutor(1)
-        self._coming: Future[Arrays] | None = None
+    def __init__(self, count: int, inner: int, columns: int, stride: int) -> None:
+        self.columns = columns
+        self._stride = stride
+        self._sums = np.zeros((count, inner, columns), np.float32)
+        self._totals = np.zeros((inner, columns), np.float32)
 
-    def __enter__(self) -> _StripReader:
-        self._ask()
-        return self
+    def add(self, values: torch.Tensor, weights: NDArray[np.float32] | None, place: slice) -> None:
+        """Adds (count, inner, inner) values of a tile; without weights nothing is shared with others."""
+        sums = torch.from_numpy(self._sums)[:, :, place]
+        if weights is None:
+            sums.copy_(values)
+            self._totals[:, place] = 1
+        else:
+            sums.addcmul_(values, torch.from_numpy(weights))
+            self._totals[:, place] += weights
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+    def means(self, rows: slice, columns: slice) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(count, rows, columns) weighted means of a part; (rows, columns) where there are any."""
+        totals = self._totals[rows, columns]
+        is_covered = totals > 0
+        if self._stride == self._sums.shape[1]:
+            return self._sums[:, rows, columns].copy(), is_covered
+        return np.asarray(self._sums[:, rows, columns] / np.where(is_covered, totals, 1), np.float32), is_covered
 
-    def _ask(self) -> None:
-        self._coming = None
-        if self._windows:
-            self._coming = self._thread.submit(self._read, self._windows.pop(0))
-
-    def _read(self, window: Window) -> Arrays:
-        with raster_environment():  # rasterio's settings are those of a thread
-            return self._reader.read(window)
-
-    def next(self) -> Arrays:
-        """Values of the next strip, in the place of those before."""
-        if self._coming is None:
-            raise ValueError("there are no more strips")
-        self._take(self._coming.result())
-        # Only now, with the rows in their place: memory holds those of one strip and of the next, and not of a third.
-        self._ask()
-        return self._values
-
-    def _take(self, fresh: Arrays) -> None:
-        if not self._values:
-            self._values = fresh
-            return
-        for name, values in self._values.items():
-            rows = fresh[name].shape[1]
-            # Band by band: what is moved within an array is copied on the way.
-            for old, new in zip(values, fresh[name], strict=True):
-                old[:-rows] = old[rows:].copy()
-                old[-rows:] = new
+    def shift(self) -> None:
+        """Moves on to the next strip."""
+        kept = self._totals.shape[0] - self._stride
+        if kept:
+            for rows in self._sums:
+                rows[:kept] = rows[self._stride :].copy()
+            self._sums[:, kept:] = 0
+            self._totals[:kept] = self._totals[self._stride :].copy()
+        self._totals[kept:] = 0
 
 
 def _inside(strip: Window, window: Window) -> NDArray[np.bool_]:
     inside = np.zeros(strip.shape, bool)
     inside[strip.intersection(window).slices_within(strip)] = True
     return inside
-
-
-def _shift(array: NDArray[np.float32], rows: int) -> None:
-    """Moves rows up and clears those that come in below."""
-    kept = array.shape[1] - rows
-    if kept:
-        array[:, :kept] = array[:, rows:].copy()
-    array[:, kept:] = 0

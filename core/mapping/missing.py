@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from core.models.model_file import ModelCard, subset_key
-from core.scenes.reading import valid_pixels
-from core.scenes.scene import Scene, shows_ground
+from core.scenes.scene import shows_ground
 
 
 class InputSubsets:
@@ -17,11 +14,9 @@ class InputSubsets:
 
     Args:
         card: of the model.
-        scene: with those of the model's inputs that were given.
     """
 
-    def __init__(self, card: ModelCard, scene: Scene) -> None:
-        self._scene = scene
+    def __init__(self, card: ModelCard) -> None:
         modalities = card.specification.modalities
         self._names = [modality.name for modality in modalities]
         roles = [modality.role for modality in modalities]
@@ -38,7 +33,7 @@ class InputSubsets:
 
     def without(self, subset: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
         """The sets that are left of some where an input is withheld."""
-        return np.bitwise_and(subset, np.uint8(~(1 << self._names.index(name)) & 0xFF))
+        return np.bitwise_and(subset, ~self.bit(name))
 
     def _temperature(self, card: ModelCard, number: int) -> float:
         # A set that was not measured is no surer than the least sure that was.
@@ -46,20 +41,9 @@ class InputSubsets:
         names = self.names(number)
         return card.temperature if len(names) == len(self._names) else card.temperatures.get(subset_key(names), worst)
 
-    def of(self, values: Mapping[str, NDArray[np.float32]]) -> NDArray[np.uint8]:
-        """(rows, columns) number of the set at each reference pixel.
-
-        Args:
-            values: by acquisition (bands, rows, columns) on its own scale, NaN = missing.
-        """
-        total: NDArray[np.uint8] | None = None
-        for acquisition in self._scene.acquisitions:
-            bit = self._names.index(acquisition.name)
-            part = valid_pixels(values[acquisition.name], acquisition).astype(np.uint8) * np.uint8(1 << bit)
-            total = part if total is None else np.bitwise_or(total, part)
-        if total is None:
-            raise ValueError("The scene has no acquisition.")
-        return total
+    def bit(self, name: str) -> np.uint8:
+        """The number of the set of one input."""
+        return np.uint8(1 << self._names.index(name))
 
     def is_enough(self, subset: NDArray[np.uint8], allows_missing: bool) -> NDArray[np.bool_]:
         """Where a map can be made: all inputs there, or, if that is allowed, one that shows the ground."""

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -132,17 +133,19 @@ def read_stored(
     bands: Sequence[int],
     window: Window,
     stride: int = 1,
+    out: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]:
     """Stored values of a window, NaN where the file says that there is no data.
 
-    GDAL's own masks are asked, because they compare nodata in the band's own type: a 64-bit nodata value does not
-    survive a detour through a float.
+    Nodata is compared in the band's own type: a 64-bit nodata value does not survive a detour through a float. Of all but
+    whole numbers of up to 32 bits, GDAL's own masks are asked.
 
     Args:
         dataset: an open raster.
         bands: 1-based indexes.
         window: inside the raster, counted in groups of ``stride`` x ``stride`` pixels.
         stride: of each group one pixel is read, from the file's overviews where it has any.
+        out: (bands, rows, columns) to write to; a new array by default.
 
     Returns:
         (bands, rows, columns) of the window, float32.
@@ -159,19 +162,39 @@ def read_stored(
         stored = dataset.read(list(bands), window=area, out_shape=shape)
         with np.errstate(over="ignore"):
             # Numbers beyond float32 are nodata values, or become infinite and missing below.
-            values: NDArray[np.float32] = stored.astype(np.float32)
-        flags = dataset.mask_flag_enums
-        if any(MaskFlags.all_valid not in flags[band - 1] for band in bands):
-            masks = dataset.read_masks(list(bands), window=area, out_shape=shape)
-            values[masks == 0] = np.nan
+            values: NDArray[np.float32] = np.empty(stored.shape, np.float32) if out is None else out
+            values[...] = stored
+        for row, band in enumerate(bands):
+            missing = _missing_in(dataset, band, stored[row], area, shape[1:])
+            if missing is not None:
+                values[row][missing] = np.nan
     except RasterioError as error:
         raise RasterError(
             f"The raster '{dataset.name}' cannot be read at columns {first_column} to {first_column + columns}, "
             f"rows {first_row} to {first_row + rows}: {_first_line(error)}.",
             "The file is probably truncated or damaged; copy it anew.",
         ) from None
-    values[~np.isfinite(values)] = np.nan
+    if stored.dtype.kind not in "iu":
+        values[~np.isfinite(values)] = np.nan
     return values
+
+
+def _missing_in(
+    dataset: DatasetReader, band: int, stored: NDArray[Any], area: RasterioWindow, shape: tuple[int, ...]
+) -> NDArray[np.bool_] | None:
+    """Where the file says that a band has no data; None where it says that it has, everywhere."""
+    flags = dataset.mask_flag_enums[band - 1]
+    if MaskFlags.all_valid in flags:
+        return None
+    if flags == [MaskFlags.nodata]:
+        nodata = dataset.nodatavals[band - 1]
+        if nodata is not None and math.isnan(nodata) and stored.dtype.kind == "f":
+            return None  # missing already
+        if nodata is not None and stored.dtype.kind in "iu" and stored.dtype.itemsize <= 4 and float(nodata).is_integer():
+            # Asked for a mask, GDAL reads the band anew.
+            limits = np.iinfo(stored.dtype)
+            return stored == stored.dtype.type(nodata) if limits.min <= nodata <= limits.max else None
+    return np.asarray(dataset.read_masks(band, window=area, out_shape=shape) == 0)
 
 
 def _check_bands(dataset: DatasetReader) -> None:

@@ -40,9 +40,9 @@ _DIVIDED_ABOVE = math.sqrt(2)
 _ALL_READ_BELOW = 16
 """From this many source pixels to a wanted one, as in overview pictures, only every second, fourth, ... is read."""
 
-VALUES_AT_ONCE = 2**21
+VALUES_AT_ONCE = 2**20
 """Larger reads are split, so that memory stays bounded where little of a source is wanted of each part that is read:
-rotated and much finer ones. A warp takes about 200 bytes a value on its way, so this is about 400 MiB."""
+rotated and much finer ones; and so that what is read is still in the processor's cache when it is converted."""
 
 
 class SceneReader:
@@ -86,38 +86,51 @@ class SceneReader:
             for acquisition in self.scene.acquisitions
         }
 
-    def read_onto(self, acquisition: Acquisition, target: Grid, bands: Sequence[str] | None = None) -> NDArray[np.float32]:
+    def read_onto(
+        self,
+        acquisition: Acquisition,
+        target: Grid,
+        bands: Sequence[str] | None = None,
+        out: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
         """One acquisition on any grid: (bands, rows, columns) float32 in physical units, NaN = missing.
 
         Where the source is finer, a pixel is the mean of what is there, and missing where that is less than half.
+
+        Args:
+            acquisition: of the scene.
+            target: the grid.
+            bands: of it; all by default.
+            out: (bands, rows, columns) to write to; a new array by default.
 
         Raises:
             RasterError: a file cannot be read.
         """
         names = acquisition.bands if bands is None else tuple(bands)
-        filled: NDArray[np.float32] | None = None
+        result = np.empty((len(names), *target.shape), np.float32) if out is None else out
+        is_filled = False
         for source in acquisition.files:
             if self._bounds_in(source, target.crs).intersection(target.bounds) is None:
                 continue
             rows = [row for row, name in enumerate(names) if source.band_index(name) is not None]
-            if not rows or (filled is not None and not np.isnan(filled[rows]).any()):
+            if not rows or (is_filled and not np.isnan(result[rows]).any()):
                 continue
-            values = self._read_source(source, [names[row] for row in rows], target)
-            if values is not None and filled is None and len(rows) == len(names):
-                filled = values  # Most scenes have one file, and the copies of it took as long as its warp.
-            elif values is not None:
-                filled = _missing(names, target) if filled is None else filled
-                filled[rows] = np.where(np.isnan(filled[rows]), values, filled[rows])
-        return _missing(names, target) if filled is None else filled
+            if not is_filled and len(rows) == len(names):
+                self._read_source(source, names, target, result)  # most scenes have one file
+                is_filled = True
+                continue
+            if not is_filled:
+                result[...] = np.nan
+                is_filled = True
+            values = np.empty((len(rows), *target.shape), np.float32)
+            self._read_source(source, [names[row] for row in rows], target, values)
+            result[rows] = np.where(np.isnan(result[rows]), values, result[rows])
+        if not is_filled:
+            result[...] = np.nan
+        return result
 
-    def _read_source(
-        self, source: SourceFile, bands: Sequence[str], target: Grid, place: NDArray[np.float32] | None = None
-    ) -> NDArray[np.float32] | None:
-        """The source on the target, or None where it does not reach it.
-
-        Args:
-            place: of NaN, filled with it where given.
-        """
+    def _read_source(self, source: SourceFile, bands: Sequence[str], target: Grid, out: NDArray[np.float32]) -> None:
+        """Writes (bands, rows, columns) of a source on the target; NaN where it does not reach."""
         sampling = self._sampling(source, target)
         raster, fine = source.raster, target.refined(sampling.division)
         offset = _aligned_offset(sampling, raster.crs, fine)
@@ -128,18 +141,15 @@ class SceneReader:
             wanted = None
             window = covering_window(sampling.transform, sampling.window.width, sampling.window.height, raster.crs, fine)
         if window.is_empty:
-            return None
+            out[...] = np.nan
+            return
         size = max(window.width * window.height, fine.width * fine.height) * len(source.identified.match.bands)
         if size > VALUES_AT_ONCE and max(target.shape) > 1:
-            place = _missing(bands, target) if place is None else place
             for half in _halves(target):
                 rows, columns = half.slices_within(target.window)
-                self._read_source(source, bands, target.crop(half), place[:, rows, columns])
-            return place
-        values = self._read_piece(source, bands, sampling, window, wanted, fine)
-        if place is not None:
-            place[...] = values
-        return values
+                self._read_source(source, bands, target.crop(half), out[:, rows, columns])
+            return
+        self._read_piece(source, bands, sampling, window, wanted, fine, out)
 
     def _read_piece(
         self,
@@ -149,33 +159,54 @@ class SceneReader:
         window: Window,
         wanted: Window | None,
         fine: Grid,
-    ) -> NDArray[np.float32]:
+        out: NDArray[np.float32],
+    ) -> None:
         """A window of a source on a division of the target's pixels, and that on the target.
 
         Args:
             wanted: the target as a window of the source, where they have the same pixels.
+            out: (bands, rows, columns) of the target to write to.
         """
-        values = self._physical(source, bands, window, sampling.stride)
         if wanted is not None and sampling.division == 1:
-            return _placed(values, window, wanted)
+            if window != wanted:
+                out[...] = np.nan
+            rows, columns = window.slices_within(wanted)
+            self._physical(source, bands, window, sampling.stride, out[:, rows, columns])
+            return
+        values = self._physical(source, bands, window, sampling.stride)
         is_decibel = source.identified.unit == "dB"
         if is_decibel:
             values = power_of_decibels(values)
-        if wanted is not None:
-            values = _placed(values, window, wanted)
+        if wanted is None and sampling.division == 1:
+            values = warp(values, window, sampling.transform, source.raster.crs, fine, out)
+        elif wanted is not None:
+            values = block_mean(_placed(values, window, wanted), sampling.division)
         else:
-            values = warp(values, window, sampling.transform, source.raster.crs, fine)
-        values = block_mean(values, sampling.division)
-        return decibels_of_power(values) if is_decibel else values
+            values = block_mean(warp(values, window, sampling.transform, source.raster.crs, fine), sampling.division)
+        out[...] = decibels_of_power(values) if is_decibel else values
 
-    def _physical(self, source: SourceFile, bands: Sequence[str], window: Window, stride: int) -> NDArray[np.float32]:
+    def _physical(
+        self,
+        source: SourceFile,
+        bands: Sequence[str],
+        window: Window,
+        stride: int,
+        out: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
         """Physical values of a window of a source, on its own pixels, of which every ``stride``-th counts."""
         matched = source.identified.match.bands
         # All matched bands are read even for a few: the fill value of a product means "no data" in all bands at once.
-        stored = read_stored(self._dataset(source), [index for _, index in matched], window, stride)
-        physical = source.identified.calibration.apply(stored)
         order = {name: row for row, (name, _) in enumerate(matched)}
-        picked: NDArray[np.float32] = physical[[order[name] for name in bands]]
+        is_whole = [order[name] for name in bands] == list(range(len(matched)))
+        stored = read_stored(
+            self._dataset(source), [index for _, index in matched], window, stride, out if is_whole else None
+        )
+        source.identified.calibration.apply_in_place(stored)
+        if is_whole:
+            return stored
+        picked: NDArray[np.float32] = stored[[order[name] for name in bands]]
+        if out is not None:
+            out[...] = picked
         return picked
 
     def _dataset(self, source: SourceFile) -> DatasetReader:
@@ -203,10 +234,6 @@ def _halves(target: Grid) -> tuple[Window, Window]:
     if width >= height:
         return Window(0, 0, width // 2, height), Window(width // 2, 0, width - width // 2, height)
     return Window(0, 0, width, height // 2), Window(0, height // 2, width, height - height // 2)
-
-
-def _missing(bands: Sequence[str], target: Grid) -> NDArray[np.float32]:
-    return np.full((len(bands), *target.shape), np.nan, np.float32)
 
 
 def valid_pixels(values: NDArray[np.float32], acquisition: Acquisition) -> NDArray[np.bool_]:

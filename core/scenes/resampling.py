@@ -7,7 +7,9 @@ part that is asked for. Here a pixel depends on its place alone, so that a windo
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from affine import Affine
@@ -28,7 +30,14 @@ CELL_ERROR = 1e-4
 """By how many source pixels a place may be off then."""
 
 
-def warp(values: NDArray[np.float32], window: Window, transform: Affine, crs: str, target: Grid) -> NDArray[np.float32]:
+def warp(
+    values: NDArray[np.float32],
+    window: Window,
+    transform: Affine,
+    crs: str,
+    target: Grid,
+    out: NDArray[np.float32] | None = None,
+) -> NDArray[np.float32]:
     """Bilinear interpolation at the centres of the target's pixels.
 
     A target pixel is missing in a band where the source pixel under its centre is. Elsewhere the missing ones of the four
@@ -40,62 +49,106 @@ def warp(values: NDArray[np.float32], window: Window, transform: Affine, crs: st
         transform: pixel to ground, of the whole source.
         crs: of the source.
         target: wanted pixels.
+        out: (bands, rows, columns) of the target to write to; a new array by default.
 
     Returns:
         (bands, rows, columns) float32 of the target.
     """
-    n_bands, height, width = values.shape
-    columns, rows = near_positions(transform, crs, target)
-    columns -= window.column
-    rows -= window.row
-    column, row = np.floor(columns + _TIE), np.floor(rows + _TIE)
-    # Comparisons with NaN are false: a centre that the source's system cannot express is outside.
-    inside = np.flatnonzero((column >= 0) & (column < width) & (row >= 0) & (row < height))
-    result = np.full((n_bands, target.height * target.width), np.nan, np.float32)
-    flat = values.reshape(n_bands, -1)
-    nearest = row[inside].astype(np.intp) * width + column[inside].astype(np.intp)
-    corners = _corners(columns[inside] - 0.5, rows[inside] - 0.5, width, height)
-    for band in range(n_bands):
-        result[band, inside] = _interpolated(flat[band], nearest, corners)
-    return result.reshape(n_bands, *target.shape)
+    result = np.empty((len(values), *target.shape), np.float32) if out is None else out
+    values = np.ascontiguousarray(values)
+    for rows, columns, lines in _position_rows(transform, crs, target):
+        # What is done to so few rows at a time stays in the processor's cache.
+        columns -= window.column
+        lines -= window.row
+        _warp_rows(values, columns, lines, result[:, rows])
+    return result
 
 
-Corners = list[tuple[NDArray[np.intp], NDArray[np.float32]]]
+def _warp_rows(
+    values: NDArray[np.float32], columns: NDArray[np.float64], rows: NDArray[np.float64], out: NDArray[np.float32]
+) -> None:
+    """Bilinear interpolation at some places.
 
-
-def _corners(columns: NDArray[np.float64], rows: NDArray[np.float64], width: int, height: int) -> Corners:
-    """Flat index and weight of the four pixels around each place; beyond the edge the last pixel stands for the next."""
+    Args:
+        values: (bands, height, width).
+        columns, rows: (lines, places) in pixels of ``values``, edges at whole numbers; changed.
+        out: (bands, lines, places) to write to.
+    """
+    _, height, width = values.shape
+    outside = None
+    if not (columns.min() >= 0.5 and columns.max() < width - 0.5 and rows.min() >= 0.5 and rows.max() < height - 0.5):
+        column, row = np.floor(columns + _TIE), np.floor(rows + _TIE)
+        # Comparisons with NaN are false: a centre that the source's system cannot express is outside.
+        outside = ~((column >= 0) & (column < width) & (row >= 0) & (row < height))
+        if outside.all():
+            out[...] = np.nan
+            return
+        columns[outside] = rows[outside] = 0.5
+    else:
+        column = row = None
+    columns -= 0.5
+    rows -= 0.5
     left, top = np.floor(columns), np.floor(rows)
-    right_part, lower_part = (columns - left).astype(np.float32), (rows - top).astype(np.float32)
-    first_column, first_row = left.astype(np.intp), top.astype(np.intp)
-    return [
-        (
-            np.clip(first_row + down, 0, height - 1) * width + np.clip(first_column + right, 0, width - 1),
-            (lower_part if down else 1 - lower_part) * (right_part if right else 1 - right_part),
-        )
-        for down in (0, 1)
-        for right in (0, 1)
-    ]
+    columns -= left
+    rows -= top
+    right_part, lower_part = columns.astype(np.float32), rows.astype(np.float32)
+    first_column, first_row = left.astype(np.int32), top.astype(np.int32)
+    indexes = _four_indexes(first_column, first_row, width, height, is_inner=outside is None)
+    left_part, upper_part = 1 - right_part, 1 - lower_part
+    weights = (upper_part * left_part, upper_part * right_part, lower_part * left_part, lower_part * right_part)
+    part = np.empty(out.shape[1:], np.float32)
+    for band, total in zip(values.reshape(len(values), -1), out, strict=True):
+        sums = np.take(band, indexes[0], mode="clip")
+        sums *= weights[0]
+        for index, weight in zip(indexes[1:], weights[1:], strict=True):
+            np.take(band, index, out=part, mode="clip")
+            part *= weight
+            sums += part
+        gaps = np.isnan(sums)
+        if gaps.any():
+            # Under the centre lies the pixel with the largest weight.
+            where = np.nonzero(gaps)
+            near = (indexes[0][where], indexes[1][where], indexes[2][where], indexes[3][where])
+            if column is None or row is None:
+                line = first_row[where] + (rows[where] + 0.5 + _TIE >= 1)
+                place = first_column[where] + (columns[where] + 0.5 + _TIE >= 1)
+            else:
+                line, place = row[where].astype(np.int32), column[where].astype(np.int32)
+            nearest = np.clip(line, 0, height - 1) * width + np.clip(place, 0, width - 1)
+            sums[where] = _with_gaps(band, nearest, near, [weight[where] for weight in weights])
+        if outside is not None:
+            sums[outside] = np.nan
+        total[...] = sums
 
 
-def _interpolated(band: NDArray[np.float32], nearest: NDArray[np.intp], corners: Corners) -> NDArray[np.float32]:
-    total = np.zeros(len(nearest), np.float32)
-    valid = np.isfinite(band)
-    if valid.all():
-        for index, weight in corners:
-            total += band[index] * weight
-        return total
-    weights, complete = np.zeros(len(nearest), np.float32), np.ones(len(nearest), bool)
-    known = np.where(valid, band, np.float32(0))
-    for index, weight in corners:
-        total += known[index] * weight
-        weights += valid[index] * weight
-        complete &= valid[index]
-    # The pixel under the centre has the largest weight, at least a quarter, so this never divides by zero. Complete ones
-    # are not divided, so that a gap elsewhere in the window does not change their last bits.
-    there = valid[nearest]
-    total /= np.where(there & ~complete, weights, np.float32(1))
-    total[~there] = np.nan
+def _four_indexes(
+    column: NDArray[np.int32], row: NDArray[np.int32], width: int, height: int, is_inner: bool
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Flat indexes of a pixel, of those to its right, below and both; beyond the edge the last one stands for the next."""
+    if is_inner:
+        first = row.astype(np.intp) * width + column
+        return first, first + 1, first + width, first + (width + 1)
+    left, right = np.clip(column, 0, width - 1), np.clip(column + 1, 0, width - 1)
+    upper, lower = (np.clip(each, 0, height - 1).astype(np.intp) * width for each in (row, row + 1))
+    return upper + left, upper + right, lower + left, lower + right
+
+
+def _with_gaps(
+    band: NDArray[np.float32],
+    nearest: NDArray[np.intp],
+    indexes: tuple[NDArray[np.intp], ...],
+    parts: list[NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Interpolated values of flat places near missing pixels; NaN where the nearest one is missing."""
+    total, weights = np.zeros(len(nearest), np.float32), np.zeros(len(nearest), np.float32)
+    for index, part in zip(indexes, parts, strict=True):
+        values = band[index]
+        valid = np.isfinite(values)
+        total += np.where(valid, values, np.float32(0)) * part
+        weights += valid * part
+    # The nearest has the largest weight, at least a quarter, so this divides by zero only where it is missing itself.
+    total /= np.where(weights > 0, weights, np.float32(1))
+    total[~np.isfinite(band[nearest])] = np.nan
     return total
 
 
@@ -126,8 +179,21 @@ def near_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[n
     (between two conformal systems the bends along both sides cancel in the middle alone), or where the source's system cannot
     express it. Cells are counted from the system's origin, so that a place is the same in any window.
     """
+    parts = [(columns.ravel(), rows.ravel()) for _, columns, rows in _position_rows(transform, crs, target)]
+    return np.concatenate([columns for columns, _ in parts]), np.concatenate([rows for _, rows in parts])
+
+
+_Positions = Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]
+
+
+def _position_rows(transform: Affine, crs: str, target: Grid) -> _Positions:
+    """What ``near_positions`` says, for a few rows of the target at a time: rows; (rows, columns) columns and rows."""
     if same_crs(target.crs, crs):
-        return source_positions(transform, crs, target)
+        for row in range(0, target.height, CELL):
+            some = Window(0, row, target.width, min(CELL, target.height - row))
+            columns, rows = _in_source(transform, crs, target.crs, *_some_centres(target, some))
+            yield slice(row, some.stop_row), columns, rows
+        return
     numbers, shifts = absolute_pixels(target)
     sizes = target.pixel_width, target.pixel_height
     cells = [each // CELL for each in numbers]
@@ -153,12 +219,23 @@ def near_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[n
         [(number - each * CELL) / CELL for number, each in zip(numbers, cells, strict=True)],
     )
     along = corners[:, :, column] + (corners[:, :, column + 1] - corners[:, :, column]) * right
-    found = along[:, row] + (along[:, row + 1] - along[:, row]) * up[:, None]
-    found = found.reshape(2, -1)
-    if not is_near.all():
-        exact = np.flatnonzero(~is_near[np.ix_(row, column)])
-        found[:, exact] = np.stack(source_positions(transform, crs, target))[:, exact]
-    return found[0], found[1]
+    steps = along[:, 1:] - along[:, :-1]
+    edges = np.flatnonzero(np.diff(row)) + 1
+    for first, stop in itertools.pairwise([0, *edges.tolist(), target.height]):
+        # The rows of one row of cells.
+        cell, part = row[first], up[first:stop, None]
+        columns, rows = (along[axis, cell] + steps[axis, cell] * part for axis in (0, 1))
+        if not is_near[cell].all():
+            exact = np.flatnonzero(~is_near[cell][column])
+            xs, ys = _some_centres(target, Window(0, first, target.width, stop - first))
+            columns[:, exact], rows[:, exact] = _in_source(transform, crs, target.crs, xs[exact], ys)
+        yield slice(first, stop), columns, rows
+
+
+def _some_centres(target: Grid, window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Of a window of a grid, what ``pixel_centres`` says of the whole."""
+    xs, ys = pixel_centres(target)
+    return xs[window.column : window.stop_column], ys[window.row : window.stop_row]
 
 
 def absolute_pixels(grid: Grid) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], tuple[float, float]]:
@@ -259,9 +336,9 @@ def block_mean(values: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 def power_of_decibels(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Linear power; speckle averages out in power, while a mean of decibels lies below the decibels of the mean."""
-    return np.asarray(np.power(10, values / 10, dtype=np.float32))
+    return np.asarray(np.exp(values * np.float32(math.log(10) / 10)))
 
 
 def decibels_of_power(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """The inverse of ``power_of_decibels``."""
-    return np.asarray(10 * np.log10(values, dtype=np.float32))
+    return np.asarray(np.log(values) * np.float32(10 / math.log(10)))

@@ -7,6 +7,7 @@ handy range and the registry's statistics do not hold for them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -78,19 +79,29 @@ class Calibration:
         if len(stored) != len(self.scale):
             raise ValueError(f"Expected {len(self.scale)} bands, got an array of shape {stored.shape}.")
         values = np.array(stored, dtype=np.float32)
-        if self.fill_value is not None:
-            values[:, (values == np.float32(self.fill_value)).all(axis=0)] = np.nan
-        shape = (-1,) + (1,) * (values.ndim - 1)
-        values *= np.array(self.scale, np.float32).reshape(shape)
-        values += np.array(self.offset, np.float32).reshape(shape)
-        if self.decibel_factor is not None:
-            values[~(values > 0)] = np.nan
-            np.log10(values, out=values)
-            values *= np.float32(self.decibel_factor)
-        lowest = np.array(self.lowest, np.float32).reshape(shape)
-        highest = np.array(self.highest, np.float32).reshape(shape)
-        values[~((values >= lowest) & (values <= highest))] = np.nan
+        self.apply_in_place(values.reshape(len(values), -1))
         return values
+
+    def apply_in_place(self, values: NDArray[np.float32]) -> None:
+        """As ``apply``, in the place of the stored values: (C, n) or (C, rows, columns)."""
+        if self.fill_value is not None:
+            fill = np.float32(self.fill_value)
+            if len(values) and (values[0] == fill).any():
+                values[:, (values == fill).all(axis=0)] = np.nan
+        # Band by band: a band of a strip fits into the processor's cache, all of them do not.
+        for band, scale, offset, lowest, highest in zip(
+            values, self.scale, self.offset, self.lowest, self.highest, strict=True
+        ):
+            band *= np.float32(scale)
+            band += np.float32(offset)
+            if self.decibel_factor is not None:
+                band[~(band > 0)] = np.nan
+                np.log(band, out=band)
+                band *= np.float32(self.decibel_factor / math.log(10))
+            low, high = np.float32(lowest), np.float32(highest)
+            # Comparisons with NaN are false.
+            if band.size and not (band.min() >= low and band.max() <= high):
+                band[~((band >= low) & (band <= high))] = np.nan
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,105 @@
+"""A scene read strip by strip, ahead of who looks at the strips."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.mapping.blending import Tiling
+from core.mapping.missing import InputSubsets
+from core.mapping.rasters import raster_environment
+from core.scenes.grid import Window, on_scale
+from core.scenes.reading import SceneReader, valid_pixels
+from core.scenes.scene import Acquisition, Scene
+
+Arrays = dict[str, NDArray[np.float32]]
+
+
+class StripReader:
+    """A strip of the scene as high as a tile, moved south by a stride at a time; what overlaps is kept, not read anew.
+
+    While the model looks at one strip the next is read, every acquisition by a thread of its own, into the second of two
+    places in memory that are used in turn.
+
+    Args:
+        scene: that is read.
+        inputs: numbers the sets of inputs that are there.
+        strip: the first.
+        tiling: of the strips.
+        count: of the strips.
+    """
+
+    def __init__(self, scene: Scene, inputs: InputSubsets, strip: Window, tiling: Tiling, count: int) -> None:
+        self._scene = scene
+        self._inputs = inputs
+        self._strip = strip
+        self._tiling = tiling
+        self._count = count
+        self._number = 0
+        # GDAL's datasets are for one thread at a time.
+        self._readers = {entry.name: SceneReader(scene) for entry in scene.acquisitions}
+        self._places = [self._place() for _ in range(min(count, 2))]
+        self._subsets = [np.zeros(strip.shape, np.uint8) for _ in self._places]
+        self._threads = ThreadPoolExecutor(len(scene.acquisitions))
+        self._coming: list[tuple[str, Future[NDArray[np.bool_]]]] = []
+
+    def _place(self) -> Arrays:
+        grids = [(entry, on_scale(self._scene.grid, self._strip, entry.scale)) for entry in self._scene.acquisitions]
+        return {entry.name: np.empty((len(entry.bands), *grid.shape), np.float32) for entry, grid in grids}
+
+    def __enter__(self) -> StripReader:
+        self._ask()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        for reader in self._readers.values():
+            reader.close()
+
+    def _ask(self) -> None:
+        """Has the strip ``self._number`` read."""
+        if self._number < self._count:
+            self._coming = [
+                (entry.name, self._threads.submit(self._read, entry, self._number)) for entry in self._scene.acquisitions
+            ]
+
+    def _read(self, acquisition: Acquisition, number: int) -> NDArray[np.bool_]:
+        """Fills the place of a strip with an acquisition; (fresh rows, columns) where it is valid."""
+        place = self._places[number % 2][acquisition.name]
+        strip, kept = self._strip, 0
+        if number:
+            row = strip.row + number * self._tiling.stride + self._tiling.overlap
+            strip = Window(strip.column, row, strip.width, self._tiling.stride)
+            kept = self._tiling.overlap * acquisition.scale.finer // acquisition.scale.coarser
+        if kept:
+            place[:, :kept] = self._places[(number - 1) % 2][acquisition.name][:, -kept:]
+        fresh = place[:, kept:]
+        with raster_environment():  # rasterio's settings are those of a thread
+            self._readers[acquisition.name].read_onto(
+                acquisition, on_scale(self._scene.grid, strip, acquisition.scale), out=fresh
+            )
+        return valid_pixels(fresh, acquisition)
+
+    def next(self) -> tuple[Arrays, NDArray[np.uint8]]:
+        """The next strip: by acquisition (bands, rows, columns), and (rows, columns) the number of the set of inputs that
+        are there. Both change with the strip after the next.
+
+        Raises:
+            RasterError: a raster cannot be read.
+            ValueError: there are no more strips.
+        """
+        if self._number >= self._count:
+            raise ValueError("there are no more strips")
+        place, subset = self._places[self._number % 2], self._subsets[self._number % 2]
+        kept = self._tiling.overlap if self._number else 0
+        if kept:
+            subset[:kept] = self._subsets[(self._number - 1) % 2][-kept:]
+        subset[kept:] = 0
+        for name, coming in self._coming:
+            subset[kept:] |= coming.result().astype(np.uint8) * self._inputs.bit(name)
+        self._number += 1
+        self._ask()
+        return place, subset
