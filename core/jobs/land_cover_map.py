@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from pyproj.exceptions import CRSError
 
 import core
@@ -16,14 +15,17 @@ from core.errors import ModelFileError, RasterError, UsageError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
-from core.jobs.map_layers import MapWriters, stage_sidecars
+from core.jobs.map_assembly import MapAssembly, assembly_bytes, runs_of
+from core.jobs.map_layers import Layer, layers_of, stage_sidecars
 from core.jobs.model_inputs import model_on_scene, required_novelty
-from core.jobs.outputs import Staging, check_outputs
-from core.jobs.provenance import creation_time, input_names
+from core.jobs.outputs import Staging, check_outputs, keeping_strips
+from core.jobs.pace import Pace
+from core.jobs.provenance import creation_time, file_state, input_names, software
 from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
 from core.labels.scheme import NODATA_CODE
 from core.mapping.area import PolygonMask, extent_window
 from core.mapping.engine import MappingEngine
+from core.mapping.journal import StripJournal
 from core.mapping.sidecars import ClassAreas
 from core.models.model_file import ModelCard, class_cards, file_digest, load_model
 from core.scenes.grid import Bounds, Grid, Window, parsed_crs
@@ -31,6 +33,10 @@ from core.scenes.scene import Scene
 
 RESOLUTION_TOLERANCE = 1.25
 """A scene this many times finer or coarser than the training scene is mapped with a warning."""
+
+PANEL_BYTES = 400 * 2**20
+"""Wider maps are made in several parts side by side, so that they need no more memory than this above the model, where one
+column of tiles needs no more."""
 
 
 def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
@@ -70,38 +76,73 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
         has_contributions=_asks_each_input(job, card),
     )
     grid = scene.grid.crop(window)
-    needed = engine.memory_bytes(window.width) / 2**20
+    layers = layers_of(job, card)
+    panels = engine.panels(window, PANEL_BYTES)
+    needed = engine.memory_bytes(panels[0].width) + assembly_bytes(layers, panels[0], window, engine.tiling.stride)
+    parts = f" {len(panels)} parts side by side," if len(panels) > 1 else ""
     context.info(
-        f"Map: {grid.width} x {grid.height} pixels in tiles of {engine.tiling.tile}, overlapping by "
-        f"{engine.tiling.overlap}; needs about {needed:.0f} MiB above the model."
+        f"Map: {grid.width} x {grid.height} pixels in{parts} tiles of {engine.tiling.tile}, overlapping by "
+        f"{engine.tiling.overlap}; needs about {needed / 2**20:.0f} MiB above the model."
     )
-    areas = ClassAreas(grid)
-    subsets = np.zeros(256, np.int64)
-    started = time.perf_counter()
-    with Staging() as staging:
-        with ExitStack() as stack:
-            writers = MapWriters(stack, job, card, grid, _tags(job, card, scene))
-            for strip in engine.strips(window, allowed):
-                first = strip.window.row - window.row
-                areas.add(writers.write(strip, first), first)
-                subsets += np.bincount(strip.subset[strip.mapped], minlength=256)
-                rows = first + strip.window.height
-                rate = rows * window.width / (time.perf_counter() - started)
-                context.progress(0.02 + 0.94 * rows / window.height, f"Mapping {rate:,.0f} pixels a second")
-            _check_mapped(areas, allows_missing)
-            context.progress(0.97, "Finishing the rasters")
-            writers.finish()
-            stage_sidecars(staging, job, card, areas)
-            context.commit()
-        staging.put_in_place()
+    output = Path(job.output)
+    tags = _tags(job, card, scene)
+    facts = {"created": tags["RSFUSION_CREATED"]}
+    with keeping_strips(output, context), Staging() as staging:
+        with StripJournal(output, _identity(job, tags, scene, window, layers, device), facts) as journal:
+            _tell_journal(journal, context)
+            tags["RSFUSION_CREATED"] = journal.facts["created"]
+            rows = engine.strip_rows(window)
+            with MapAssembly(layers, card.scheme, grid, panels, rows, journal, tags, job.format) as assembly:
+                pace = Pace(window.width * window.height, device)
+                missing = assembly.missing()
+                pace.skip(window.width * window.height - sum(each.width * each.height for each in missing))
+                for part in runs_of(missing):
+                    for strip in engine.strips(part, allowed, reuses_memory=True):
+                        assembly.add(strip)
+                        context.progress(0.02 + 0.94 * pace.done(strip.window), pace.text("Mapping"))
+                context.progress(0.97, "Finishing the rasters")
+                assembly.finish()
+                _check_mapped(assembly.areas, allows_missing)
+                stage_sidecars(staging, layers, card.scheme, assembly.areas)
+                context.commit()
+            staging.put_in_place()
     context.progress(1.0, "Done")
-    _tell(context, card, areas)
-    _tell_subsets(context, engine, subsets)
+    _tell(context, card, assembly.areas)
+    _tell_subsets(context, engine, assembly.subsets)
     return {
         "OUTPUT": job.output,
         **{key.upper(): getattr(job, key) or "" for key in MAP_LAYERS},
         "DEVICE_USED": describe_device(device),
     }
+
+
+def _identity(
+    job: MapJob, tags: dict[str, str], scene: Scene, window: Window, layers: list[Layer], device: torch.device
+) -> dict[str, Any]:
+    """What the strips of a map depend on, by names that the user understands."""
+    files = [path for entry in scene.acquisitions for path in entry.paths]
+    if job.mask:
+        files.append(job.mask)
+    grid = scene.grid.crop(window)
+    return {
+        "the model": tags["RSFUSION_MODEL_SHA256"],
+        **{f"'{path}'": file_state(path) for path in files},
+        "the inputs": {entry.name: list(entry.paths) for entry in scene.acquisitions},
+        "the extent or the resolution": [grid.crs, *grid.transform, grid.width, grid.height],
+        "the settings": tags["RSFUSION_SETTINGS"],
+        "the layers": [layer.key for layer in layers],
+        "the device": device.type,
+        "the software": software(),
+    }
+
+
+def _tell_journal(journal: StripJournal, context: JobContext) -> None:
+    if journal.changed:
+        context.warning(
+            f"An unfinished map lies beside the output, but {' and '.join(journal.changed)} changed since: it is mapped anew."
+        )
+    elif journal.count:
+        context.info(f"{journal.count} finished parts of an interrupted run are taken over.")
 
 
 def _asks_each_input(job: MapJob, card: ModelCard) -> bool:

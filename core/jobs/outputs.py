@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -211,8 +211,34 @@ def check_training_space(path: Path, model: nn.Module, n_networks: int = 1) -> N
 
 @contextmanager
 def keeping_checkpoint(checkpoint: Path, context: JobContext) -> Iterator[None]:
-    """Removes a training's state when it is done with: on success, on the user's cancellation, and after errors that the
-    same job would meet again. What the disk, the memory or the system's end of the job spoilt goes on from it.
+    """Removes a training's state when it is done with; see ``keeping_progress``."""
+    has_state, told = checkpoint.is_file, "What has been trained so far is kept: the same job goes on from there."
+    with keeping_progress(has_state, lambda: _remove_checkpoints(checkpoint), told, context):
+        yield
+
+
+@contextmanager
+def keeping_strips(output: Path, context: JobContext) -> Iterator[None]:
+    """Removes the finished strips of a map when they are done with; see ``keeping_progress``."""
+    from core.mapping.journal import journal_folder, remove_journal
+
+    told = "What has been mapped so far is kept: the same job goes on from there."
+    with keeping_progress(journal_folder(output).is_dir, lambda: remove_journal(output), told, context):
+        yield
+
+
+@contextmanager
+def keeping_progress(
+    has_state: Callable[[], bool], remove: Callable[[], None], told: str, context: JobContext
+) -> Iterator[None]:
+    """Removes what lets a job go on later when it is done with: on success, on the user's cancellation, and after errors
+    that the same job would meet again. What the disk, the memory or the system's end of the job spoilt goes on from it.
+
+    Args:
+        has_state: whether there is anything to go on from.
+        remove: removes it.
+        told: to the user, where it is kept after an error.
+        context: of the job.
     """
     try:
         yield
@@ -220,12 +246,12 @@ def keeping_checkpoint(checkpoint: Path, context: JobContext) -> Iterator[None]:
         would_fail_again = isinstance(error, RsfusionError) and not isinstance(error, Cancelled | OutputError)
         is_unwanted = isinstance(error, Cancelled | KeyboardInterrupt) and not context.is_resumable
         if would_fail_again or is_unwanted:
-            _remove_checkpoints(checkpoint)
-        elif checkpoint.is_file() and not isinstance(error, Cancelled | KeyboardInterrupt):
+            remove()
+        elif has_state() and not isinstance(error, Cancelled | KeyboardInterrupt):
             with suppress(Exception):
-                context.info("What has been trained so far is kept: the same job goes on from there.")
+                context.info(told)
         raise
-    _remove_checkpoints(checkpoint)
+    remove()
 
 
 def _remove_checkpoints(first: Path) -> None:
@@ -291,6 +317,8 @@ def remove_half_done(job: AnyJob, keep_checkpoint: bool = False) -> None:
         job: that is abandoned.
         keep_checkpoint: whether to leave the state of a training, so that it can go on.
     """
+    from core.mapping.journal import journal_folder
+
     paths = [Path(output.path) for output in outputs_of(job)]
     if isinstance(job, SampleSceneJob):
         paths = [Path(os.path.abspath(job.output))]
@@ -301,7 +329,7 @@ def remove_half_done(job: AnyJob, keep_checkpoint: bool = False) -> None:
         for entry in list(folder.iterdir()) if folder.is_dir() else []:
             name, own = entry.name.lstrip("."), f"{path.name}."
             is_half_done = entry.name != name and name.startswith(own) and _HALF_DONE.search(name, len(path.name))
-            is_checkpoint = entry in checkpoints
+            is_checkpoint = entry in checkpoints or entry == journal_folder(path.absolute())
             if is_half_done or (is_checkpoint and not keep_checkpoint):
                 # Windows does not remove a file that is still open; the process has no time left to argue.
                 with suppress(OSError):

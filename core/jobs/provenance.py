@@ -38,11 +38,14 @@ def software() -> dict[str, str]:
     return {"rsfusion": core.__version__, "python": platform.python_version(), **{name: version(name) for name in names}}
 
 
+def file_state(path: str) -> list[int] | None:
+    """Size and time of change of a file; None for what is no file of this machine."""
+    status = os.stat(path) if os.path.exists(path) else None
+    return [status.st_size, status.st_mtime_ns] if status else None
+
+
 def run_identity(parts: Iterable[Any], paths: Iterable[str]) -> str:
     """A digest of everything that a run depends on: plain values, and files by name, size and time of change."""
-    files = []
-    for path in paths:
-        status = os.stat(path) if os.path.exists(path) else None
-        files.append([path, status.st_size, status.st_mtime_ns] if status else [path])
+    files = [[path, *(file_state(path) or [])] for path in paths]
     text = json.dumps([list(parts), files, software()], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -6,8 +6,10 @@ width alone: a strip of the rasters as high as a tile, and the class probabiliti
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -18,12 +20,13 @@ from core.mapping.blending import Tiling, blending_weights, choose_tiling, fixed
 from core.mapping.missing import InputSubsets
 from core.mapping.rasters import BLOCK_CACHE_BYTES
 from core.mapping.strip_reader import Arrays, StripReader
+from core.mapping.uncertainty import likeliest
 from core.models.costs import forward_bytes
 from core.models.inference import for_inference
 from core.models.model_file import ModelCard
 from core.models.novelty import Novelty
 from core.models.registry import model_step, receptive_radius
-from core.scenes.grid import Window, lattice
+from core.scenes.grid import Window, aligned, lattice
 from core.scenes.reading import VALUES_AT_ONCE
 from core.scenes.scene import Scene
 
@@ -53,6 +56,11 @@ class MapStrip:
     subset: NDArray[np.uint8]
     novelty: NDArray[np.float32]
     contributions: NDArray[np.float32]
+
+    @cached_property
+    def likeliest(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """(rows, columns) index of the likeliest class, and its probability."""
+        return likeliest(self.probabilities)
 
 
 class MappingEngine:
@@ -124,12 +132,46 @@ class MappingEngine:
         reading = min(pixels * max(cells), VALUES_AT_ONCE) * _READING_BYTES
         return int(strip + reading + forward_bytes(specification, tile, tile) + BLOCK_CACHE_BYTES + self._copied_bytes)
 
-    def strips(self, window: Window, allowed: Allowed | None = None) -> Iterator[MapStrip]:
+    def panels(self, window: Window, most_bytes: float) -> list[Window]:
+        """A window cut into columns of tiles, each of which takes no more memory than that where one column of tiles does
+        not; of one width, from west to east. Mapped one after the other they are the map of the window.
+        """
+        stride = self.tiling.stride
+        tiles = lattice(self._scene.grid, window.translated(-self._margin, -self._margin), self._inner, stride)[0]
+        # What tiles share with others is computed anew in every panel: such tiles do not count as columns of their own.
+        columns = max(1, len(tiles) - (self._inner - 1) // stride)
+        most = columns
+        while most > 1 and self.memory_bytes(min(most * stride, window.width)) > most_bytes:
+            most -= 1
+        width = -(-columns // -(-columns // most)) * stride
+        first = aligned(self._scene.grid, window.translated(-self._margin, 0), stride).column + self._margin
+        edges = [window.column, *range(first + width, window.stop_column, width), window.stop_column]
+        return [
+            Window(left, window.row, right - left, window.height) for left, right in itertools.pairwise(edges) if right > left
+        ]
+
+    def strip_rows(self, window: Window) -> list[Window]:
+        """The windows of what ``strips`` returns."""
+        stride, margin = self.tiling.stride, self._margin
+        found = []
+        rows = lattice(self._scene.grid, window.translated(-margin, -margin), self._inner, stride)
+        for number, tiles in enumerate(rows):
+            height = self._inner if number == len(rows) - 1 else stride
+            part = Window(window.column, tiles[0].row + margin, window.width, height).intersection(window)
+            if not part.is_empty:
+                found.append(part)
+        return found
+
+    def strips(
+        self, window: Window, allowed: Allowed | None = None, reuses_memory: bool = False
+    ) -> Iterator[MapStrip]:
         """The map of a window, from north to south.
 
         Args:
             window: inside the scene's grid.
             allowed: which pixels of a window are wanted, (rows, columns) bool; all by default.
+            reuses_memory: each strip changes with the one after the next. Fresh memory for each would cost more time than
+                what is done in it.
 
         Raises:
             RasterError: a raster cannot be read.
@@ -141,7 +183,7 @@ class MappingEngine:
         first, last = rows[0][0], rows[0][-1]
         columns = last.column + tile - first.column
         strip = Window(first.column, first.row, columns, tile)
-        blended = _Blended(self._n_blended, self._inner, last.column + self._inner - first.column, stride)
+        blended = _Blended(self._n_blended, self._inner, last.column + self._inner - first.column, stride, reuses_memory)
         with StripReader(self._scene, self.inputs, strip, self.tiling, len(rows)) as source:
             for number, tiles in enumerate(rows):
                 strip = Window(first.column, tiles[0].row, columns, tile)
@@ -234,11 +276,14 @@ class _Blended:
         inner: side of the part of a tile that counts.
         columns: of the strip.
         stride: rows from a strip to the next.
+        reuses_memory: whether ``means`` lie in two places that are used in turn.
     """
 
-    def __init__(self, count: int, inner: int, columns: int, stride: int) -> None:
+    def __init__(self, count: int, inner: int, columns: int, stride: int, reuses_memory: bool) -> None:
         self.columns = columns
         self._stride = stride
+        self._reuses_memory = reuses_memory
+        self._spare: list[NDArray[np.float32]] = []
         self._sums = np.zeros((count, inner, columns), np.float32)
         self._totals = np.zeros((inner, columns), np.float32)
 
@@ -256,9 +301,22 @@ class _Blended:
         """(count, rows, columns) weighted means of a part; (rows, columns) where there are any."""
         totals = self._totals[rows, columns]
         is_covered = totals > 0
-        if self._stride == self._sums.shape[1]:
-            return self._sums[:, rows, columns].copy(), is_covered
-        return np.asarray(self._sums[:, rows, columns] / np.where(is_covered, totals, 1), np.float32), is_covered
+        sums = self._sums[:, rows, columns]
+        is_plain = self._stride == self._sums.shape[1]
+        # With what is being gathered, or with the two before it, that makes two strips that are not touched.
+        is_full = len(self._spare) == (1 if is_plain else 2)
+        place = self._spare.pop(0) if is_full else np.empty_like(self._sums)
+        if is_plain:
+            # Nothing is kept for the next strip: what was gathered is given away.
+            given, self._sums = self._sums, place
+            means = sums
+        else:
+            given = place
+            means = place[:, : sums.shape[1], : sums.shape[2]]
+            np.divide(sums, np.where(is_covered, totals, 1), out=means)
+        if self._reuses_memory:
+            self._spare.append(given)
+        return means, is_covered
 
     def shift(self) -> None:
         """Moves on to the next strip."""

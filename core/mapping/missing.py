@@ -47,4 +47,4 @@ class InputSubsets:
 
     def is_enough(self, subset: NDArray[np.uint8], allows_missing: bool) -> NDArray[np.bool_]:
         """Where a map can be made: all inputs there, or, if that is allowed, one that shows the ground."""
-        return np.asarray((self._enough if allows_missing else self._complete)[subset])
+        return np.asarray(np.take(self._enough if allows_missing else self._complete, subset))

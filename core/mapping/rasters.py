@@ -45,7 +45,9 @@ BLOCK_CACHE_BYTES = 256 * 2**20
 
 RasterFormat = Literal["gtiff", "cog"]
 
-_BLOCK, _SMALL_BLOCK = 512, 256
+WRITTEN_ROWS = _BLOCK = 512
+"""Rows of a raster that are gathered before they are written."""
+_SMALL_BLOCK = 256
 _OVERVIEWS_FROM = 1024
 """Rasters of at least this many pixels along a side get overviews: smaller ones are drawn as fast without."""
 _FULL_BELOW_BYTES = 2**20

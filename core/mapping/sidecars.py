@@ -80,13 +80,11 @@ class ClassAreas:
             codes: (height, width) codes.
             row: the raster's row of the strip's first row.
         """
-        height = len(codes)
-        keys = codes.astype(np.int64) + 256 * np.arange(height)[:, None]
-        by_row = np.bincount(keys.ravel(), minlength=256 * height).reshape(height, 256)
-        self._counts += by_row.sum(axis=0)
         # Row after row in one order: the sum must not depend on how the rows came in strips.
-        for offset in range(height):
-            self._square_metres += by_row[offset] * self._row_areas[row + offset]
+        for line, area in zip(codes, self._row_areas[row : row + len(codes)], strict=True):
+            found = np.bincount(line, minlength=256)
+            self._counts += found
+            self._square_metres += found * area
 
     @property
     def counts(self) -> dict[int, int]:

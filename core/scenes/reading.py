@@ -246,7 +246,9 @@ def valid_pixels(values: NDArray[np.float32], acquisition: Acquisition) -> NDArr
     Returns:
         (reference rows, reference columns) bool.
     """
-    complete = np.asarray(np.isfinite(values).all(axis=0))
+    complete = np.isfinite(values[0])
+    for band in values[1:]:
+        complete &= np.isfinite(band)
     finer, coarser = acquisition.scale.finer, acquisition.scale.coarser
     if finer > 1:
         rows, columns = complete.shape
