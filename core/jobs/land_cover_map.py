@@ -18,7 +18,7 @@ from core.jobs.inputs import raster_paths
 from core.jobs.map_assembly import MapAssembly, assembly_bytes, runs_of
 from core.jobs.map_layers import Layer, layers_of, stage_sidecars
 from core.jobs.model_inputs import model_on_scene, required_novelty
-from core.jobs.outputs import Staging, check_outputs, keeping_strips
+from core.jobs.outputs import Staging, check_outputs, keeping_strips, remove_half_done
 from core.jobs.pace import Pace
 from core.jobs.provenance import creation_time, file_state, input_names, software
 from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
@@ -34,7 +34,7 @@ from core.scenes.scene import Scene
 RESOLUTION_TOLERANCE = 1.25
 """A scene this many times finer or coarser than the training scene is mapped with a warning."""
 
-PANEL_BYTES = 400 * 2**20
+MAP_BYTES = 540 * 2**20
 """Wider maps are made in several parts side by side, so that they need no more memory than this above the model, where one
 column of tiles needs no more."""
 
@@ -77,8 +77,8 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     )
     grid = scene.grid.crop(window)
     layers = layers_of(job, card)
-    panels = engine.panels(window, PANEL_BYTES)
-    needed = engine.memory_bytes(panels[0].width) + assembly_bytes(layers, panels[0], window, engine.tiling.stride)
+    panels = panels_of(engine, layers, window)
+    needed = map_bytes(engine, layers, panels, window)
     parts = f" {len(panels)} parts side by side," if len(panels) > 1 else ""
     context.info(
         f"Map: {grid.width} x {grid.height} pixels in{parts} tiles of {engine.tiling.tile}, overlapping by "
@@ -89,6 +89,8 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     facts = {"created": tags["RSFUSION_CREATED"]}
     with keeping_strips(output, context), Staging() as staging:
         with StripJournal(output, _identity(job, tags, scene, window, layers, device), facts) as journal:
+            if journal.is_second_run:
+                remove_half_done(job, keep_checkpoint=True)  # what the killed process had begun to write
             _tell_journal(journal, context)
             tags["RSFUSION_CREATED"] = journal.facts["created"]
             rows = engine.strip_rows(window)
@@ -114,6 +116,16 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
         **{key.upper(): getattr(job, key) or "" for key in MAP_LAYERS},
         "DEVICE_USED": describe_device(device),
     }
+
+
+def panels_of(engine: MappingEngine, layers: list[Layer], window: Window) -> list[Window]:
+    """The parts of a map that are made one after the other."""
+    return engine.panels(window, MAP_BYTES - assembly_bytes(layers, window.width, engine.tiling.stride))
+
+
+def map_bytes(engine: MappingEngine, layers: list[Layer], panels: list[Window], window: Window) -> int:
+    """Bytes above the model that a map takes at the peak."""
+    return engine.memory_bytes(panels[0].width) + assembly_bytes(layers, window.width, engine.tiling.stride)
 
 
 def _identity(

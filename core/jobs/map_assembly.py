@@ -167,18 +167,16 @@ def runs_of(strips: list[Window]) -> list[Window]:
     return runs
 
 
-def assembly_bytes(layers: list[Layer], panel: Window, window: Window, stride: int) -> int:
-    """Bytes that strips take from the model to the rasters, at the most.
+def assembly_bytes(layers: list[Layer], width: int, stride: int) -> int:
+    """Bytes that strips take from the model to the rasters, at the peak.
 
     Args:
         layers: of the map.
-        panel: the widest.
-        window: of the map.
+        width: of the map.
         stride: rows of a strip.
     """
-    pixel = sum(layer.pixel_bytes for layer in layers)
-    # A row of blocks is gathered; two strips are encoded, of which one may lie in panels and side by side.
-    return pixel * (WRITTEN_ROWS * window.width + 2 * stride * (panel.width + window.width))
+    # A row of blocks is gathered; a strip is encoded, and may be put together from panels.
+    return sum(layer.pixel_bytes for layer in layers) * width * (WRITTEN_ROWS + 2 * stride)
 
 
 def check_map_space(layers: list[Layer], grid: Grid, file_format: RasterFormat) -> None:

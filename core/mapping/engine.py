@@ -27,13 +27,14 @@ from core.models.model_file import ModelCard
 from core.models.novelty import Novelty
 from core.models.registry import model_step, receptive_radius
 from core.scenes.grid import Window, aligned, lattice
+from core.scenes.raster_file import raster_bytes
 from core.scenes.reading import VALUES_AT_ONCE
 from core.scenes.scene import Scene
 
 Allowed = Callable[[Window], NDArray[np.bool_]]
 
-_READING_BYTES = 200
-"""Bytes a pixel that warping takes on its way: where it comes from, twice, and four neighbours with their weights."""
+_READING_BYTES = 24
+"""Bytes a value that reading takes on its way: as it is stored, as a number, and warped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +109,7 @@ class MappingEngine:
             self.tiling: Tiling = fixed_tiling(step, specification.window, overlap)
         else:
             self.tiling = choose_tiling(step, radius, overlap, finest)
+        self.counts_forward = True
         self._allows_missing = allows_missing and card.allows_missing
         self._is_classified = n_features is None
         self._n_outputs = specification.n_classes if n_features is None else n_features
@@ -122,15 +124,22 @@ class MappingEngine:
         self._weights = None if self._inner == self.tiling.stride else np.outer(weights, weights)
 
     def memory_bytes(self, width: int) -> int:
-        """Bytes that mapping a window of that width needs above the model; an upper bound, whatever the height."""
+        """Bytes that mapping a window of that width takes above the model at the peak, whatever its height."""
         specification, tile = self._card.specification, self.tiling.tile
-        pixels = (width + 2 * tile) * tile
+        tiles = -(-width // self.tiling.stride) + 1
+        columns = (tiles - 1) * self.tiling.stride + tile
         cells = [modality.finer**2 / modality.coarser**2 for modality in specification.modalities]
-        values = sum(len(modality.bands) * cell for modality, cell in zip(specification.modalities, cells, strict=True))
-        # Rasters twice, of which one is being read; sums and weights, and the finished rows.
-        strip = pixels * 4 * (2 * values + 2 * (self._n_blended + 1))
-        reading = min(pixels * max(cells), VALUES_AT_ONCE) * _READING_BYTES
-        return int(strip + reading + forward_bytes(specification, tile, tile) + BLOCK_CACHE_BYTES + self._copied_bytes)
+        values = [len(modality.bands) * cell for modality, cell in zip(specification.modalities, cells, strict=True)]
+        # The strip that is looked at and the next; sums and weights, those that were given away, and flags.
+        strips = columns * tile * (2 * 4 * sum(values) + 2)
+        n_sums = 2 if self._inner == self.tiling.stride else 3
+        results = columns * self._inner * (4 * n_sums * self._n_blended + 4 + 8)
+        fresh = columns * self.tiling.stride
+        reading = sum(min(fresh * each, VALUES_AT_ONCE) * _READING_BYTES for each in values)
+        sources = {source.raster.path: source.raster for entry in self._scene.acquisitions for source in entry.files}
+        cached = sum(raster_bytes(source) for source in sources.values())
+        forward = forward_bytes(specification, tile, tile) if self.counts_forward else 0
+        return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + self._copied_bytes)
 
     def panels(self, window: Window, most_bytes: float) -> list[Window]:
         """A window cut into columns of tiles, each of which takes no more memory than that where one column of tiles does

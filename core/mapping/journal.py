@@ -57,6 +57,7 @@ class StripJournal:
         changed: the names of what the strips that were found do not share.
         facts: of the run that began the map.
         count: of the strips that were found and fit.
+        is_second_run: an earlier run was interrupted.
 
     Raises:
         OutputError: another process makes the same map, or the folder cannot be written.
@@ -69,6 +70,7 @@ class StripJournal:
         self.facts = dict(facts)
         self.changed: list[str] = []
         self.count = 0
+        self.is_second_run = False
 
     def __enter__(self) -> StripJournal:
         try:
@@ -91,6 +93,7 @@ class StripJournal:
 
     def _begin(self) -> None:
         found = self._head()
+        self.is_second_run = found is not None
         if found is not None:
             names = [*self._identity, *found["identity"]]
             self.changed = [

@@ -68,6 +68,11 @@ class RasterFile:
         return source_pixel_size(self.transform)
 
 
+def raster_bytes(raster: RasterFile) -> int:
+    """Of all values of a raster, as GDAL holds them."""
+    return raster.width * raster.height * raster.description.band_count * np.dtype(raster.description.dtype).itemsize
+
+
 def open_raster(path: str) -> DatasetReader:
     """Opens a raster for reading.
 

@@ -38,8 +38,8 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor, nn
 
 from core.finetuning.estimators.training import TREES, as_program, estimator_specification
-from core.jobs.land_cover_map import PANEL_BYTES
-from core.jobs.map_assembly import MapAssembly, assembly_bytes
+from core.jobs.land_cover_map import map_bytes, panels_of
+from core.jobs.map_assembly import MapAssembly
 from core.jobs.map_layers import layers_of
 from core.jobs.schemas import MapJob
 from core.labels.scheme import ClassScheme, LandCoverClass
@@ -148,6 +148,7 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
         model, forest = forest_of(scene)
         specification = model.specification
     engine = MappingEngine(model, card_of(specification), scene, torch.device("cpu"))
+    engine.counts_forward = row != NOTHING
     window = scene.grid.window
     with torch.inference_mode():  # what a model takes once belongs to it
         model(next(tiles_of(specification, engine.tiling.tile // 4)))
@@ -169,7 +170,7 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
         write_map(engine, scene, specification, folder)
     seconds, processor_seconds = time.perf_counter() - started, time.process_time() - began
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    promised = engine.memory_bytes(window.width) if row in (NOTHING, DEFAULT, FOREST) else None
+    promised = write_map(engine, scene, specification, folder, only_said=True) if row in (NOTHING, DEFAULT, FOREST) else None
     return {
         "row": row,
         "width": window.width,
@@ -194,7 +195,10 @@ def tiles_of(specification: ModelSpecification, tile: int) -> Iterator[dict[str,
         yield values
 
 
-def write_map(engine: MappingEngine, scene: Scene, specification: ModelSpecification, folder: Path) -> None:
+def write_map(
+    engine: MappingEngine, scene: Scene, specification: ModelSpecification, folder: Path, only_said: bool = False
+) -> int:
+    """Maps as the product does; returns the bytes that it says before."""
     job = MapJob(
         inputs={"optical": [str(folder / "optical.tif")]},
         model="model.safetensors",
@@ -202,7 +206,11 @@ def write_map(engine: MappingEngine, scene: Scene, specification: ModelSpecifica
         confidence=str(folder / "confidence.tif"),
     )
     card, window = card_of(specification), scene.grid.window
-    layers, panels, rows = layers_of(job, card), engine.panels(window, PANEL_BYTES), engine.strip_rows(window)
+    layers, rows = layers_of(job, card), engine.strip_rows(window)
+    panels = panels_of(engine, layers, window)
+    said = map_bytes(engine, layers, panels, window)
+    if only_said:
+        return said
     with (
         StripJournal(Path(job.output), {}, {}) as journal,
         MapAssembly(layers, card.scheme, scene.grid, panels, rows, journal, {}, job.format) as assembly,
@@ -212,6 +220,7 @@ def write_map(engine: MappingEngine, scene: Scene, specification: ModelSpecifica
                 assembly.add(strip)
         assembly.finish()
     remove_journal(Path(job.output))
+    return said
 
 
 def resident_bytes() -> int:

@@ -127,7 +127,7 @@ with rasters.StripWriter(path, grid, count, "uint8", None, file_format=file_form
 
 def test_cache_is_set_in_bytes() -> None:
     with raster_environment():
-        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == BLOCK_CACHE_BYTES == 268_435_456
+        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == BLOCK_CACHE_BYTES == 167_772_160
 
 
 def test_a_finished_file_may_be_read_by_others(tmp_path: Path) -> None:
