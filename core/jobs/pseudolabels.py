@@ -18,7 +18,7 @@ from skimage.measure import label as connected
 from core.errors import RasterError
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths, scene_of
-from core.jobs.land_cover_map import window_of
+from core.jobs.map_preparation import window_of
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, input_names, software
 from core.jobs.schemas import PseudolabelsJob

@@ -171,9 +171,7 @@ class MappingEngine:
                 found.append(part)
         return found
 
-    def strips(
-        self, window: Window, allowed: Allowed | None = None, reuses_memory: bool = False
-    ) -> Iterator[MapStrip]:
+    def strips(self, window: Window, allowed: Allowed | None = None, reuses_memory: bool = False) -> Iterator[MapStrip]:
         """The map of a window, from north to south.
 
         Args:

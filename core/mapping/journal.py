@@ -96,9 +96,7 @@ class StripJournal:
         self.is_second_run = found is not None
         if found is not None:
             names = [*self._identity, *found["identity"]]
-            self.changed = [
-                name for name in dict.fromkeys(names) if self._identity.get(name) != found["identity"].get(name)
-            ]
+            self.changed = [name for name in dict.fromkeys(names) if self._identity.get(name) != found["identity"].get(name)]
         if found is None or self.changed:
             for entry in self._folder.iterdir():
                 if entry.name != _LOCK:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-
 _ROWS_AT_ONCE = 16
 """Few enough that what is compared stays in the processor's cache."""
 

@@ -198,9 +198,7 @@ class SceneReader:
         # All matched bands are read even for a few: the fill value of a product means "no data" in all bands at once.
         order = {name: row for row, (name, _) in enumerate(matched)}
         is_whole = [order[name] for name in bands] == list(range(len(matched)))
-        stored = read_stored(
-            self._dataset(source), [index for _, index in matched], window, stride, out if is_whole else None
-        )
+        stored = read_stored(self._dataset(source), [index for _, index in matched], window, stride, out if is_whole else None)
         source.identified.calibration.apply_in_place(stored)
         if is_whole:
             return stored
@@ -246,7 +244,7 @@ def valid_pixels(values: NDArray[np.float32], acquisition: Acquisition) -> NDArr
     Returns:
         (reference rows, reference columns) bool.
     """
-    complete = np.isfinite(values[0])
+    complete = np.asarray(np.isfinite(values[0]))
     for band in values[1:]:
         complete &= np.isfinite(band)
     finer, coarser = acquisition.scale.finer, acquisition.scale.coarser

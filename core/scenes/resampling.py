@@ -75,7 +75,9 @@ def _warp_rows(
         out: (bands, lines, places) to write to.
     """
     _, height, width = values.shape
-    outside = None
+    outside: NDArray[np.bool_] | None = None
+    column: NDArray[np.float64] | None = None
+    row: NDArray[np.float64] | None = None
     if not (columns.min() >= 0.5 and columns.max() < width - 0.5 and rows.min() >= 0.5 and rows.max() < height - 0.5):
         column, row = np.floor(columns + _TIE), np.floor(rows + _TIE)
         # Comparisons with NaN are false: a centre that the source's system cannot express is outside.
@@ -84,8 +86,6 @@ def _warp_rows(
             out[...] = np.nan
             return
         columns[outside] = rows[outside] = 0.5
-    else:
-        column = row = None
     columns -= 0.5
     rows -= 0.5
     left, top = np.floor(columns), np.floor(rows)
@@ -189,10 +189,10 @@ _Positions = Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]
 def _position_rows(transform: Affine, crs: str, target: Grid) -> _Positions:
     """What ``near_positions`` says, for a few rows of the target at a time: rows; (rows, columns) columns and rows."""
     if same_crs(target.crs, crs):
-        for row in range(0, target.height, CELL):
-            some = Window(0, row, target.width, min(CELL, target.height - row))
-            columns, rows = _in_source(transform, crs, target.crs, *_some_centres(target, some))
-            yield slice(row, some.stop_row), columns, rows
+        for first in range(0, target.height, CELL):
+            some = Window(0, first, target.width, min(CELL, target.height - first))
+            columns, lines = _in_source(transform, crs, target.crs, *_some_centres(target, some))
+            yield slice(first, some.stop_row), columns, lines
         return
     numbers, shifts = absolute_pixels(target)
     sizes = target.pixel_width, target.pixel_height
@@ -221,15 +221,15 @@ def _position_rows(transform: Affine, crs: str, target: Grid) -> _Positions:
     along = corners[:, :, column] + (corners[:, :, column + 1] - corners[:, :, column]) * right
     steps = along[:, 1:] - along[:, :-1]
     edges = np.flatnonzero(np.diff(row)) + 1
-    for first, stop in itertools.pairwise([0, *edges.tolist(), target.height]):
+    for start, stop in itertools.pairwise([0, *edges.tolist(), target.height]):
         # The rows of one row of cells.
-        cell, part = row[first], up[first:stop, None]
-        columns, rows = (along[axis, cell] + steps[axis, cell] * part for axis in (0, 1))
+        cell, part = row[start], up[start:stop, None]
+        columns, lines = (along[axis, cell] + steps[axis, cell] * part for axis in (0, 1))
         if not is_near[cell].all():
             exact = np.flatnonzero(~is_near[cell][column])
-            xs, ys = _some_centres(target, Window(0, first, target.width, stop - first))
-            columns[:, exact], rows[:, exact] = _in_source(transform, crs, target.crs, xs[exact], ys)
-        yield slice(first, stop), columns, rows
+            xs, ys = _some_centres(target, Window(0, start, target.width, stop - start))
+            columns[:, exact], lines[:, exact] = _in_source(transform, crs, target.crs, xs[exact], ys)
+        yield slice(start, stop), columns, lines
 
 
 def _some_centres(target: Grid, window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

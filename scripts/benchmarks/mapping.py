@@ -38,9 +38,9 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor, nn
 
 from core.finetuning.estimators.training import TREES, as_program, estimator_specification
-from core.jobs.land_cover_map import map_bytes, panels_of
 from core.jobs.map_assembly import MapAssembly
 from core.jobs.map_layers import layers_of
+from core.jobs.map_preparation import map_bytes, panels_of
 from core.jobs.schemas import MapJob
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.mapping.engine import MappingEngine

@@ -64,6 +64,13 @@ class MapJob(Schema):
         description="'allow': map where some inputs have no data, if the model has learned to; 'require': leave it empty.",
     )
     format: Literal["gtiff", "cog"] = Field("gtiff", description="Tiled GeoTIFF, or cloud-optimised GeoTIFF.")
+    workers: int = Field(
+        1, ge=1, le=1024, description="Processes of this machine that map, each with its own model in memory (takes Dask)."
+    )
+    scheduler: str | None = Field(
+        None,
+        description="Address of a running Dask scheduler, such as tcp://host:8786, whose workers map in place of this machine.",
+    )
     output: str = Field(description="Class raster to write.")
     confidence: str | None = Field(None, description="Confidence raster to write, in percent.")
     probabilities: str | None = Field(None, description="Raster of class probabilities to write, a band a class.")

@@ -187,9 +187,11 @@ def relief(heights: Tensor, finer: int) -> Tensor:
     """
     present = torch.isfinite(heights)
     known = present.to(heights.dtype)
-    # A float32 holds a height of 8000 m to half a millimetre, but sums of many no longer: centre them first.
-    centre = torch.where(present, heights, torch.zeros_like(heights)).sum((2, 3), keepdim=True)
-    centre = centre / known.sum((2, 3), keepdim=True).clamp_min(1.0)
+    # A float32 holds a height of 8000 m to half a millimetre, but sums of many no longer: centre them first. The lowest and
+    # the highest are the same in any order, while a mean's last bits depend on how many threads share its sum.
+    lowest = heights.masked_fill(~present, torch.inf).amin((2, 3), keepdim=True)
+    highest = heights.masked_fill(~present, -torch.inf).amax((2, 3), keepdim=True)
+    centre = torch.where(lowest <= highest, lowest + (highest - lowest) / 2, torch.zeros_like(lowest))
     centred = torch.where(present, heights - centre, torch.zeros_like(heights))
     coarse, share = functional.avg_pool2d(centred, finer), functional.avg_pool2d(known, finer)
     windows = [window for window, _ in RELIEF]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
+from core.models.architectures import ARCHITECTURES, ArchitectureName
 from core.models.feature_model import FeatureModel
 from core.models.inference import for_inference
 from core.models.specification import EncoderName, FusionName, StemName
@@ -42,6 +44,24 @@ def test_normalisations_are_folded_and_weights_shared() -> None:
 def test_in_training_nothing_is_folded_and_what_has_no_convolution_is_itself() -> None:
     model = random_model(specification("unet_early")).train()
     kinds = [[type(module) for module in each.modules()] for each in (model, for_inference(model))]
-    assert kinds[0] == kinds[1]
-    plain = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    for kind, folded in zip(*kinds, strict=True):
+        assert folded is kind or (kind in (nn.Conv2d, nn.Linear) and issubclass(folded, kind))
+    plain = nn.Sequential(nn.LayerNorm(2), nn.ReLU())
     assert for_inference(plain) is plain
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_the_number_of_threads_does_not_change_a_bit(architecture: ArchitectureName) -> None:
+    wanted = specification(architecture, "three")
+    side = max(192, side_of(wanted))
+    model, values = for_inference(random_model(wanted).eval()), inputs(wanted, side, side)
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            with torch.inference_mode():
+                found.append(model(values))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])

@@ -1,0 +1,201 @@
+"""From the job of a map to an engine that makes it; the same in every process that takes part."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyproj.exceptions import CRSError
+
+import core
+from core.errors import ModelFileError, UsageError
+from core.jobs.devices import choose_device
+from core.jobs.events import JobContext
+from core.jobs.map_assembly import assembly_bytes
+from core.jobs.map_layers import Layer, layers_of
+from core.jobs.model_inputs import model_on_scene, required_novelty
+from core.jobs.provenance import creation_time, file_state, input_names, software
+from core.jobs.schemas import Extent, MapJob
+from core.mapping.area import PolygonMask, extent_window
+from core.mapping.engine import Allowed, MappingEngine
+from core.models.model_file import ModelCard, class_cards, file_digest, load_model
+from core.scenes.grid import Bounds, Grid, Window, parsed_crs
+from core.scenes.scene import Scene
+
+RESOLUTION_TOLERANCE = 1.25
+"""A scene this many times finer or coarser than the training scene is mapped with a warning."""
+
+MAP_BYTES = 540 * 2**20
+"""Wider maps are made in several parts side by side, so that they need no more memory than this above the model, where one
+column of tiles needs no more."""
+
+
+@dataclass(frozen=True)
+class PreparedMap:
+    """All that a map is made with.
+
+    Attributes:
+        job: that asks for it.
+        engine: that predicts.
+        card: of the model.
+        scene: that is mapped.
+        window: of the map, in the scene's grid.
+        layers: that are written.
+        allowed: which pixels are wanted; None for all.
+        allows_missing: whether it is mapped where only some of the inputs have data.
+        device: that is computed on.
+    """
+
+    job: MapJob
+    engine: MappingEngine
+    card: ModelCard
+    scene: Scene
+    window: Window
+    layers: list[Layer]
+    allowed: Allowed | None
+    allows_missing: bool
+    device: torch.device
+
+    @property
+    def grid(self) -> Grid:
+        """Of the map."""
+        return self.scene.grid.crop(self.window)
+
+    @property
+    def panels(self) -> list[Window]:
+        """The parts of the map that are made one after the other."""
+        return panels_of(self.engine, self.layers, self.window)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Provenance; see ``core.mapping.rasters``."""
+        return _tags(self.job, self.card, self.scene)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the strips of the map depend on, by names that the user understands."""
+        files = [path for entry in self.scene.acquisitions for path in entry.paths]
+        if self.job.mask:
+            files.append(self.job.mask)
+        grid, tags = self.grid, self.tags
+        return {
+            "the model": tags["RSFUSION_MODEL_SHA256"],
+            **{f"'{path}'": file_state(path) for path in files},
+            "the inputs": {entry.name: list(entry.paths) for entry in self.scene.acquisitions},
+            "the extent or the resolution": [grid.crs, *grid.transform, grid.width, grid.height],
+            "the settings": tags["RSFUSION_SETTINGS"],
+            "the layers": [layer.key for layer in self.layers],
+            "the device": self.device.type,
+            "the software": software(),
+        }
+
+
+def prepare_map(job: MapJob, context: JobContext) -> PreparedMap:
+    """Reads the model and what the rasters say of themselves.
+
+    Raises:
+        RsfusionError: the model cannot map, or not these rasters.
+    """
+    device = choose_device(job.device)
+    model, card = load_model(Path(job.model))
+    if not card.classes:
+        raise ModelFileError(
+            f"The model '{job.model}' knows no classes yet: it was trained without labels.",
+            "Fine-tune it on labels first, with this model as the base model.",
+        )
+    if card.specification.head != "dense":
+        raise ModelFileError(
+            f"The model '{job.model}' has a head of the kind '{card.specification.head}', which says no class of a pixel.",
+            "Give a model that was fine-tuned on labels.",
+        )
+    allows_missing = card.allows_missing and job.missing_inputs == "allow"
+    scene, model, card = model_on_scene(model, card, job.inputs, context, allows_missing)
+    _check_resolution(scene, card, context)
+    window = scene.grid.window if job.extent is None else window_of(job.extent, scene.grid)
+    allowed = PolygonMask(Path(job.mask), scene.grid) if job.mask else None
+    novelty = None
+    if job.novelty:
+        novelty = required_novelty(job.model, card, "Train it again, or map without the layer of novelty.").to(device)
+    engine = MappingEngine(
+        model.to(device),
+        card,
+        scene,
+        device,
+        job.overlap,
+        allows_missing,
+        novelty=novelty,
+        has_contributions=_asks_each_input(job, card),
+    )
+    return PreparedMap(job, engine, card, scene, window, layers_of(job, card), allowed, allows_missing, device)
+
+
+def panels_of(engine: MappingEngine, layers: list[Layer], window: Window) -> list[Window]:
+    """The parts of a map that are made one after the other."""
+    return engine.panels(window, MAP_BYTES - assembly_bytes(layers, window.width, engine.tiling.stride))
+
+
+def map_bytes(engine: MappingEngine, layers: list[Layer], panels: list[Window], window: Window) -> int:
+    """Bytes above the model that a map takes at the peak."""
+    return engine.memory_bytes(panels[0].width) + assembly_bytes(layers, window.width, engine.tiling.stride)
+
+
+def _asks_each_input(job: MapJob, card: ModelCard) -> bool:
+    """Whether what each input contributes is asked for.
+
+    Raises:
+        UsageError: the model cannot do without any of its inputs.
+    """
+    if not job.contributions:
+        return False
+    if len(card.specification.modalities) < 2:
+        raise UsageError(
+            f"The model '{job.model}' has one input, which contributes everything.", "Map without the layer of contributions."
+        )
+    if not card.allows_missing:
+        raise UsageError(
+            f"The model '{job.model}' has not learned to map without some of its inputs, so what each contributes is unknown.",
+            "Train it with missing inputs allowed, or map without the layer of contributions.",
+        )
+    return True
+
+
+def window_of(extent: Extent, grid: Grid) -> Window:
+    """The part of a grid that an extent asks for.
+
+    Raises:
+        UsageError: its coordinate reference system is none.
+    """
+    try:
+        parsed_crs(extent.crs)
+    except CRSError:
+        raise UsageError(
+            f"extent.crs: '{extent.crs}' is no coordinate reference system.", "Write it as EPSG:code or as WKT."
+        ) from None
+    return extent_window(grid, Bounds(extent.left, extent.bottom, extent.right, extent.top), extent.crs)
+
+
+def _tags(job: MapJob, card: ModelCard, scene: Scene) -> dict[str, str]:
+    settings = job.model_dump(include={"overlap", "format", "extent", "missing_inputs"}) | {"resolution": job.inputs.resolution}
+    settings["mask"] = Path(job.mask).name if job.mask else None
+    return {
+        "RSFUSION_VERSION": core.__version__,
+        "RSFUSION_CREATED": creation_time(),
+        "RSFUSION_MODEL": Path(job.model).name,
+        "RSFUSION_MODEL_SHA256": file_digest(Path(job.model)),
+        "RSFUSION_INPUTS": json.dumps(input_names(scene)),
+        "RSFUSION_SETTINGS": json.dumps(settings),
+        "RSFUSION_CLASSES": json.dumps([entry.model_dump() for entry in class_cards(card.scheme)]),
+    }
+
+
+def _check_resolution(scene: Scene, card: ModelCard, context: JobContext) -> None:
+    ratio = scene.grid.resolution_m() / card.resolution_m
+    if not 1 / RESOLUTION_TOLERANCE < ratio < RESOLUTION_TOLERANCE:
+        context.warning(
+            f"The map's pixels are {scene.grid.resolution_m():.3g} m and the model was trained at "
+            f"{card.resolution_m:.3g} m: what it learned of shapes and texture may not hold. Set the resolution to "
+            f"{card.resolution_m:.3g} m to map as it was trained."
+        )
