@@ -25,13 +25,14 @@ def size_of(values: Values, modalities: Mapping[str, ModalitySpecification]) -> 
     if unknown or not values:
         raise ValueError(f"expected some of {', '.join(modalities)}; got {', '.join(values) or 'nothing'}")
     sizes = {
-        name: tuple(side * modalities[name].coarser / modalities[name].finer for side in given.shape[-2:])
+        name: tuple(side * modalities[name].coarser // modalities[name].finer for side in given.shape[-2:])
         for name, given in values.items()
     }
     first = next(iter(sizes.values()))
-    if any(size != first for size in sizes.values()) or any(side != int(side) for side in first):
+    is_cut = any(side * modalities[name].coarser % modalities[name].finer for name in values for side in values[name].shape[-2:])
+    if is_cut or any(size != first for size in sizes.values()):
         raise ValueError(f"the modalities cover different windows, in reference pixels: {sizes}")
-    return int(first[0]), int(first[1])
+    return first[0], first[1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -145,7 +145,7 @@ class FusionModel(nn.Module):
         linear, share = None, None
         if self.linear is not None and self.uses_shortcut:
             linear, share = _linear_answer(self.linear, streams)
-            if not self.training and self.is_linear:
+            if not self.training and not torch.compiler.is_exporting() and self.is_linear:
                 return torch.as_tensor(linear[:, :, :height, :width])
         features = self._fused(streams)
         if after is not None:
@@ -257,10 +257,14 @@ class FusionModel(nn.Module):
             return bool(torch.isfinite(rows[..., ::16, ::16]).any()) or bool(torch.isfinite(rows).any())
 
         given = [name for name in self.modalities if name in values]
+        if torch.compiler.is_exporting():
+            return given  # a graph does the same whatever the values are
         return [name for name in given if is_seen(name)] or given[:1]
 
     def _padded(self, values: Tensor, entry: ModalitySpecification, size: tuple[int, int]) -> Tensor:
         """Values filled up with missing ones to sides that every level divides."""
+        if torch.compiler.is_exporting():
+            return values  # a graph is asked about sides that are multiples of the step
         more = [-side % self.step * entry.finer // entry.coarser for side in size]
         return functional.pad(values, (0, more[1], 0, more[0]), value=torch.nan) if any(more) else values
 

@@ -93,7 +93,8 @@ class LinearModels(nn.Module):
             if name in inputs:
                 bits += (inputs[name].known > 0).to(torch.int64) << bit
         models = self.table[bits]
-        occurring = torch.unique(models).tolist()
+        # A graph does the same whatever the values are.
+        occurring = list(range(len(self.network))) if torch.compiler.is_exporting() else torch.unique(models).tolist()
         total = self._scores(occurring[0], inputs)
         for number in occurring[1:]:
             total = torch.where(models == number, self._scores(number, inputs), total)

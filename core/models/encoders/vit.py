@@ -93,7 +93,7 @@ def tokens_of(state: FeatureMap) -> tuple[Tensor, Tensor | None]:
         registers = torch.ones(state.registers.shape[:2], dtype=torch.bool, device=known.device)
         known = torch.cat([registers, known], dim=1)
     # Without a mask torch has a faster way, which a scene without gaps should get.
-    return tokens, None if bool(known.all()) else known
+    return tokens, None if not torch.compiler.is_exporting() and bool(known.all()) else known
 
 
 def map_of(tokens: Tensor, state: FeatureMap) -> FeatureMap:
@@ -144,10 +144,12 @@ class Packing:
 def packing_of(known: Tensor) -> Packing | None:
     """How to leave out unknown tokens (B, N) bool; None where the fullest sequence lacks less than an eighth: taking
     tokens out and putting them back would cost what it saves."""
+    if torch.compiler.is_exporting():
+        return None  # a graph does the same whatever is known
     counts = known.sum(dim=1)
     longest = int(counts.max())
     if 8 * longest > 7 * known.shape[1]:
         return None
     places = known.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :longest]
     among = torch.arange(longest, device=known.device) < counts[:, None]
-    return Packing(places, None if bool(among.all()) else among)
+    return Packing(places, None if not torch.compiler.is_exporting() and bool(among.all()) else among)
