@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": learning.pretrain,
     "features": mapping.features,
     "map": mapping.map_scene,
+    "export": mapping.export,
     "scenes": scenes.scenes,
     "sample": assessment.sample,
     "suggest": assessment.suggest,

@@ -23,7 +23,7 @@ from core.commands.options import (
     inputs_of,
 )
 from core.commands.running import execute
-from core.jobs.schemas import FeaturesJob, MapJob, SampleSceneJob
+from core.jobs.schemas import ExportJob, FeaturesJob, MapJob, SampleSceneJob
 
 
 def sample_scene(
@@ -134,3 +134,13 @@ def map_scene(
         },
         json,
     )
+
+
+def export(
+    model: Annotated[str, typer.Option(help=help_of(ExportJob, "model"))],
+    output: Annotated[str, typer.Option(help=help_of(ExportJob, "output"))],
+    stac: Annotated[str | None, typer.Option(help=help_of(ExportJob, "stac"))] = None,
+    json: Json = False,
+) -> None:
+    """Write a model as an ONNX graph, which other software runs without torch."""
+    execute({"kind": "export", "model": model, "output": output, "stac": stac}, json)

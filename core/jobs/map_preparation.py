@@ -21,7 +21,8 @@ from core.jobs.provenance import creation_time, file_state, input_names, softwar
 from core.jobs.schemas import Extent, MapJob
 from core.mapping.area import PolygonMask, extent_window
 from core.mapping.engine import Allowed, MappingEngine
-from core.models.model_file import ModelCard, class_cards, file_digest, load_model
+from core.models.model_file import ModelCard, class_cards, file_digest
+from core.models.onnx_model import SUFFIX, load_model_or_graph
 from core.scenes.grid import Bounds, Grid, Window, parsed_crs
 from core.scenes.scene import Scene
 
@@ -100,7 +101,9 @@ def prepare_map(job: MapJob, context: JobContext) -> PreparedMap:
         RsfusionError: the model cannot map, or not these rasters.
     """
     device = choose_device(job.device)
-    model, card = load_model(Path(job.model))
+    if Path(job.model).suffix.lower() == SUFFIX:
+        device = choose_device("cpu")  # the runtime's own
+    model, card = load_model_or_graph(Path(job.model))
     if not card.classes:
         raise ModelFileError(
             f"The model '{job.model}' knows no classes yet: it was trained without labels.",
@@ -117,6 +120,10 @@ def prepare_map(job: MapJob, context: JobContext) -> PreparedMap:
     window = scene.grid.window if job.extent is None else window_of(job.extent, scene.grid)
     allowed = PolygonMask(Path(job.mask), scene.grid) if job.mask else None
     novelty = None
+    if job.novelty and Path(job.model).suffix.lower() == SUFFIX:
+        raise UsageError(
+            f"The graph '{job.model}' does not say what the model has seen.", "Map with the model file, or without novelty."
+        )
     if job.novelty:
         novelty = required_novelty(job.model, card, "Train it again, or map without the layer of novelty.").to(device)
     engine = MappingEngine(

@@ -12,6 +12,7 @@ from core.jobs.inputs import scene_for_model
 from core.jobs.schemas import Inputs
 from core.models.model_file import ModelCard, load_novelty
 from core.models.novelty import Novelty
+from core.models.onnx_model import OnnxModel
 from core.models.registry import for_inputs
 from core.scenes.scene import Scene
 
@@ -21,6 +22,11 @@ def model_on_scene(
 ) -> tuple[Scene, nn.Module, ModelCard]:
     """The scene with a model's inputs; and the model and its card for these inputs. See ``scene_for_model``."""
     scene, specification = scene_for_model(inputs, card.specification, context, allows_missing)
+    if specification != card.specification and isinstance(model, OnnxModel):
+        raise ModelFileError(
+            "A graph knows the sensors and the resolution that it was exported for, and these rasters are others.",
+            "Map with the model file that it was made from.",
+        )
     if specification != card.specification:
         model, card = for_inputs(model, specification), card.model_copy(update={"specification": specification})
     return scene, model, card

@@ -22,6 +22,7 @@ from core.jobs.schemas import (
     ClassifyScenesJob,
     CleanMapJob,
     DetectChangeJob,
+    ExportJob,
     FeaturesJob,
     FinetuneJob,
     MapJob,
@@ -113,6 +114,8 @@ def outputs_of(job: AnyJob) -> list[Output]:
         case ClassifyScenesJob():
             found = [("output", job.output, VECTOR_SUFFIXES)]
             found += [("output_model", job.output_model, MODEL_SUFFIXES), ("report", job.report, REPORT_SUFFIXES)]
+        case ExportJob():
+            found = [("output", job.output, (".onnx",)), ("stac", job.stac, (".json",))]
         case SampleSceneJob():
             found = []
     return [Output(key, path, suffixes) for key, path, suffixes in found if path]

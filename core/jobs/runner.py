@@ -16,6 +16,7 @@ from core.jobs.schemas import (
     ClassifyScenesJob,
     CleanMapJob,
     DetectChangeJob,
+    ExportJob,
     FeaturesJob,
     FinetuneJob,
     MapJob,
@@ -70,6 +71,10 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
                 from core.jobs.land_cover_map import run_map
 
                 return run_map(job, context)
+            case ExportJob():
+                from core.jobs.model_export import run_export
+
+                return run_export(job, context)
             case AccuracyJob():
                 from core.jobs.accuracy_assessment import run_accuracy
 

@@ -29,7 +29,9 @@ def size_of(values: Values, modalities: Mapping[str, ModalitySpecification]) -> 
         for name, given in values.items()
     }
     first = next(iter(sizes.values()))
-    is_cut = any(side * modalities[name].coarser % modalities[name].finer for name in values for side in values[name].shape[-2:])
+    is_cut = any(
+        side * modalities[name].coarser % modalities[name].finer for name in values for side in values[name].shape[-2:]
+    )
     if is_cut or any(size != first for size in sizes.values()):
         raise ValueError(f"the modalities cover different windows, in reference pixels: {sizes}")
     return first[0], first[1]

@@ -126,22 +126,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
         ModelFileError: no model of ours, a pickle, a damaged file, or a format that this version does not know.
     """
     state, header = read_tensors(path)
-    try:
-        content = json.loads(header)
-        version = content.get("format_version") if isinstance(content, dict) else None
-        if version != FORMAT_VERSION:
-            raise ModelFileError(
-                f"The model '{path}' has format version {version}; this software reads version {FORMAT_VERSION}.",
-                f"{_OLDER[version]}: train it again, or map with the older software."
-                if isinstance(version, int) and version in _OLDER
-                else "Use the version of the software that wrote it, or a newer one.",
-            )
-        card = ModelCard.model_validate(content)
-    except (json.JSONDecodeError, ValidationError) as error:
-        raise ModelFileError(
-            f"The card of the model '{path}' is damaged: {_reason(error)}.",
-            "The file was changed after it was written; use the original.",
-        ) from None
+    card = read_card(header, path)
     try:
         model = any_model(card.specification)
         model.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith(_NOVELTY)})
@@ -153,6 +138,30 @@ def load_model(path: Path) -> tuple[nn.Module, ModelCard]:
         ) from None
     model.eval()
     return model, card
+
+
+def read_card(text: str, path: Path) -> ModelCard:
+    """A card as its file writes it.
+
+    Raises:
+        ModelFileError: it is damaged, or of a format that this version does not know.
+    """
+    try:
+        content = json.loads(text)
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if version != FORMAT_VERSION:
+            raise ModelFileError(
+                f"The model '{path}' has format version {version}; this software reads version {FORMAT_VERSION}.",
+                f"{_OLDER[version]}: train it again, or map with the older software."
+                if isinstance(version, int) and version in _OLDER
+                else "Use the version of the software that wrote it, or a newer one.",
+            )
+        return ModelCard.model_validate(content)
+    except (json.JSONDecodeError, ValidationError) as error:
+        raise ModelFileError(
+            f"The card of the model '{path}' is damaged: {_reason(error)}.",
+            "The file was changed after it was written; use the original.",
+        ) from None
 
 
 def load_novelty(path: Path, card: ModelCard) -> Novelty | None:

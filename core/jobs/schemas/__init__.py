@@ -16,7 +16,7 @@ from core.jobs.schemas.change import DetectChangeJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
 from core.jobs.schemas.labelling import PseudolabelsJob
 from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
-from core.jobs.schemas.mapping import MAP_LAYERS, FeaturesJob, MapJob, SampleSceneJob
+from core.jobs.schemas.mapping import MAP_LAYERS, ExportJob, FeaturesJob, MapJob, SampleSceneJob
 from core.jobs.schemas.products import ChangeMapJob, CleanMapJob, VectorizeMapJob, ZonalAreasJob, Zones
 from core.jobs.schemas.scenes import ClassifyScenesJob
 
@@ -30,6 +30,7 @@ __all__ = [
     "ClassifyScenesJob",
     "CleanMapJob",
     "DetectChangeJob",
+    "ExportJob",
     "Extent",
     "FeaturesJob",
     "FinetuneJob",
@@ -56,6 +57,7 @@ AnyJob = (
     | FinetuneJob
     | MapJob
     | FeaturesJob
+    | ExportJob
     | AccuracyJob
     | SamplingDesignJob
     | SuggestLabelsJob

@@ -89,3 +89,12 @@ class MapJob(Schema):
         description="Raster to write of how many percent of the probability would move to other classes without each input, a "
         "band an input.",
     )
+
+
+class ExportJob(Schema):
+    """Write a model as an ONNX graph, which other software runs without torch."""
+
+    kind: Literal["export"] = "export"
+    model: str = Field(description="Model file (.safetensors).")
+    output: str = Field(description="ONNX graph to write (.onnx); it maps as the model file does.")
+    stac: str | None = Field(None, description="STAC item to write (.json), which describes the graph with the MLM extension.")

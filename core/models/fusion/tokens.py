@@ -58,7 +58,9 @@ def attend(attention: Attention, queries: Tensor, keys: list[TokenSet], is_local
         return torch.as_tensor(answer.view(batch, places, channels))
     values = torch.cat([each.values for each in keys], dim=1)
     known = torch.cat([each.known for each in keys], dim=1)
-    return torch.as_tensor(attention(queries, values, None if not torch.compiler.is_exporting() and bool(known.all()) else known))
+    return torch.as_tensor(
+        attention(queries, values, None if not torch.compiler.is_exporting() and bool(known.all()) else known)
+    )
 
 
 def mean_of_modalities(maps: list[FeatureMap]) -> FeatureMap:

@@ -1,0 +1,92 @@
+"""What a model is, as a STAC item with the machine-learning model extension (MLM 1.4)."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from core.errors import UsageError
+from core.models.model_file import ModelCard
+from core.models.registry import any_model, count_parameters
+from core.models.specification import ModalitySpecification
+
+_ORDER = ["batch", "channel", "height", "width"]
+EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
+"""A model maps wherever its sensors look; the item does not say where its labels lay."""
+
+
+def stac_item(card: ModelCard, graph: Path) -> str:
+    """The item of an exported graph, as JSON.
+
+    Args:
+        card: of the model.
+        graph: its file, which the item refers to by its name beside the item.
+
+    Raises:
+        UsageError: pystac is not installed.
+    """
+    try:
+        import pystac
+        from pystac.extensions import mlm
+        from pystac.extensions.raster import DataType
+    except ImportError:
+        raise UsageError(
+            "A STAC item takes the package 'pystac'.", "Install it with: pip install 'rsfusion[export]'."
+        ) from None
+    specification = card.specification
+    left, bottom, right, top = EVERYWHERE
+    ring = [[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]
+    created = datetime.fromisoformat(card.created) if card.created else datetime.fromtimestamp(0, UTC)
+    item = pystac.Item(
+        graph.stem, {"type": "Polygon", "coordinates": [ring]}, list(EVERYWHERE), created, {"license": card.licence}
+    )
+    extension = mlm.MLMExtension.ext(item, add_if_missing=True)
+    classes = [
+        {
+            "value": number,
+            "name": entry.value or str(entry.code),
+            "title": entry.name,
+            "color_hint": entry.colour.lstrip("#").upper(),
+        }
+        for number, entry in enumerate(card.classes)
+    ]
+    scores = mlm.InputStructure.create([1, specification.n_classes, -1, -1], _ORDER, DataType.FLOAT32)
+    extension.apply(
+        name=_name(graph.stem),
+        architecture=specification.architecture,
+        tasks=[mlm.TaskType.SEMANTIC_SEGMENTATION],
+        input=[_input(entry) for entry in specification.modalities],
+        output=[
+            mlm.ModelOutput.create(
+                name="scores",
+                tasks=[mlm.TaskType.SEMANTIC_SEGMENTATION],
+                result=mlm.ResultStructure.create(scores.shape, scores.dim_order, scores.data_type),
+            )
+        ],
+        framework="ONNX",
+        total_parameters=count_parameters(any_model(specification)),
+    )
+    item.properties["mlm:output"][0]["classification:classes"] = classes
+    item.stac_extensions.append("https://stac-extensions.github.io/classification/v2.0.0/schema.json")
+    item.add_asset(
+        "model", pystac.Asset(f"./{graph.name}", graph.name, media_type="application/octet-stream", roles=["mlm:model"])
+    )
+    item.assets["model"].extra_fields["mlm:artifact_type"] = "onnx"
+    return json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=2) + "\n"
+
+
+def _name(stem: str) -> str:
+    """As the extension wants a name: it begins with a letter, ends with a letter or digit, and has no blanks."""
+    plain = re.sub(r"[^a-zA-Z0-9_.-]+", "-", stem).strip("_.-")
+    return plain if re.match(r"[a-zA-Z].+", plain) else f"model-{plain}"
+
+
+def _input(entry: ModalitySpecification) -> mlm.ModelInput:  # type: ignore[name-defined]  # noqa: F821
+    from pystac.extensions import mlm
+    from pystac.extensions.raster import DataType
+
+    shape = mlm.InputStructure.create([1, len(entry.bands), -1, -1], _ORDER, DataType.FLOAT32)
+    note = f"{entry.sensor}: physical units, NaN = missing; {entry.finer} pixels of it along {entry.coarser} of the map."
+    return mlm.ModelInput.create(name=entry.name, bands=list(entry.band_names), input=shape, description=note)

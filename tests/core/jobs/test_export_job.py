@@ -1,0 +1,94 @@
+"""Models as ONNX graphs: they map as the model files do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from tests.core.jobs.running import check_refused, run_here
+
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """The trained network of two inputs as a graph, with its item."""
+    folder = tmp_path_factory.mktemp("exported")
+    job = {
+        "kind": "export",
+        "model": str(trained.model),
+        "output": str(folder / "model.onnx"),
+        "stac": str(folder / "item.json"),
+    }
+    told = run_here(job)
+    assert told.code == 0, told.last
+    assert {path.name for path in folder.iterdir()} == {"model.onnx", "item.json"}
+    assert 0 <= told.outputs["LARGEST_DIFFERENCE"] <= 1e-4
+    return folder
+
+
+def test_a_graph_maps_as_the_model_does(exported, map_job, tmp_path):
+    found = []
+    for number, model in enumerate((map_job["model"], str(exported / "model.onnx"))):
+        paths = {key: str(tmp_path / f"{key}{number}.tif") for key in ("output", "probabilities")}
+        told = run_here({**map_job, **paths, "model": model})
+        assert told.code == 0, told.last
+        found.append([rasterio.open(path).read() for path in paths.values()])
+    (codes, probabilities), (by_graph, as_graph) = found
+    np.testing.assert_allclose(as_graph, probabilities, atol=1e-4)
+    assert (codes == by_graph).mean() > 0.999
+
+
+def test_a_graph_maps_without_one_of_its_inputs(exported, map_job, tmp_path):
+    found = []
+    for number, model in enumerate((map_job["model"], str(exported / "model.onnx"))):
+        job = {**map_job, "inputs": {"optical": map_job["inputs"]["optical"]}, "model": model}
+        told = run_here({**job, "output": str(tmp_path / f"{number}.tif"), "probabilities": str(tmp_path / f"p{number}.tif")})
+        assert told.code == 0, told.last
+        found.append(rasterio.open(tmp_path / f"p{number}.tif").read())
+    np.testing.assert_allclose(found[1], found[0], atol=1e-4)
+
+
+def test_the_item_says_what_goes_in_and_what_comes_out(exported):
+    import pystac
+    from pystac.extensions.mlm import MLMExtension
+
+    item = pystac.Item.from_dict(json.loads((exported / "item.json").read_text()))
+    model = MLMExtension.ext(item)
+    assert model.framework == "ONNX"
+    assert [entry.name for entry in model.input] == ["sentinel2_l2a", "sentinel1"]
+    assert model.input[1].bands == ["VV", "VH"]
+    classes = item.properties["mlm:output"][0]["classification:classes"]
+    assert [entry["title"] for entry in classes][:2] == ["Bare ground", "Built-up"]
+    assert item.assets["model"].href.endswith("model.onnx")
+
+
+def test_what_is_no_graph_of_ours_is_refused(exported, map_job, tmp_path):
+    import onnx
+
+    proto = onnx.load(exported / "model.onnx")
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "stranger.onnx")
+    (tmp_path / "noise.onnx").write_bytes(b"\x08\x07noise")
+    (tmp_path / "short.onnx").write_bytes((exported / "model.onnx").read_bytes()[:-2000])
+    for name, words in (
+        ("stranger", "not exported by this software"),
+        ("noise", "no ONNX graph"),
+        ("short", "graph"),
+        ("no", "exist"),
+    ):
+        check_refused({**map_job, "model": str(tmp_path / f"{name}.onnx")}, tmp_path, words)
+    novelty = {**map_job, "model": str(exported / "model.onnx"), "novelty": str(tmp_path / "novelty.tif")}
+    check_refused(novelty, tmp_path, "what the model has seen", code=2)
+
+
+def test_without_the_packages_the_way_to_get_them_is_said(trained, tmp_path: Path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    job = {"kind": "export", "model": str(trained.model), "output": str(tmp_path / "model.onnx")}
+    check_refused(job, tmp_path, "pip install 'rsfusion[export]'", code=2)
