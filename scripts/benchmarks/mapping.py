@@ -38,20 +38,24 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor, nn
 
 from core.finetuning.estimators.training import TREES, as_program, estimator_specification
+from core.jobs.events import JobContext
+from core.jobs.land_cover_map import run_map
 from core.jobs.map_assembly import MapAssembly
 from core.jobs.map_layers import layers_of
 from core.jobs.map_preparation import map_bytes, panels_of
 from core.jobs.schemas import MapJob
 from core.labels.scheme import ClassScheme, LandCoverClass
+from core.mapping.blending import Tiling
 from core.mapping.engine import MappingEngine
 from core.mapping.journal import StripJournal, remove_journal
 from core.mapping.rasters import raster_environment
 from core.models.estimator_model import EstimatorModel
 from core.models.inference import for_inference
-from core.models.model_file import ModelCard, class_cards
+from core.models.model_file import ModelCard, class_cards, save_model
 from core.models.registry import build_model
 from core.models.specification import EstimatorSpecification, ModelSpecification
 from core.models.specify import specify_model
+from core.scenes.reading import SceneReader
 from core.scenes.scene import Scene, SceneRequest, build_scene
 
 N_CLASSES = 10
@@ -61,7 +65,9 @@ PATTERN = 1024
 S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 NOTHING, DEFAULT, FORWARD = "engine, a model that does nothing", "engine, default model", "default model, bare forward pass"
 FOREST, SCIKIT = "engine, forest as model", "the same forest, scikit-learn alone"
-ROWS = (NOTHING, DEFAULT, FORWARD, FOREST, SCIKIT)
+WHOLE, MONAI = "the same model, whole arrays in memory", "the same model, MONAI's sliding window in memory"
+ONE_WORKER, TWO_WORKERS = "forest by one worker of one thread", "forest by two workers of one thread"
+ROWS = (NOTHING, DEFAULT, FORWARD, FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS, WHOLE, MONAI)
 FITTED_ON = 5000
 """Pixels that the forest has learned from."""
 
@@ -144,14 +150,14 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
     if row in (DEFAULT, FORWARD):
         torch.manual_seed(0)
         model = build_model(specification).eval()
-    elif row in (FOREST, SCIKIT):
+    elif row in (FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS):
         model, forest = forest_of(scene)
         specification = model.specification
     engine = MappingEngine(model, card_of(specification), scene, torch.device("cpu"))
     engine.counts_forward = row != NOTHING
     window = scene.grid.window
     with torch.inference_mode():  # what a model takes once belongs to it
-        model(next(tiles_of(specification, engine.tiling.tile // 4)))
+        model(next(tiles_of(specification, 96)))
     before = resident_bytes()
     started, began = time.perf_counter(), time.process_time()
     pixels = window.width * window.height
@@ -166,6 +172,10 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
         started, began = time.perf_counter(), time.process_time()
         forest.predict_proba(given)
         pixels = len(given)
+    elif row in (ONE_WORKER, TWO_WORKERS):
+        started = map_with_workers(2 if row == TWO_WORKERS else 1, model, folder)
+    elif row in (WHOLE, MONAI):
+        map_in_memory(scene, model, engine.tiling, folder, row == MONAI)
     else:
         write_map(engine, scene, specification, folder)
     seconds, processor_seconds = time.perf_counter() - started, time.process_time() - began
@@ -223,6 +233,64 @@ def write_map(
     return said
 
 
+def map_with_workers(count: int, model: EstimatorModel, folder: Path) -> float:
+    """Maps with workers of Dask; returns when it began, once they were there."""
+    from distributed import LocalCluster
+
+    path = folder / "forest.safetensors"
+    save_model(path, model, card_of(model.specification))
+    inputs = {role: [str(folder / f"{role}.tif")] for role in ("optical", "sar", "elevation")}
+    with LocalCluster(n_workers=count, threads_per_worker=1, memory_limit=0, dashboard_address=None) as cluster:
+        job = MapJob(
+            inputs={**inputs, "sentinel2_offset": "no"},
+            model=str(path),
+            output=str(folder / "map.tif"),
+            confidence=str(folder / "confidence.tif"),
+            scheduler=cluster.scheduler_address,
+        )
+        started = time.perf_counter()
+        run_map(job, JobContext(lambda event: None))
+        seconds = time.perf_counter() - started
+    return time.perf_counter() - seconds
+
+
+def map_in_memory(scene: Scene, model: nn.Module, tiling: Tiling, folder: Path, with_monai: bool) -> None:
+    """What most programs do: all rasters in memory on one grid, tiles blended in arrays of the whole scene, written at once."""
+    with SceneReader(scene) as reader:
+        values = np.concatenate(list(reader.read(scene.grid.window).values()))[None]
+    height, width = scene.grid.shape
+
+    def scores(tiles: Tensor) -> Tensor:
+        return torch.softmax(model({"all": tiles}), dim=1)
+
+    if with_monai:
+        from monai.inferers import sliding_window_inference
+
+        overlap = tiling.overlap / tiling.tile
+        with torch.inference_mode():
+            answer = sliding_window_inference(
+                torch.from_numpy(values), (tiling.tile, tiling.tile), 1, scores, overlap=overlap, mode="gaussian"
+            )
+        means = answer[0].numpy()
+    else:
+        sums, totals = np.zeros((N_CLASSES, height, width), np.float32), np.zeros((height, width), np.float32)
+        ramp = np.minimum(np.arange(tiling.tile) + 1, tiling.tile - np.arange(tiling.tile)).clip(max=tiling.overlap)
+        weights = np.outer(ramp, ramp).astype(np.float32)
+        for row in range(0, height, tiling.stride):
+            for column in range(0, width, tiling.stride):
+                place = slice(row, min(row + tiling.tile, height)), slice(column, min(column + tiling.tile, width))
+                tile = torch.from_numpy(values[:, :, place[0], place[1]])
+                part = weights[: tile.shape[2], : tile.shape[3]]
+                sums[:, place[0], place[1]] += scores(tile)[0].numpy() * part
+                totals[place] += part
+        means = sums / totals
+    profile = {"driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": "uint8", "compress": "deflate"}
+    profile |= {"tiled": True, "crs": scene.grid.crs, "transform": scene.grid.transform}
+    for name, band in (("map", means.argmax(axis=0) + 1), ("confidence", np.rint(100 * means.max(axis=0)))):
+        with rasterio.open(folder / f"{name}.tif", "w", **profile) as dataset:
+            dataset.write(band.astype(np.uint8), 1)
+
+
 def resident_bytes() -> int:
     """Of this process now, of Linux."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -232,17 +300,20 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# The mapping engine",
         "",
+        "Measured by `scripts/benchmarks/mapping.py`, every row a process of its own, one after the other.",
+        "",
         "12 bands of Sentinel-2, 2 of radar that are warped, 1 of elevation, 10 classes, an overlap of 25 %; map and "
         "confidence written, compressed, with overviews, and read back. Memory is the peak of the process above what it held "
         "with the model. See `scripts/benchmarks/mapping.py`.",
         "",
-        "| row | scene | tile, overlap | Mpx/s | seconds | MiB above the model | promised | threads |",
-        "|---|---|---|---|---|---|---|---|",
+        "| row | scene | tile, overlap | Mpx/s | seconds | of processors | MiB above the model | said before | threads |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row['row']} | {row['width']} x {row['height']} | {row['tile']}, {row['overlap']} | "
-            f"{row['megapixels_a_second']:.2f} | {row['seconds']:.0f} | {row['mib']} | {row['promised_mib'] or ''} | "
+            f"{row['megapixels_a_second']:.3g} | {row['seconds']:.1f} | {row['processor_seconds']:.0f} | {row['mib']} | "
+            f"{row['promised_mib'] or ''} | "
             f"{row['threads']} |"
         )
     lines += ["", *sorted({f"Measured on: {row['machine']}." for row in rows})]
