@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
+import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.io import DatasetReader
+from shapely import STRtree
 
 from core.scenes.grid import Bounds, Grid, Window, on_scale, project_bounds, same_crs
 from core.scenes.raster_file import RasterFile, open_raster, read_stored
@@ -44,6 +46,9 @@ VALUES_AT_ONCE = 2**20
 """Larger reads are split, so that memory stays bounded where little of a source is wanted of each part that is read:
 rotated and much finer ones; and so that what is read is still in the processor's cache when it is converted."""
 
+OPEN_AT_ONCE = 64
+"""Files of a mosaic that are held open: systems allow some hundreds, and each keeps its own tables in memory."""
+
 
 class SceneReader:
     """Open datasets of a scene. Not for use by several threads at once: each thread makes its own.
@@ -56,6 +61,7 @@ class SceneReader:
         self.scene = scene
         self._datasets: dict[str, DatasetReader] = {}
         self._bounds: dict[tuple[str, str], Bounds] = {}
+        self._indexes: dict[tuple[str, str], STRtree] = {}
         self._samplings: dict[tuple[str, str, float, float], _Sampling] = {}
 
     def __enter__(self) -> SceneReader:
@@ -109,9 +115,7 @@ class SceneReader:
         names = acquisition.bands if bands is None else tuple(bands)
         result = np.empty((len(names), *target.shape), np.float32) if out is None else out
         is_filled = False
-        for source in acquisition.files:
-            if self._bounds_in(source, target.crs).intersection(target.bounds) is None:
-                continue
+        for source in self._sources_in(acquisition, target):
             rows = [row for row, name in enumerate(names) if source.band_index(name) is not None]
             if not rows or (is_filled and not np.isnan(result[rows]).any()):
                 continue
@@ -210,8 +214,23 @@ class SceneReader:
     def _dataset(self, source: SourceFile) -> DatasetReader:
         path = source.raster.path
         if path not in self._datasets:
+            if len(self._datasets) >= OPEN_AT_ONCE:
+                # The one that was not read for the longest time.
+                self._datasets.pop(next(iter(self._datasets))).close()
             self._datasets[path] = open_raster(path)
+        self._datasets[path] = self._datasets.pop(path)
         return self._datasets[path]
+
+    def _sources_in(self, acquisition: Acquisition, target: Grid) -> list[SourceFile]:
+        """The files of an acquisition that reach a grid, in their order. A mosaic has hundreds."""
+        key = acquisition.name, target.crs
+        if key not in self._indexes:
+            bounds = [project_bounds(source.raster.bounds, source.raster.crs, target.crs) for source in acquisition.files]
+            self._indexes[key] = STRtree(shapely.box(*np.array([tuple(each) for each in bounds]).T))
+        found = self._indexes[key].query(shapely.box(*target.bounds))
+        near = [acquisition.files[number] for number in np.sort(found)]
+        # Those that only touch it have no pixel there.
+        return [source for source in near if self._bounds_in(source, target.crs).intersection(target.bounds) is not None]
 
     def _bounds_in(self, source: SourceFile, crs: str) -> Bounds:
         key = source.raster.path, crs

@@ -13,7 +13,9 @@ import rasterio
 from affine import Affine
 from pyproj import Transformer
 
+from core.scenes import reading
 from core.scenes.grid import Grid, Scale, Window, aligned, on_scale
+from core.scenes.raster_file import open_raster
 from core.scenes.reading import SceneReader, valid_pixels
 from core.scenes.scene import SceneRequest, build_scene
 from tests.core.scenes.ground import (
@@ -466,3 +468,29 @@ def test_a_strip_of_a_wide_raster_costs_a_strip(turn: float, tmp_path: Path) -> 
     width, used = (int(value) for value in done.stdout.split())
     assert width >= 20_000
     assert used < 250
+
+
+def test_a_mosaic_of_many_files_opens_those_that_are_near_and_not_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground = np.random.default_rng(3).integers(1, 200, (60, 80)).astype(np.uint8)
+    paths = [
+        write(
+            tmp_path / f"{row}_{column}.tif",
+            ground[row : row + 10, column : column + 8],
+            Affine(10, 0, LEFT + 10 * column, 0, -10, TOP - 10 * row),
+        )
+        for row in range(0, 60, 10)
+        for column in range(0, 80, 8)
+    ]
+    scene = scene_of(*paths)
+    assert len(scene.main.files) == 60
+    monkeypatch.setattr(reading, "OPEN_AT_ONCE", 4)
+    opened: list[str] = []
+    monkeypatch.setattr(reading, "open_raster", lambda path: (opened.append(path), open_raster(path))[1])
+    with SceneReader(scene) as reader:
+        np.testing.assert_array_equal(reader.read(Window(17, 21, 5, 3))[scene.main.name][0], ground[21:24, 17:22])
+        assert opened == [str(tmp_path / "20_16.tif")]
+        np.testing.assert_array_equal(reader.read(scene.grid.window)[scene.main.name][0], ground)
+        assert len(reader._datasets) <= 4
+    assert len(opened) <= 61, "the first was closed in between"
