@@ -78,6 +78,7 @@ class MappingEngine:
             out class scores, and their probabilities are blended.
         novelty: measures how far each pixel lies from what the model has seen.
         has_contributions: ask the model once more without each of its inputs. It has to have learned to do without.
+        tile_bytes: that the model takes for a tile; by default worked out from its specification.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class MappingEngine:
         n_features: int | None = None,
         novelty: Novelty | None = None,
         has_contributions: bool = False,
+        tile_bytes: int | None = None,
     ) -> None:
         self._model = for_inference(model)
         own = {parameter.data_ptr() for parameter in model.parameters()}
@@ -109,7 +111,7 @@ class MappingEngine:
             self.tiling: Tiling = fixed_tiling(step, specification.window, overlap)
         else:
             self.tiling = choose_tiling(step, radius, overlap, finest)
-        self.counts_forward = True
+        self._tile_bytes = tile_bytes
         self._allows_missing = allows_missing and card.allows_missing
         self._is_classified = n_features is None
         self._n_outputs = specification.n_classes if n_features is None else n_features
@@ -138,7 +140,7 @@ class MappingEngine:
         reading = sum(min(fresh * each, VALUES_AT_ONCE) * _READING_BYTES for each in values)
         sources = {source.raster.path: source.raster for entry in self._scene.acquisitions for source in entry.files}
         cached = sum(raster_bytes(source) for source in sources.values())
-        forward = forward_bytes(specification, tile, tile) if self.counts_forward else 0
+        forward = forward_bytes(specification, tile, tile) if self._tile_bytes is None else self._tile_bytes
         return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + self._copied_bytes)
 
     def panels(self, window: Window, most_bytes: float) -> list[Window]:

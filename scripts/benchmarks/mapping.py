@@ -153,8 +153,8 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
     elif row in (FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS):
         model, forest = forest_of(scene)
         specification = model.specification
-    engine = MappingEngine(model, card_of(specification), scene, torch.device("cpu"))
-    engine.counts_forward = row != NOTHING
+    tile_bytes = 0 if row == NOTHING else None
+    engine = MappingEngine(model, card_of(specification), scene, torch.device("cpu"), tile_bytes=tile_bytes)
     window = scene.grid.window
     with torch.inference_mode():  # what a model takes once belongs to it
         model(next(tiles_of(specification, 96)))
