@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import core
@@ -18,6 +18,7 @@ from core.jobs.inputs import raster_paths
 from core.jobs.map_preparation import window_of
 from core.jobs.model_inputs import model_on_scene
 from core.jobs.outputs import check_outputs
+from core.jobs.pace import Pace
 from core.jobs.provenance import creation_time, input_names
 from core.jobs.schemas import FeaturesJob
 from core.mapping.engine import MappingEngine
@@ -67,7 +68,7 @@ def run_features(job: FeaturesJob, context: JobContext) -> dict[str, Any]:
         context.progress(0.02, "Looking for the principal components")
         components = _components(engine, window, count)
         context.info(f"The components hold {components.share:.0%} of the features' variance.")
-    _write(job, engine, window, components, count, scene, context)
+    _write(job, engine, window, components, count, scene, device, context)
     context.progress(1.0, "Done")
     return {"OUTPUT": job.output, "N_FEATURES": model.n_features, "DEVICE_USED": describe_device(device)}
 
@@ -79,13 +80,14 @@ def _write(
     components: _Components | None,
     count: int,
     scene: Scene,
+    device: torch.device,
     context: JobContext,
 ) -> None:
     """Writes the raster strip by strip."""
     kind, nodata = ("uint8", 0.0) if job.picture else ("float32", float("nan"))
     grid = scene.grid.crop(window)
     check_space(Path(job.output), grid.width * grid.height * count * np.dtype(kind).itemsize // 2)
-    started, mapped = time.perf_counter(), 0
+    pace, mapped = Pace(window.width * window.height, device), 0
     names = tuple(f"{'component' if components else 'feature'} {number + 1}" for number in range(count))
     keywords: dict[str, Any] = {"tags": _tags(job, scene), "file_format": job.format, "descriptions": names}
     with StripWriter(Path(job.output), grid, count, kind, nodata, **keywords) as writer:
@@ -94,9 +96,7 @@ def _write(
             filled = _picture(values, strip.mapped) if job.picture else np.where(strip.mapped, values, np.nan)
             writer.write(filled.astype(kind), strip.window.row - window.row)
             mapped += int(strip.mapped.sum())
-            rows = strip.window.stop_row - window.row
-            rate = rows * window.width / (time.perf_counter() - started)
-            context.progress(0.05 + 0.9 * rows / window.height, f"Writing {rate:,.0f} pixels a second")
+            context.progress(0.05 + 0.9 * pace.done(strip.window), pace.text("Writing"))
         if not mapped:
             raise RasterError("Nothing was written: no pixel asked for has data.", "Check nodata values and the extent.")
         writer.finish()

@@ -29,7 +29,7 @@ from core.scenes.scene import Scene
 RESOLUTION_TOLERANCE = 1.25
 """A scene this many times finer or coarser than the training scene is mapped with a warning."""
 
-MAP_BYTES = 540 * 2**20
+MAP_BYTES = 520 * 2**20
 """Wider maps are made in several parts side by side, so that they need no more memory than this above the model, where one
 column of tiles needs no more."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,6 +34,8 @@ from core.scenes.scene import Scene
 
 Allowed = Callable[[Window], NDArray[np.bool_]]
 
+_LIBRARY_BYTES = 80 * 2**20
+"""What libraries take when they are used for the first time: kernels that they make, tables of coordinate systems."""
 _READING_BYTES = 24
 """Bytes a value that reading takes on its way: as it is stored, as a number, and warped."""
 
@@ -112,6 +115,7 @@ class MappingEngine:
         else:
             self.tiling = choose_tiling(step, radius, overlap, finest)
         self._tile_bytes = tile_bytes
+        self._threads = ThreadPoolExecutor(max(1, len(scene.acquisitions)))
         self._allows_missing = allows_missing and card.allows_missing
         self._is_classified = n_features is None
         self._n_outputs = specification.n_classes if n_features is None else n_features
@@ -141,7 +145,8 @@ class MappingEngine:
         sources = {source.raster.path: source.raster for entry in self._scene.acquisitions for source in entry.files}
         cached = sum(raster_bytes(source) for source in sources.values())
         forward = forward_bytes(specification, tile, tile) if self._tile_bytes is None else self._tile_bytes
-        return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + self._copied_bytes)
+        libraries = _LIBRARY_BYTES + self._copied_bytes
+        return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + libraries)
 
     def panels(self, window: Window, most_bytes: float) -> list[Window]:
         """A window cut into columns of tiles, each of which takes no more memory than that where one column of tiles does
@@ -193,7 +198,7 @@ class MappingEngine:
         columns = last.column + tile - first.column
         strip = Window(first.column, first.row, columns, tile)
         blended = _Blended(self._n_blended, self._inner, last.column + self._inner - first.column, stride, reuses_memory)
-        with StripReader(self._scene, self.inputs, strip, self.tiling, len(rows)) as source:
+        with StripReader(self._scene, self.inputs, strip, self.tiling, len(rows), self._threads) as source:
             for number, tiles in enumerate(rows):
                 strip = Window(first.column, tiles[0].row, columns, tile)
                 inner = Window(first.column + margin, tiles[0].row + margin, blended.columns, self._inner)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 
 import numpy as np
@@ -30,9 +30,19 @@ class StripReader:
         strip: the first.
         tiling: of the strips.
         count: of the strips.
+        threads: as many as the scene has acquisitions. They outlive the reader: what the memory's allocator keeps for a
+            thread it does not give to the threads of the next reader.
     """
 
-    def __init__(self, scene: Scene, inputs: InputSubsets, strip: Window, tiling: Tiling, count: int) -> None:
+    def __init__(
+        self,
+        scene: Scene,
+        inputs: InputSubsets,
+        strip: Window,
+        tiling: Tiling,
+        count: int,
+        threads: ThreadPoolExecutor,
+    ) -> None:
         self._scene = scene
         self._inputs = inputs
         self._strip = strip
@@ -43,7 +53,7 @@ class StripReader:
         self._readers = {entry.name: SceneReader(scene) for entry in scene.acquisitions}
         self._places = [self._place() for _ in range(min(count, 2))]
         self._subsets = [np.zeros(strip.shape, np.uint8) for _ in self._places]
-        self._threads = ThreadPoolExecutor(len(scene.acquisitions))
+        self._threads = threads
         self._coming: list[tuple[str, Future[NDArray[np.bool_]]]] = []
 
     def _place(self) -> Arrays:
@@ -55,7 +65,7 @@ class StripReader:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        wait([future for _, future in self._coming if not future.cancel()])
         for reader in self._readers.values():
             reader.close()
 

@@ -156,17 +156,21 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
     tile_bytes = 0 if row == NOTHING else None
     engine = MappingEngine(model, card_of(specification), scene, torch.device("cpu"), tile_bytes=tile_bytes)
     window = scene.grid.window
-    with torch.inference_mode():  # what a model takes once belongs to it
-        model(next(tiles_of(specification, 96)))
+    if forest is not None:
+        with torch.inference_mode():  # a forest is read when it is asked for the first time
+            model(next(tiles_of(specification, 96)))
     before = resident_bytes()
     started, began = time.perf_counter(), time.process_time()
     pixels = window.width * window.height
     if row == FORWARD:
         pixels, model = 0, for_inference(model)
+        across, down = (-(-side // engine.tiling.stride) for side in (window.width, window.height))
+        n_tiles = across * down
         for values in tiles_of(specification, engine.tiling.tile):
             with torch.inference_mode():
                 model(values)
-            pixels += engine.tiling.stride**2
+            # Over the tiles of this scene: those at its edges reach beyond it.
+            pixels += window.width * window.height / n_tiles
     elif row == SCIKIT:
         given = np.random.default_rng(2).normal(size=(1 << 18, forest.n_features_in_)).astype(np.float32)
         started, began = time.perf_counter(), time.process_time()
