@@ -30,6 +30,10 @@ class UsageError(RsfusionError):
     exit_code = 2
 
 
+class WorkersError(RsfusionError):
+    """Processes or machines that take part are not there, or are lost: the same job may succeed later."""
+
+
 class RasterError(RsfusionError):
     """A raster cannot be read, has no place on the ground, or holds nothing that can be used."""
 

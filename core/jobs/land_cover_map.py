@@ -14,6 +14,7 @@ from core.jobs.inputs import raster_paths
 from core.jobs.map_assembly import MapAssembly, runs_of
 from core.jobs.map_layers import stage_sidecars
 from core.jobs.map_preparation import PreparedMap, map_bytes, prepare_map
+from core.jobs.map_workers import check_dask, map_with_workers
 from core.jobs.outputs import Staging, check_outputs, keeping_strips, remove_half_done
 from core.jobs.pace import Pace
 from core.jobs.schemas import MAP_LAYERS, MapJob
@@ -29,6 +30,8 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     """Runs the job; see ``core.jobs.runner``."""
     inputs = [*raster_paths(job.inputs), job.model, *([job.mask] if job.mask else [])]
     check_outputs(job, inputs)
+    if job.workers > 1 or job.scheduler:
+        check_dask()
     context.progress(0.0, "Reading the model and the rasters")
     prepared = prepare_map(job, context)
     context.info(f"Device: {describe_device(prepared.device)}.")
@@ -70,8 +73,6 @@ def _map_missing(prepared: PreparedMap, assembly: MapAssembly, context: JobConte
         context.progress(0.02 + 0.94 * pace.done(window), pace.text("Mapping"))
 
     if prepared.job.workers > 1 or prepared.job.scheduler:
-        from core.jobs.map_workers import map_with_workers
-
         map_with_workers(prepared, missing, assembly, done, context)
         return
     for part in runs_of(missing):

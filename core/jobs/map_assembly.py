@@ -92,7 +92,12 @@ class MapAssembly:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        try:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt as interrupt:
+            # A cancelled job is interrupted where it takes long. GDAL's datasets are not closed while a thread writes to them.
+            self._thread.shutdown(wait=True)
+            kind, error = KeyboardInterrupt, interrupt
         self._stack.__exit__(kind, error, trace)
 
     def missing(self) -> list[Window]:

@@ -18,12 +18,13 @@ from core.jobs.map_assembly import assembly_bytes
 from core.jobs.map_layers import Layer, layers_of
 from core.jobs.model_inputs import model_on_scene, required_novelty
 from core.jobs.provenance import creation_time, file_state, input_names, software
-from core.jobs.schemas import Extent, MapJob
+from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
 from core.mapping.area import PolygonMask, extent_window
 from core.mapping.engine import Allowed, MappingEngine
 from core.models.model_file import ModelCard, class_cards, file_digest
 from core.models.onnx_model import SUFFIX, load_model_or_graph
 from core.scenes.grid import Bounds, Grid, Window, parsed_crs
+from core.scenes.raster_file import files_of
 from core.scenes.scene import Scene
 
 RESOLUTION_TOLERANCE = 1.25
@@ -78,16 +79,17 @@ class PreparedMap:
     @property
     def identity(self) -> dict[str, Any]:
         """What the strips of the map depend on, by names that the user understands."""
-        files = [path for entry in self.scene.acquisitions for path in entry.paths]
+        files = [file for entry in self.scene.acquisitions for path in entry.paths for file in files_of(path)]
         if self.job.mask:
             files.append(self.job.mask)
         grid, tags = self.grid, self.tags
+        not_asked = {"model", "output", *MAP_LAYERS, "format", "device", "workers", "scheduler"}
         return {
             "the model": tags["RSFUSION_MODEL_SHA256"],
             **{f"'{path}'": file_state(path) for path in files},
             "the inputs": {entry.name: list(entry.paths) for entry in self.scene.acquisitions},
             "the extent or the resolution": [grid.crs, *grid.transform, grid.width, grid.height],
-            "the settings": tags["RSFUSION_SETTINGS"],
+            "the settings": self.job.model_dump(mode="json", exclude=not_asked),
             "the layers": [layer.key for layer in self.layers],
             "the device": self.device.type,
             "the software": software(),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import Cancelled, OutputError, RsfusionError
+from core.errors import Cancelled, OutputError, RsfusionError, WorkersError
 from core.jobs.events import JobContext
 from core.jobs.schemas import (
     MAP_LAYERS,
@@ -223,10 +223,10 @@ def keeping_checkpoint(checkpoint: Path, context: JobContext) -> Iterator[None]:
 @contextmanager
 def keeping_strips(output: Path, context: JobContext) -> Iterator[None]:
     """Removes the finished strips of a map when they are done with; see ``keeping_progress``."""
-    from core.mapping.journal import journal_folder, remove_journal
+    from core.mapping.journal import has_strips, remove_journal
 
     told = "What has been mapped so far is kept: the same job goes on from there."
-    with keeping_progress(journal_folder(output).is_dir, lambda: remove_journal(output), told, context):
+    with keeping_progress(lambda: has_strips(output), lambda: remove_journal(output), told, context):
         yield
 
 
@@ -246,11 +246,11 @@ def keeping_progress(
     try:
         yield
     except BaseException as error:
-        would_fail_again = isinstance(error, RsfusionError) and not isinstance(error, Cancelled | OutputError)
+        would_fail_again = isinstance(error, RsfusionError) and not isinstance(error, Cancelled | OutputError | WorkersError)
         is_unwanted = isinstance(error, Cancelled | KeyboardInterrupt) and not context.is_resumable
-        if would_fail_again or is_unwanted:
+        if would_fail_again or is_unwanted or not has_state():
             remove()
-        elif has_state() and not isinstance(error, Cancelled | KeyboardInterrupt):
+        elif not isinstance(error, Cancelled | KeyboardInterrupt):
             with suppress(Exception):
                 context.info(told)
         raise
@@ -320,7 +320,7 @@ def remove_half_done(job: AnyJob, keep_checkpoint: bool = False) -> None:
         job: that is abandoned.
         keep_checkpoint: whether to leave the state of a training, so that it can go on.
     """
-    from core.mapping.journal import journal_folder
+    from core.mapping.journal import is_in_use, journal_folder
 
     paths = [Path(output.path) for output in outputs_of(job)]
     if isinstance(job, SampleSceneJob):
@@ -328,6 +328,8 @@ def remove_half_done(job: AnyJob, keep_checkpoint: bool = False) -> None:
     paths += [path.with_suffix(".qml") for path in paths if path.suffix.lower() in RASTER_SUFFIXES + VECTOR_SUFFIXES]
     for path in paths:
         folder = path.absolute().parent
+        if not keep_checkpoint and is_in_use(path.absolute()):
+            continue  # by another process, which makes the same map
         checkpoints = _checkpoints(checkpoint_path(path.absolute()))
         for entry in list(folder.iterdir()) if folder.is_dir() else []:
             name, own = entry.name.lstrip("."), f"{path.name}."

@@ -34,12 +34,14 @@ def software() -> dict[str, str]:
     """Versions that a result depends on."""
     from importlib.metadata import version
 
-    names = ("torch", "rasterio", "scikit-learn", "numpy")
+    names = ("torch", "rasterio", "pyproj", "scikit-learn", "onnxruntime", "numpy")
     return {"rsfusion": core.__version__, "python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def file_state(path: str) -> list[int] | None:
     """Size and time of change of a file; None for what is no file of this machine."""
+    if path.startswith("/vsizip/"):
+        path = path.removeprefix("/vsizip/").partition(".zip")[0] + ".zip"
     status = os.stat(path) if os.path.exists(path) else None
     return [status.st_size, status.st_mtime_ns] if status else None
 

@@ -25,6 +25,8 @@ from core.errors import OutputError
 from core.scenes.grid import Window
 
 _HEAD, _LOCK = "journal.json", "lock"
+_held: set[str] = set()
+"""The locks of this process."""
 
 
 def journal_folder(path: Path) -> Path:
@@ -36,6 +38,23 @@ def journal_bytes(path: Path) -> int:
     """What an interrupted run has left on the disk."""
     folder = journal_folder(path)
     return sum(entry.stat().st_size for entry in folder.iterdir()) if folder.is_dir() else 0
+
+
+def has_strips(path: Path) -> bool:
+    """Whether there is anything that a later run can go on from."""
+    return any(journal_folder(path.absolute()).glob("*.npz"))
+
+
+def is_in_use(path: Path) -> bool:
+    """Whether another process makes this raster now."""
+    lock = journal_folder(path) / _LOCK
+    if not lock.is_file() or str(lock) in _held:
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def remove_journal(path: Path) -> None:
@@ -85,15 +104,28 @@ class StripJournal:
             raise OutputError(
                 f"'{self._folder}' cannot be written: {error.strerror}.", "Check the rights of its folder."
             ) from None
-        self._begin()
+        _held.add(str(self._folder / _LOCK))
+        try:
+            self._begin()
+        except BaseException as error:
+            self._release()
+            if not isinstance(error, OSError):
+                raise
+            raise OutputError(
+                f"'{self._folder}' cannot be written: {error.strerror}.", "Free some space, or choose another place."
+            ) from None
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        _held.discard(str(self._folder / _LOCK))
         self._lock.release()
 
     def _begin(self) -> None:
         found = self._head()
-        self.is_second_run = found is not None
+        self.is_second_run = any(entry.name != _LOCK for entry in self._folder.iterdir())
         if found is not None:
             names = [*self._identity, *found["identity"]]
             self.changed = [name for name in dict.fromkeys(names) if self._identity.get(name) != found["identity"].get(name)]
@@ -154,7 +186,7 @@ class StripJournal:
 
     def remove(self) -> None:
         """Removes all strips: the map is whole."""
-        self._lock.release()
+        self._release()
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -173,7 +173,7 @@ def _values(specification: ModelSpecification, rows: int, columns: int) -> dict[
 
 def _largest_difference(model: FusionModel, graph: OnnxModel, allows_missing: bool) -> float:
     specification, step = model.specification, model_step(model.specification)
-    worst = 0.0
+    differences = []
     for counts in _CHECKED_STEPS:
         values = _values(specification, *(step * count for count in counts))
         shown = [values]
@@ -183,8 +183,9 @@ def _largest_difference(model: FusionModel, graph: OnnxModel, allows_missing: bo
             with torch.inference_mode():
                 expected = model(given)
             difference = (graph(given) - expected).abs().max() / expected.abs().max().clamp_min(1e-6)
-            worst = max(worst, float(difference))
-    return worst
+            differences.append(difference)
+    # The largest of tensors is NaN where one of them is; Python's own would lose it.
+    return float(torch.stack(differences).max())
 
 
 def load_graph(path: Path) -> tuple[OnnxModel, ModelCard]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
@@ -40,6 +41,7 @@ class Program:
         """
         blocks = [rows[start : start + BLOCK_ROWS] for start in range(0, max(1, len(rows)), BLOCK_ROWS)]
         threads = min(torch.get_num_threads(), len(blocks))
+        _ = self._sessions  # made once, and not by every thread
         if threads < 2:
             return np.concatenate([self._of_block(block) for block in blocks])
         with ThreadPoolExecutor(threads) as pool:
@@ -84,18 +86,20 @@ def forest_parts(graph: bytes) -> list[bytes]:
     # Of two classes the runtime works out one from the other, which adds up to more than a whole.
     n_classes = len(lists.get("classlabels_int64s", ()))
     sums_up = lists.get("post_transform", b"NONE") == b"NONE" and not lists.get("base_values") and n_classes > 2
-    if len(trees) <= NODES_AT_ONCE or not sums_up:
+    is_ordered = (np.diff(trees) >= 0).all() and (np.diff(leaves) >= 0).all()
+    if len(trees) <= NODES_AT_ONCE or not (sums_up and is_ordered):
         return [graph]
-    numbers, counts = np.unique(trees, return_counts=True)
-    group = np.concatenate([[0], np.cumsum(counts)[:-1]]) // NODES_AT_ONCE
+    numbers, firsts = np.unique(trees, return_index=True)
+    groups = firsts // NODES_AT_ONCE
+    edges = [*numbers[np.flatnonzero(np.diff(groups, prepend=-1))].tolist(), int(numbers[-1]) + 1]
     parts = []
-    for wanted in np.unique(group):
-        is_node = np.isin(trees, numbers[group == wanted])
-        is_leaf = np.isin(leaves, numbers[group == wanted])
+    for first, stop in itertools.pairwise(edges):
+        kept = {
+            kind: slice(*np.searchsorted(own, (first, stop)).tolist()) for kind, own in (("nodes", trees), ("class", leaves))
+        }
         for entry in forests[0].attribute:
-            kept = {"nodes": is_node, "class": is_leaf}.get(entry.name.partition("_")[0])
-            if kept is not None:
-                chosen = [value for value, is_kept in zip(lists[entry.name], kept, strict=True) if is_kept]
-                entry.CopyFrom(onnx.helper.make_attribute(entry.name, chosen))
+            place = kept.get(entry.name.partition("_")[0])
+            if place is not None:
+                entry.CopyFrom(onnx.helper.make_attribute(entry.name, lists[entry.name][place]))
         parts.append(model.SerializeToString(deterministic=True))
     return parts

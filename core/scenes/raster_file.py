@@ -106,6 +106,16 @@ def _web_service(path: str) -> RasterError:
     )
 
 
+def files_of(path: str) -> list[str]:
+    """What a raster is made of on disk: itself, the files that a VRT refers to, and those beside it that describe it.
+
+    Raises:
+        RasterError: it cannot be opened.
+    """
+    with open_raster(path) as dataset:
+        return [path, *(file for file in dataset.files if file != path)]
+
+
 def read_raster_file(path: str) -> RasterFile:
     """What a raster says of itself, with a sample of its values.
 

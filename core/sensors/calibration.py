@@ -78,7 +78,7 @@ class Calibration:
         """
         if len(stored) != len(self.scale):
             raise ValueError(f"Expected {len(self.scale)} bands, got an array of shape {stored.shape}.")
-        values = np.array(stored, dtype=np.float32)
+        values = np.array(stored, dtype=np.float32, order="C")
         self.apply_in_place(values.reshape(len(values), -1))
         return values
 

@@ -43,6 +43,7 @@ from core.jobs.land_cover_map import run_map
 from core.jobs.map_assembly import MapAssembly
 from core.jobs.map_layers import layers_of
 from core.jobs.map_preparation import map_bytes, panels_of
+from core.jobs.map_workers import WORKER_SETTINGS
 from core.jobs.schemas import MapJob
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.mapping.blending import Tiling
@@ -239,12 +240,16 @@ def write_map(
 
 def map_with_workers(count: int, model: EstimatorModel, folder: Path) -> float:
     """Maps with workers of Dask; returns when it began, once they were there."""
+    import dask
     from distributed import LocalCluster
 
     path = folder / "forest.safetensors"
     save_model(path, model, card_of(model.specification))
     inputs = {role: [str(folder / f"{role}.tif")] for role in ("optical", "sar", "elevation")}
-    with LocalCluster(n_workers=count, threads_per_worker=1, memory_limit=0, dashboard_address=None) as cluster:
+    with (
+        dask.config.set(WORKER_SETTINGS),
+        LocalCluster(n_workers=count, threads_per_worker=1, memory_limit=0, dashboard_address=None) as cluster,
+    ):
         job = MapJob(
             inputs={**inputs, "sentinel2_offset": "no"},
             model=str(path),
