@@ -45,6 +45,8 @@ CONNECTION_SECONDS = 20
 """How long a scheduler may take to answer."""
 WORKER_SECONDS = 60
 """How long it may take until a worker is there."""
+ANSWER_SECONDS = 60
+"""How long a worker may take to send an answer that it has."""
 
 TASK_BYTES = 64 * 2**20
 """A worker holds the strips of a task until they are fetched; a task has no more of them."""
@@ -158,7 +160,13 @@ class _Tasks:
                 copies = [other for other, (own, _) in self.running.items() if own == part]
                 if copies and future.status != "finished":
                     continue
-                found.append(_answer(future))
+                try:
+                    found.append(_answer(future))
+                except NotYet:
+                    # Its worker was lost with the answer before that was fetched: it is computed anew, if anybody is left.
+                    self.running[future] = part, time.monotonic()
+                    self._check_workers()
+                    continue
                 self._took.append(time.monotonic() - started)
                 for other in copies:
                     del self.running[other]
@@ -286,11 +294,12 @@ def _answer(future: Any) -> Strips:
 
     Raises:
         RsfusionError: it failed.
+        TimeoutError: of Dask's; the answer does not come.
     """
     from distributed import KilledWorker
 
     try:
-        answer: Strips | RsfusionError = future.result()
+        answer: Strips | RsfusionError = future.result(timeout=ANSWER_SECONDS)
     except KilledWorker as error:
         raise WorkersError(
             f"A part of the map has cost several workers their lives: {error}.",

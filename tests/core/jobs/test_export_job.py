@@ -92,3 +92,14 @@ def test_without_the_packages_the_way_to_get_them_is_said(trained, tmp_path: Pat
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     job = {"kind": "export", "model": str(trained.model), "output": str(tmp_path / "model.onnx")}
     check_refused(job, tmp_path, "pip install 'rsfusion[export]'", code=2)
+
+
+def test_a_graph_that_answers_nothing_is_refused(trained, monkeypatch):
+    import torch
+
+    from core.models import onnx_model
+    from core.models.model_file import load_model
+
+    model, card = load_model(trained.model)
+    silent = lambda values: torch.full_like(model(values), torch.nan)  # noqa: E731
+    assert not onnx_model._largest_difference(model, silent, card.allows_missing) <= onnx_model.TOLERANCE

@@ -111,11 +111,14 @@ def test_killed_at_any_moment_the_map_is_that_of_one_run(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
-def test_what_changed_since_is_named_and_the_map_made_anew(wide_job: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", [{"overlap": 0.5}, {"inputs": {"sentinel2_offset": "yes"}}])
+def test_what_changed_since_is_named_and_the_map_made_anew(
+    wide_job: dict[str, Any], tmp_path: Path, change: dict[str, Any]
+) -> None:
     job = with_outputs(wide_job, tmp_path)
     assert run_elsewhere(job, killed_at=9).code == -signal.SIGKILL
     assert journal_folder(tmp_path / "output.tif").is_dir()
-    told = run_here(job | {"overlap": 0.5})
+    told = run_here(job | change | {"inputs": job["inputs"] | change.get("inputs", {})})
     assert told.code == 0, told.last
     assert "the settings changed since: it is mapped anew" in told.texts("warning")
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == set()

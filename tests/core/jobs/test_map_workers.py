@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from core.jobs.map_workers import TASK_BYTES, _parts
+from core.scenes.grid import Window
 from tests.core.jobs.running import check_refused, run_here, snapshot
 from tests.core.jobs.test_interrupted_map import whole, wide_job, with_outputs  # noqa: F401 - fixtures
 
@@ -87,6 +89,41 @@ def test_what_a_worker_cannot_do_is_said_as_here(
     told = run_here(job, truncate)
     assert (told.code, told.last["kind"]) == (1, "RasterError"), told.last
     assert "short.tif" in told.message
+
+
+def test_lost_workers_leave_the_strips_and_the_map_goes_on_here(
+    wide_job: dict[str, Any],  # noqa: F811
+    whole: dict[str, bytes | None],  # noqa: F811
+    tmp_path: Path,
+    cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("core.jobs.map_workers.WORKER_SECONDS", 1)
+    monkeypatch.setattr("core.jobs.map_workers.ANSWER_SECONDS", 2)
+    monkeypatch.chdir(Path(wide_job["model"]).parent)
+    job = with_outputs(wide_job, tmp_path)
+    # Paths of the folder that this process is in, and the workers are not.
+    near = {**job, "model": Path(job["model"]).name, "scheduler": cluster.scheduler_address}
+    near["inputs"] = {**job["inputs"], "optical": [Path(job["inputs"]["optical"][0]).name]}
+
+    def dismiss(context: Any, event: dict[str, Any]) -> None:
+        if event["event"] == "progress" and event["phase"].startswith("Mapping"):
+            cluster.scale(0)
+
+    told = run_here(near, dismiss)
+    assert (told.code, told.last["kind"]) == (1, "WorkersError"), told.last
+    assert "is kept: the same job goes on from there" in told.texts("info")
+    told = run_here({**near, "scheduler": None})
+    assert told.code == 0, told.last
+    assert "are taken over" in told.texts("info")
+    assert snapshot(tmp_path) == whole
+
+
+def test_tasks_are_no_larger_than_a_worker_can_hold() -> None:
+    strips = [Window(0, 400 * number, 4000, 400) for number in range(1000)]
+    parts = _parts(strips, 8, pixel_bytes=20)
+    assert max(part.width * part.height * 20 for part in parts) <= TASK_BYTES
+    assert sum(part.height for part in parts) == 400_000
 
 
 def test_nobody_at_the_address(wide_job: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
