@@ -197,5 +197,5 @@ def check_map_space(layers: list[Layer], grid: Grid, file_format: RasterFormat) 
     output = Path(layers[0].path).absolute()
     needed[output.parent] += pixels * sum(layer.pixel_bytes for layer in layers) - journal_bytes(output)
     for folder, size in needed.items():
-        named = next(Path(layer.path) for layer in layers if Path(layer.path).absolute().parent == folder)
-        check_space(named, int(size))
+        there = [layer for layer in layers if Path(layer.path).absolute().parent == folder]
+        check_space(Path(max(there, key=lambda layer: layer.pixel_bytes).path), int(size))

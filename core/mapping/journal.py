@@ -170,14 +170,19 @@ class StripJournal:
         """Keeps a strip.
 
         Raises:
-            OSError: the disk is full.
+            OutputError: the disk is full, or files may not grow so large.
         """
 
         def write(path: Path) -> None:
             with path.open("wb") as file:
                 np.savez(file, *arrays)
 
-        self._put(self._place(window).name, write)
+        try:
+            self._put(self._place(window).name, write)
+        except OSError as error:
+            raise OutputError(
+                f"The strips of '{self._path}' cannot be kept: {error.strerror}.", "Free some space, or choose another disk."
+            ) from None
 
     def read(self, window: Window) -> list[NDArray[Any]]:
         """The arrays of a strip that was kept."""

@@ -96,7 +96,7 @@ def test_options_mirror_the_schema(command, schema, label_options, labels_key):
 
 def test_every_command_prints_events_on_wish():
     jobs = {"sample-scene", "pretrain", "finetune", "map", "features", "scenes", "suggest", "sample", "assess", "run"}
-    jobs |= {"clean", "vectorize", "areas", "change", "detect-change", "pseudolabels"}
+    jobs |= {"clean", "vectorize", "areas", "change", "detect-change", "pseudolabels", "export"}
     assert set(COMMANDS) == jobs | {"models", "methods", "version"}
     for name, command in COMMANDS.items():
         assert name == "version" or any("--json" in parameter.opts for parameter in command.params)
