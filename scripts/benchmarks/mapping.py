@@ -17,7 +17,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -184,7 +183,7 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
     else:
         write_map(engine, scene, specification, folder)
     seconds, processor_seconds = time.perf_counter() - started, time.process_time() - began
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_bytes()
     promised = write_map(engine, scene, specification, folder, only_said=True) if row in (NOTHING, DEFAULT, FOREST) else None
     return {
         "row": row,
@@ -298,6 +297,12 @@ def map_in_memory(scene: Scene, model: nn.Module, tiling: Tiling, folder: Path, 
     for name, band in (("map", means.argmax(axis=0) + 1), ("confidence", np.rint(100 * means.max(axis=0)))):
         with rasterio.open(folder / f"{name}.tif", "w", **profile) as dataset:
             dataset.write(band.astype(np.uint8), 1)
+
+
+def peak_bytes() -> int:
+    """The most that this process ever held, of Linux; what getrusage tells begins with what its parent held."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def resident_bytes() -> int:
