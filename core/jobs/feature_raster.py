@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +9,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import core
 from core.errors import ModelFileError, RasterError, UsageError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
 from core.jobs.map_preparation import window_of
-from core.jobs.model_inputs import model_on_scene
+from core.jobs.model_inputs import model_on_scene, model_tags
 from core.jobs.outputs import check_outputs
 from core.jobs.pace import Pace
-from core.jobs.provenance import creation_time, input_names
 from core.jobs.schemas import FeaturesJob
 from core.mapping.engine import MappingEngine
 from core.mapping.rasters import StripWriter, check_space
 from core.models.feature_model import FeatureModel
 from core.models.fusion_model import FusionModel
 from core.models.heads import SceneHead
-from core.models.model_file import file_digest, load_model
+from core.models.model_file import load_model
 from core.scenes.grid import Window
 from core.scenes.scene import Scene
 
@@ -88,8 +85,13 @@ def _write(
     grid = scene.grid.crop(window)
     check_space(Path(job.output), grid.width * grid.height * count * np.dtype(kind).itemsize // 2)
     pace, mapped = Pace(window.width * window.height, device), 0
+    settings = job.model_dump(include={"components", "picture", "extent", "overlap", "format"})
     names = tuple(f"{'component' if components else 'feature'} {number + 1}" for number in range(count))
-    keywords: dict[str, Any] = {"tags": _tags(job, scene), "file_format": job.format, "descriptions": names}
+    keywords: dict[str, Any] = {
+        "tags": model_tags(job.model, scene, settings),
+        "file_format": job.format,
+        "descriptions": names,
+    }
     with StripWriter(Path(job.output), grid, count, kind, nodata, **keywords) as writer:
         for strip in engine.strips(window):
             values = strip.probabilities if components is None else components.of(strip.probabilities)
@@ -101,17 +103,6 @@ def _write(
             raise RasterError("Nothing was written: no pixel asked for has data.", "Check nodata values and the extent.")
         writer.finish()
         context.commit()
-
-
-def _tags(job: FeaturesJob, scene: Scene) -> dict[str, str]:
-    return {
-        "RSFUSION_VERSION": core.__version__,
-        "RSFUSION_CREATED": creation_time(),
-        "RSFUSION_MODEL": Path(job.model).name,
-        "RSFUSION_MODEL_SHA256": file_digest(Path(job.model)),
-        "RSFUSION_INPUTS": json.dumps(input_names(scene)),
-        "RSFUSION_SETTINGS": json.dumps(job.model_dump(include={"components", "picture", "extent", "overlap", "format"})),
-    }
 
 
 class _Components:

@@ -35,7 +35,7 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     context.progress(0.0, "Reading the model and the rasters")
     prepared = prepare_map(job, context)
     context.info(f"Device: {describe_device(prepared.device)}.")
-    panels, tags, output = prepared.panels, prepared.tags, Path(job.output)
+    panels, tags, output = prepared.panels, dict(prepared.tags), Path(job.output)
     _announce(prepared, panels, context)
     facts = {"created": tags["RSFUSION_CREATED"]}
     with keeping_strips(output, context), Staging() as staging, StripJournal(output, prepared.identity, facts) as journal:

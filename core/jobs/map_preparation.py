@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyproj.exceptions import CRSError
 
-import core
 from core.errors import ModelFileError, UsageError
 from core.jobs.devices import choose_device
 from core.jobs.events import JobContext
 from core.jobs.map_assembly import assembly_bytes
 from core.jobs.map_layers import Layer, layers_of
-from core.jobs.model_inputs import model_on_scene, required_novelty
-from core.jobs.provenance import creation_time, file_state, input_names, software
+from core.jobs.model_inputs import model_on_scene, model_tags, required_novelty
+from core.jobs.provenance import file_state, software
 from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
 from core.mapping.area import PolygonMask, extent_window
 from core.mapping.engine import Allowed, MappingEngine
-from core.models.model_file import ModelCard, class_cards, file_digest
+from core.models.model_file import ModelCard, class_cards
 from core.models.onnx_model import SUFFIX, load_model_or_graph
 from core.scenes.grid import Bounds, Grid, Window, parsed_crs
 from core.scenes.raster_file import files_of
@@ -71,10 +71,19 @@ class PreparedMap:
         """The parts of the map that are made one after the other."""
         return panels_of(self.engine, self.layers, self.window)
 
-    @property
+    @cached_property
     def tags(self) -> dict[str, str]:
         """Provenance; see ``core.mapping.rasters``."""
         return _tags(self.job, self.card, self.scene)
+
+    @property
+    def shared_identity(self) -> dict[str, Any]:
+        """What has to be the same in all processes that make the map, by names that the user understands."""
+        return {
+            "the model": self.tags["RSFUSION_MODEL_SHA256"],
+            "the device": self.device.type,
+            "the software": software(),
+        }
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -82,17 +91,15 @@ class PreparedMap:
         files = [file for entry in self.scene.acquisitions for path in entry.paths for file in files_of(path)]
         if self.job.mask:
             files.append(self.job.mask)
-        grid, tags = self.grid, self.tags
+        grid = self.grid
         not_asked = {"model", "output", *MAP_LAYERS, "format", "device", "workers", "scheduler"}
         return {
-            "the model": tags["RSFUSION_MODEL_SHA256"],
+            **self.shared_identity,
             **{f"'{path}'": file_state(path) for path in files},
             "the inputs": {entry.name: list(entry.paths) for entry in self.scene.acquisitions},
             "the extent or the resolution": [grid.crs, *grid.transform, grid.width, grid.height],
             "the settings": self.job.model_dump(mode="json", exclude=not_asked),
             "the layers": [layer.key for layer in self.layers],
-            "the device": self.device.type,
-            "the software": software(),
         }
 
 
@@ -189,15 +196,8 @@ def window_of(extent: Extent, grid: Grid) -> Window:
 def _tags(job: MapJob, card: ModelCard, scene: Scene) -> dict[str, str]:
     settings = job.model_dump(include={"overlap", "format", "extent", "missing_inputs"}) | {"resolution": job.inputs.resolution}
     settings["mask"] = Path(job.mask).name if job.mask else None
-    return {
-        "RSFUSION_VERSION": core.__version__,
-        "RSFUSION_CREATED": creation_time(),
-        "RSFUSION_MODEL": Path(job.model).name,
-        "RSFUSION_MODEL_SHA256": file_digest(Path(job.model)),
-        "RSFUSION_INPUTS": json.dumps(input_names(scene)),
-        "RSFUSION_SETTINGS": json.dumps(settings),
-        "RSFUSION_CLASSES": json.dumps([entry.model_dump() for entry in class_cards(card.scheme)]),
-    }
+    classes = json.dumps([entry.model_dump() for entry in class_cards(card.scheme)])
+    return {**model_tags(job.model, scene, settings), "RSFUSION_CLASSES": classes}
 
 
 def _check_resolution(scene: Scene, card: ModelCard, context: JobContext) -> None:

@@ -116,7 +116,7 @@ class _Tasks:
     def __init__(self, client: Any, prepared: PreparedMap) -> None:
         self._client = client
         self._payload = _with_whole_paths(prepared.job).model_dump_json()
-        self._shared = _shared_identity(prepared)
+        self._shared = prepared.shared_identity
         # Named by the run, too: a scheduler remembers results by their names, and a worker the map that it has prepared.
         self._run = secrets.token_hex(4)
         self.n_workers = max(1, self._count_workers())
@@ -201,12 +201,6 @@ class _Tasks:
                 self.submit(part, others)
 
 
-def _shared_identity(prepared: PreparedMap) -> dict[str, Any]:
-    """What has to be the same in all processes that make a map."""
-    identity = prepared.identity
-    return {name: identity[name] for name in ("the model", "the software", "the device")}
-
-
 def _with_whole_paths(job: MapJob) -> MapJob:
     """The job with paths that mean the same in any folder."""
 
@@ -232,7 +226,7 @@ def _strips(run: str, payload: str, shared: dict[str, Any], part: Window) -> Str
     if prepared is None:
         _prepared.clear()
         prepared = prepare_map(MapJob.model_validate_json(payload), JobContext(lambda event: None))
-        own = _shared_identity(prepared)
+        own = prepared.shared_identity
         other = [name for name, value in shared.items() if own[name] != value]
         if other:
             raise WorkersError(

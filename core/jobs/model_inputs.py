@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
+import core
 from core.errors import ModelFileError
 from core.jobs.events import JobContext
 from core.jobs.inputs import scene_for_model
+from core.jobs.provenance import creation_time, input_names
 from core.jobs.schemas import Inputs
-from core.models.model_file import ModelCard, load_novelty
+from core.models.model_file import ModelCard, file_digest, load_novelty
 from core.models.novelty import Novelty
 from core.models.onnx_model import OnnxModel
 from core.models.registry import for_inputs
@@ -30,6 +34,24 @@ def model_on_scene(
     if specification != card.specification:
         model, card = for_inputs(model, specification), card.model_copy(update={"specification": specification})
     return scene, model, card
+
+
+def model_tags(model: str, scene: Scene, settings: dict[str, Any]) -> dict[str, str]:
+    """What a raster made by a model says of its origin; see ``core.mapping.rasters``.
+
+    Args:
+        model: path of the model.
+        scene: that it was shown.
+        settings: what was asked for.
+    """
+    return {
+        "RSFUSION_VERSION": core.__version__,
+        "RSFUSION_CREATED": creation_time(),
+        "RSFUSION_MODEL": Path(model).name,
+        "RSFUSION_MODEL_SHA256": file_digest(Path(model)),
+        "RSFUSION_INPUTS": json.dumps(input_names(scene)),
+        "RSFUSION_SETTINGS": json.dumps(settings),
+    }
 
 
 def required_novelty(path: str, card: ModelCard, hint: str) -> Novelty:
