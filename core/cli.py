@@ -18,6 +18,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sample-scene": mapping.sample_scene,
     "finetune": learning.finetune,
     "pretrain": learning.pretrain,
+    "distil": learning.distil,
     "features": mapping.features,
     "map": mapping.map_scene,
     "export": mapping.export,

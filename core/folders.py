@@ -1,7 +1,8 @@
-"""Folders that results go to."""
+"""Folders that results go to, and small files that are whole or not there."""
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 
@@ -22,3 +23,23 @@ def check_writable(folder: Path) -> None:
         raise OutputError(
             f"The folder '{folder}' cannot be written to: {error.strerror}.", "Choose a folder that you may write to."
         ) from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """As ``write_bytes``, of a text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a small file so that it is whole or not there.
+
+    Raises:
+        OutputError: the folder is missing or cannot be written to, or the disk is full.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"'{path}' cannot be written: {error.strerror}.") from None

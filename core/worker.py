@@ -89,19 +89,6 @@ def _watch_stdin(stop: Callable[[], object]) -> None:
 
 def _check_imports() -> None:
     """Imports what jobs need, so that a broken environment is found when it is built and not with the first job."""
-    import core.jobs.accuracy_assessment
-    import core.jobs.change_detection
-    import core.jobs.finetune
-    import core.jobs.label_suggestions
-    import core.jobs.land_cover_map
-    import core.jobs.map_change
-    import core.jobs.map_cleaning
-    import core.jobs.map_polygons
-    import core.jobs.pseudolabels
-    import core.jobs.sample_scene
-    import core.jobs.sampling_design
-    import core.jobs.scene_classification
-    import core.jobs.zonal_areas  # noqa: F401
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from core.commands.options import (
     switch_of,
 )
 from core.commands.running import execute
-from core.jobs.schemas import FinetuneJob, Labels, PretrainJob
+from core.jobs.schemas import DistilJob, FinetuneJob, Labels, PretrainJob
 
 
 def finetune(
@@ -166,6 +166,41 @@ def pretrain(
             "device": device,
             "output_model": output_model,
             "report": report,
+        },
+        json,
+    )
+
+
+def distil(
+    model: Annotated[str, typer.Option(help=help_of(DistilJob, "model"))],
+    output_model: Annotated[str, typer.Option(help=help_of(DistilJob, "output_model"))],
+    optical: Optical = None,
+    sar: Sar = None,
+    elevation: Elevation = None,
+    other: Other = None,
+    optical_sensor: OpticalSensor = "auto",
+    sar_sensor: SarSensor = "auto",
+    elevation_sensor: ElevationSensor = "auto",
+    other_sensor: OtherSensor = "auto",
+    resolution: Resolution = None,
+    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    epochs: Annotated[int, typer.Option(help=help_of(DistilJob, "epochs"))] = 12,
+    minutes: Annotated[float | None, typer.Option(help=help_of(DistilJob, "minutes"))] = None,
+    seed: Annotated[int, typer.Option(help=help_of(DistilJob, "seed"))] = 0,
+    device: Annotated[str, typer.Option(help=help_of(DistilJob, "device"))] = "auto",
+    json: Json = False,
+) -> None:
+    """Make a model of half the width that maps like a given one."""
+    execute(
+        {
+            "kind": "distil",
+            "inputs": inputs_of(locals()),
+            "model": model,
+            "epochs": epochs,
+            "minutes": minutes,
+            "seed": seed,
+            "device": device,
+            "output_model": output_model,
         },
         json,
     )

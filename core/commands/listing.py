@@ -27,7 +27,7 @@ def models(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
     """List the architectures, when to use which, and what they cost; or describe a model file."""
-    from core.jobs.model_listing import model_data, model_text, models_data, models_text
+    from core.jobs.models.listing import model_data, model_text, models_data, models_text
 
     try:
         data = models_data(modalities, resolution, every) if model is None else model_data(model)
@@ -42,7 +42,7 @@ def methods(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """List the ways of pre-training, when to use which, and what of each can be switched."""
-    from core.jobs.method_listing import methods_data, methods_text
+    from core.jobs.models.methods import methods_data, methods_text
 
     data = methods_data()
     typer.echo(dumps(data, indent=1) if json else methods_text(data))

@@ -140,7 +140,19 @@ def export(
     model: Annotated[str, typer.Option(help=help_of(ExportJob, "model"))],
     output: Annotated[str, typer.Option(help=help_of(ExportJob, "output"))],
     stac: Annotated[str | None, typer.Option(help=help_of(ExportJob, "stac"))] = None,
+    int8: Annotated[bool, typer.Option("--int8", help=help_of(ExportJob, "int8"))] = False,
+    optical: Optical = None,
+    sar: Sar = None,
+    elevation: Elevation = None,
+    other: Other = None,
+    optical_sensor: OpticalSensor = "auto",
+    sar_sensor: SarSensor = "auto",
+    elevation_sensor: ElevationSensor = "auto",
+    other_sensor: OtherSensor = "auto",
+    resolution: Resolution = None,
+    sentinel2_offset: Sentinel2OffsetOption = "auto",
     json: Json = False,
 ) -> None:
     """Write a model as an ONNX graph, which other software runs without torch."""
-    execute({"kind": "export", "model": model, "output": output, "stac": stac}, json)
+    inputs = inputs_of(locals()) if optical or sar or elevation or other else None
+    execute({"kind": "export", "model": model, "output": output, "stac": stac, "int8": int8, "inputs": inputs}, json)

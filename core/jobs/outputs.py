@@ -22,6 +22,7 @@ from core.jobs.schemas import (
     ClassifyScenesJob,
     CleanMapJob,
     DetectChangeJob,
+    DistilJob,
     ExportJob,
     FeaturesJob,
     FinetuneJob,
@@ -95,6 +96,8 @@ def outputs_of(job: AnyJob) -> list[Output]:
     match job:
         case FinetuneJob() | PretrainJob():
             found = [("output_model", job.output_model, MODEL_SUFFIXES), ("report", job.report, REPORT_SUFFIXES)]
+        case DistilJob():
+            found = [("output_model", job.output_model, MODEL_SUFFIXES)]
         case MapJob():
             found = [(key, getattr(job, key), RASTER_SUFFIXES) for key in ("output", *MAP_LAYERS)]
         case FeaturesJob() | CleanMapJob():

@@ -16,6 +16,7 @@ from core.jobs.schemas import (
     ClassifyScenesJob,
     CleanMapJob,
     DetectChangeJob,
+    DistilJob,
     ExportJob,
     FeaturesJob,
     FinetuneJob,
@@ -52,67 +53,71 @@ def run_job(job: AnyJob, context: JobContext) -> dict[str, Any]:
     with raster_environment():
         match job:
             case SampleSceneJob():
-                from core.jobs.sample_scene import run_sample_scene
+                from core.jobs.mapping.sample_scene import run_sample_scene
 
                 return run_sample_scene(job, context)
             case PretrainJob():
-                from core.jobs.pretrain import run_pretrain
+                from core.jobs.learning.pretrain import run_pretrain
 
                 return run_pretrain(job, context)
             case FeaturesJob():
-                from core.jobs.feature_raster import run_features
+                from core.jobs.mapping.feature_raster import run_features
 
                 return run_features(job, context)
             case FinetuneJob():
-                from core.jobs.finetune import run_finetune
+                from core.jobs.learning.finetune import run_finetune
 
                 return run_finetune(job, context)
+            case DistilJob():
+                from core.jobs.learning.distillation import run_distil
+
+                return run_distil(job, context)
             case MapJob():
-                from core.jobs.land_cover_map import run_map
+                from core.jobs.mapping.land_cover_map import run_map
 
                 return run_map(job, context)
             case ExportJob():
-                from core.jobs.model_export import run_export
+                from core.jobs.models.export import run_export
 
                 return run_export(job, context)
             case AccuracyJob():
-                from core.jobs.accuracy_assessment import run_accuracy
+                from core.jobs.assessment.accuracy import run_accuracy
 
                 return run_accuracy(job, context)
             case SamplingDesignJob():
-                from core.jobs.sampling_design import run_sampling_design
+                from core.jobs.assessment.sampling_design import run_sampling_design
 
                 return run_sampling_design(job, context)
             case SuggestLabelsJob():
-                from core.jobs.label_suggestions import run_suggest_labels
+                from core.jobs.labelling.label_suggestions import run_suggest_labels
 
                 return run_suggest_labels(job, context)
             case PseudolabelsJob():
-                from core.jobs.pseudolabels import run_pseudolabels
+                from core.jobs.labelling.pseudolabels import run_pseudolabels
 
                 return run_pseudolabels(job, context)
             case CleanMapJob():
-                from core.jobs.map_cleaning import run_clean
+                from core.jobs.products.cleaning import run_clean
 
                 return run_clean(job, context)
             case VectorizeMapJob():
-                from core.jobs.map_polygons import run_vectorize
+                from core.jobs.products.polygons import run_vectorize
 
                 return run_vectorize(job, context)
             case ZonalAreasJob():
-                from core.jobs.zonal_areas import run_areas
+                from core.jobs.products.zonal_areas import run_areas
 
                 return run_areas(job, context)
             case ChangeMapJob():
-                from core.jobs.map_change import run_change
+                from core.jobs.products.change import run_change
 
                 return run_change(job, context)
             case DetectChangeJob():
-                from core.jobs.change_detection import run_detect_change
+                from core.jobs.change.detection import run_detect_change
 
                 return run_detect_change(job, context)
             case ClassifyScenesJob():
-                from core.jobs.scene_classification import run_classify_scenes
+                from core.jobs.scenes.classification import run_classify_scenes
 
                 return run_classify_scenes(job, context)
 

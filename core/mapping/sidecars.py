@@ -11,6 +11,7 @@ from xml.etree import ElementTree  # nosec B405
 import numpy as np
 from numpy.typing import NDArray
 
+from core.folders import write_text
 from core.labels.scheme import ClassScheme
 from core.scenes.categorical import (
     Category,
@@ -20,7 +21,6 @@ from core.scenes.categorical import (
     paletted_style,
     style_path,
     style_text,
-    write_text,
 )
 from core.scenes.grid import Grid
 

@@ -14,9 +14,10 @@ import numpy as np
 import pyogrio
 from numpy.typing import NDArray
 
+from core.folders import write_text
 from core.labels.scene_labels import Units
 from core.labels.scheme import ClassScheme
-from core.scenes.categorical import red_green_blue, style_path, style_text, write_text
+from core.scenes.categorical import red_green_blue, style_path, style_text
 from core.scenes.vector_writing import writing_vectors
 
 SHOWN_BEST = ("class", "class_2", "class_3")

@@ -55,8 +55,7 @@ class OnnxModel(nn.Module):
         """
         height, width = size_of(values, self._modalities)
         rows, columns = (-(-side // self._step) * self._step for side in (height, width))
-        given = {name: _filled(entry, values.get(name), rows, columns) for name, entry in self._modalities.items()}
-        scores = self._session.run(None, given)[0]
+        scores = self._session.run(None, graph_inputs(self.specification, values, (rows, columns)))[0]
         return torch.from_numpy(scores)[:, :, :height, :width]
 
     @cached_property
@@ -66,6 +65,21 @@ class OnnxModel(nn.Module):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         return onnxruntime.InferenceSession(self._graph, options, ["CPUExecutionProvider"])
+
+
+def graph_inputs(
+    specification: ModelSpecification, values: Mapping[str, Tensor], size: tuple[int, int] | None = None
+) -> dict[str, np.ndarray[Any, Any]]:
+    """What a graph is given: every input of the model, NaN where nothing is known.
+
+    Args:
+        specification: of the network.
+        values: by modality (1, C, h, w), any of them.
+        size: rows and columns of reference pixels to fill up to; by default those of the values.
+    """
+    entries = {entry.name: entry for entry in specification.modalities}
+    rows, columns = size or size_of(values, entries)
+    return {name: _filled(entry, values.get(name), rows, columns) for name, entry in entries.items()}
 
 
 def _filled(entry: ModalitySpecification, values: Tensor | None, rows: int, columns: int) -> np.ndarray[Any, Any]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from core.errors import RasterError, UsageError
 from core.models.architectures import ArchitectureName, choose_parts
+from core.models.encoders.build import UNET_WIDTHS
 from core.models.specification import (
     BandSpecification,
     EncoderName,
@@ -21,6 +22,9 @@ from core.models.specification import (
 from core.scenes.grid import Scale
 from core.scenes.scene import Acquisition, Scene, free_name
 from core.sensors import robust_statistics
+
+LEAST_WIDTH = 8
+"""Channels of the finest level of ``unet`` below which it is not halved."""
 
 MOST_INPUTS = 8
 """Of a model: which of them are there is a bit each in the map's strips."""
@@ -118,6 +122,35 @@ def with_change(specification: ModelSpecification, n_classes: int) -> ModelSpeci
     """
     kept = {"dropout": 0.0, "statistics_dropout": 0.0, "has_shortcut": False}
     return specification.model_copy(update={"n_classes": n_classes, "head": "change", **kept})
+
+
+_HALVES: dict[tuple[EncoderName, SizeName], SizeName] = {
+    ("resnet", "small"): "tiny",
+    ("resunet", "large"): "base",
+    ("resunet", "base"): "small",
+    ("vit", "base"): "small",
+    ("vit", "small"): "tiny",
+}
+"""Sizes of encoders of which one is the other with half the channels."""
+
+
+def with_half_width(specification: ModelSpecification) -> ModelSpecification:
+    """The specification with half the channels in its encoders and decoder.
+
+    Raises:
+        UsageError: its encoder does not come in half the width.
+    """
+    encoder, size = specification.encoder, specification.size
+    if encoder == "unet":
+        width = (specification.width or UNET_WIDTHS[size]) // 2
+        if width >= LEAST_WIDTH:
+            return specification.model_copy(update={"width": width})
+    elif (encoder, size) in _HALVES:
+        return specification.model_copy(update={"size": _HALVES[encoder, size]})
+    raise UsageError(
+        f"The model's encoder '{encoder}' of size '{size}' does not come in half its width.",
+        "Train a smaller model, such as the architecture 'unet_early' in the size 'tiny'.",
+    )
 
 
 def specify_for_scenes(

@@ -10,9 +10,11 @@ from pathlib import Path
 from core.errors import UsageError
 from core.models.model_file import ModelCard
 from core.models.registry import any_model, count_parameters
-from core.models.specification import ModalitySpecification
+from core.models.specification import ModalitySpecification, ModelSpecification
 
-_ORDER = ["batch", "channel", "height", "width"]
+_BANDS = ["batch", "bands", "height", "width"]
+"""The extension's schema asks for this name where an input lists its bands, and for their description in the item."""
+_CLASSES = ["batch", "class", "height", "width"]
 EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
 """A model maps wherever its sensors look; the item does not say where its labels lay."""
 
@@ -46,13 +48,13 @@ def stac_item(card: ModelCard, graph: Path) -> str:
     classes = [
         {
             "value": number,
-            "name": entry.value or str(entry.code),
+            "name": _slug(entry.value) or str(entry.code),
             "title": entry.name,
             "color_hint": entry.colour.lstrip("#").upper(),
         }
         for number, entry in enumerate(card.classes)
     ]
-    scores = mlm.InputStructure.create([1, specification.n_classes, -1, -1], _ORDER, DataType.FLOAT32)
+    scores = mlm.InputStructure.create([1, specification.n_classes, -1, -1], _CLASSES, DataType.FLOAT32)
     extension.apply(
         name=_name(graph.stem),
         architecture=specification.architecture,
@@ -69,6 +71,7 @@ def stac_item(card: ModelCard, graph: Path) -> str:
         total_parameters=count_parameters(any_model(specification)),
     )
     item.properties["mlm:output"][0]["classification:classes"] = classes
+    item.properties["bands"] = _described_bands(specification)
     item.stac_extensions.append("https://stac-extensions.github.io/classification/v2.0.0/schema.json")
     item.add_asset(
         "model", pystac.Asset(f"./{graph.name}", graph.name, media_type="application/octet-stream", roles=["mlm:model"])
@@ -78,15 +81,31 @@ def stac_item(card: ModelCard, graph: Path) -> str:
 
 
 def _name(stem: str) -> str:
-    """As the extension wants a name: it begins with a letter, ends with a letter or digit, and has no blanks."""
-    plain = re.sub(r"[^a-zA-Z0-9_.-]+", "-", stem).strip("_.-")
-    return plain if re.match(r"[a-zA-Z].+", plain) else f"model-{plain}"
+    """As the extension wants a name: three signs or more, the first a letter, the last a letter or digit."""
+    plain = _slug(stem)
+    return plain if re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_-]+[a-zA-Z0-9]", plain) else f"model-{plain}".rstrip("-")
+
+
+def _slug(text: str) -> str:
+    """Letters, digits, lines: what the extensions take for a name."""
+    return re.sub(r"[^a-zA-Z0-9_-]+", "-", text).strip("_-")
+
+
+def _described_bands(specification: ModelSpecification) -> list[dict[str, str]]:
+    """STAC's common metadata of all bands; a name that several sensors use stands there once."""
+    sensors: dict[str, list[str]] = {}
+    for entry in specification.modalities:
+        for band in entry.bands:
+            sensors.setdefault(band.name, []).append(
+                f"{entry.sensor}, {band.center_nm:g} nm" if band.center_nm is not None else entry.sensor
+            )
+    return [{"name": name, "description": "; ".join(dict.fromkeys(found))} for name, found in sensors.items()]
 
 
 def _input(entry: ModalitySpecification) -> mlm.ModelInput:  # type: ignore[name-defined]  # noqa: F821
     from pystac.extensions import mlm
     from pystac.extensions.raster import DataType
 
-    shape = mlm.InputStructure.create([1, len(entry.bands), -1, -1], _ORDER, DataType.FLOAT32)
+    shape = mlm.InputStructure.create([1, len(entry.bands), -1, -1], _BANDS, DataType.FLOAT32)
     note = f"{entry.sensor}: physical units, NaN = missing; {entry.finer} pixels of it along {entry.coarser} of the map."
     return mlm.ModelInput.create(name=entry.name, bands=list(entry.band_names), input=shape, description=note)

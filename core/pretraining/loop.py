@@ -67,9 +67,8 @@ class _Run:
         self.model, self.objective = model.to(device), objective.to(device)
         self.device = device
         self.settings = settings
-        # The classes' own layer is made anew by whoever fine-tunes.
         for parameter in model.head.classifier.parameters():
-            parameter.requires_grad_(False)
+            parameter.requires_grad_(objective.trains_classifier)
         trained = [p for module in (model, objective) for p in module.parameters() if p.requires_grad]
         decayed, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
         self.optimizer = torch.optim.AdamW(
@@ -163,12 +162,13 @@ def pretrain(
         step += 1
         part = done()
         objective.after_step(model, part)
-        progress(part, _phase(epoch, records, settings))
+        progress(part, _phase(objective.activity, epoch, records, settings))
         if step % steps == 0 or part >= 1:
             _stop_if_idle(sums)
             records.append(_record(run, windows, epoch, sums, probe))
             sums = {}
-            _stop_if_collapsed(records)
+            if objective.learns_features:
+                _stop_if_collapsed(records)
             save()
             saved = time.monotonic()
         elif time.monotonic() - saved > CHECKPOINT_SECONDS:
@@ -284,8 +284,8 @@ def _stop_if_collapsed(records: list[PretrainingRecord]) -> None:
     )
 
 
-def _phase(epoch: int, records: list[PretrainingRecord], settings: PretrainingSettings) -> str:
-    text = f"Pre-training: epoch {epoch}" + ("" if settings.minutes else f" of {settings.epochs}")
+def _phase(activity: str, epoch: int, records: list[PretrainingRecord], settings: PretrainingSettings) -> str:
+    text = f"{activity}: epoch {epoch}" + ("" if settings.minutes else f" of {settings.epochs}")
     if not records:
         return text
     text = f"{text}, loss {sum(records[-1].losses.values()):.3f}, effective rank {records[-1].effective_rank:.0f}"

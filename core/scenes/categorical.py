@@ -7,16 +7,12 @@ which QGIS loads with the layer by itself.
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 # XML is only written here, never parsed.
 from xml.etree import ElementTree  # nosec B405
-
-from core.errors import OutputError
 
 _INTEGER, _REAL, _TEXT = "0", "1", "2"
 _GENERIC, _PIXEL_COUNT, _NAME, _MIN_MAX, _RED, _GREEN, _BLUE, _ALPHA = "0", "1", "2", "5", "6", "7", "8", "9"
@@ -129,18 +125,3 @@ def auxiliary_path(raster: Path) -> Path:
 def style_path(raster: Path) -> Path:
     """Where QGIS looks for a raster's style."""
     return raster.with_suffix(".qml")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a small text file so that it is whole or not there.
-
-    Raises:
-        OutputError: the folder is missing or cannot be written to, or the disk is full.
-    """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"'{path}' cannot be written: {error.strerror}.") from None

@@ -5,6 +5,7 @@ from .change_map import ChangeMap
 from .classify_scenes import ClassifyScenes
 from .clean_map import CleanMap
 from .detect_change import DetectChange
+from .distil import Distil
 from .features import Features
 from .finetune import Finetune
 from .land_cover_map import LandCoverMap
@@ -23,6 +24,7 @@ ALGORITHMS = (
     PseudoLabels,
     Pretrain,
     Finetune,
+    Distil,
     LandCoverMap,
     DetectChange,
     ClassifyScenes,

@@ -8,6 +8,7 @@ _COMMANDS = {
     "sample-scene": "sample-scene",
     "pretrain": "pretrain",
     "finetune": "finetune",
+    "distil": "distil",
     "map": "map",
     "features": "features",
     "sampling-design": "sample",

@@ -57,7 +57,7 @@ from core.finetuning.change.estimators import (
     cross_validated_change,
 )
 from core.finetuning.change.network import prepare_change_network, train_change_network
-from core.jobs.change_strips import from_network
+from core.jobs.change.strips import from_network
 from core.jobs.schemas import DetectChangeJob
 from core.labels.blocks import FOLDS, spatial_folds, spatial_split
 from core.labels.label_set import LabelSet

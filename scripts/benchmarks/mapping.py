@@ -38,11 +38,11 @@ from torch import Tensor, nn
 
 from core.finetuning.estimators.training import TREES, as_program, estimator_specification
 from core.jobs.events import JobContext
-from core.jobs.land_cover_map import run_map
-from core.jobs.map_assembly import MapAssembly
-from core.jobs.map_layers import layers_of
-from core.jobs.map_preparation import map_bytes, panels_of
-from core.jobs.map_workers import WORKER_SETTINGS
+from core.jobs.mapping.assembly import MapAssembly
+from core.jobs.mapping.land_cover_map import run_map
+from core.jobs.mapping.layers import layers_of
+from core.jobs.mapping.preparation import map_bytes, panels_of
+from core.jobs.mapping.workers import WORKER_SETTINGS
 from core.jobs.schemas import MapJob
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.mapping.blending import Tiling

@@ -25,6 +25,8 @@ from core.jobs.schemas import (
     ClassifyScenesJob,
     CleanMapJob,
     DetectChangeJob,
+    DistilJob,
+    ExportJob,
     FinetuneJob,
     Inputs,
     Labels,
@@ -67,6 +69,8 @@ def fields_of(schema: Any, label_options: dict[str, str], labels_key: str) -> di
         ("sample-scene", SampleSceneJob, {}, ""),
         ("finetune", FinetuneJob, LABEL_OPTIONS, "labels"),
         ("map", MapJob, {}, ""),
+        ("distil", DistilJob, {}, ""),
+        ("export", ExportJob, {}, ""),
         ("scenes", ClassifyScenesJob, {**LABEL_OPTIONS, "path": "training"}, "training"),
         # A reference is read in the classes of the map, so no class scheme is asked for.
         ("assess", AccuracyJob, {"path": "reference", "layer": "layer", "class_field": "class_field"}, "reference"),
@@ -95,7 +99,7 @@ def test_options_mirror_the_schema(command, schema, label_options, labels_key):
 
 
 def test_every_command_prints_events_on_wish():
-    jobs = {"sample-scene", "pretrain", "finetune", "map", "features", "scenes", "suggest", "sample", "assess", "run"}
+    jobs = {"sample-scene", "pretrain", "finetune", "distil", "map", "features", "scenes", "suggest", "sample", "assess", "run"}
     jobs |= {"clean", "vectorize", "areas", "change", "detect-change", "pseudolabels", "export"}
     assert set(COMMANDS) == jobs | {"models", "methods", "version"}
     for name, command in COMMANDS.items():

@@ -53,6 +53,11 @@ ALGORITHMS = {
         INPUTS | PRETRAINING | LENGTH | {"OUTPUT_MODEL", "REPORT"},
         {"OUTPUT_MODEL", "REPORT", "EFFECTIVE_RANK", "DEVICE_USED"},
     ),
+    "distil": (
+        "Distil to a smaller model",
+        INPUTS | {"MODEL", "EPOCHS", "MINUTES", "SEED", "DEVICE", "OUTPUT_MODEL"},
+        {"OUTPUT_MODEL", "AGREEMENT", "SPEED_RATIO", "DEVICE_USED"},
+    ),
     "features": (
         "Extract features",
         INPUTS | {"MODEL", "COMPONENTS", "PICTURE", "EXTENT", "OVERLAP", "DEVICE", "FORMAT", "OUTPUT"},

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from core.errors import UsageError
-from core.jobs.schemas.assessment import AccuracyJob, SamplingDesignJob, SuggestLabelsJob
+from core.jobs.schemas.assessment import AccuracyJob, SamplingDesignJob
 from core.jobs.schemas.change import DetectChangeJob
 from core.jobs.schemas.inputs import ClassEntry, Extent, Inputs, Labels
-from core.jobs.schemas.labelling import PseudolabelsJob
-from core.jobs.schemas.learning import BASE_MODES, FinetuneJob, ModeName, PretrainJob
+from core.jobs.schemas.labelling import PseudolabelsJob, SuggestLabelsJob
+from core.jobs.schemas.learning import BASE_MODES, DistilJob, FinetuneJob, ModeName, PretrainJob
 from core.jobs.schemas.mapping import MAP_LAYERS, ExportJob, FeaturesJob, MapJob, SampleSceneJob
 from core.jobs.schemas.products import ChangeMapJob, CleanMapJob, VectorizeMapJob, ZonalAreasJob, Zones
 from core.jobs.schemas.scenes import ClassifyScenesJob
@@ -30,6 +30,7 @@ __all__ = [
     "ClassifyScenesJob",
     "CleanMapJob",
     "DetectChangeJob",
+    "DistilJob",
     "ExportJob",
     "Extent",
     "FeaturesJob",
@@ -55,6 +56,7 @@ AnyJob = (
     SampleSceneJob
     | PretrainJob
     | FinetuneJob
+    | DistilJob
     | MapJob
     | FeaturesJob
     | ExportJob

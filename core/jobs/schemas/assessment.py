@@ -1,4 +1,4 @@
-"""Jobs that say how good a map is, draw the sample that will say it, or say where to label next."""
+"""Jobs that say how good a map is, or draw the sample that will say it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.jobs.schemas.inputs import Extent, Inputs, Labels, Schema
+from core.jobs.schemas.inputs import Labels, Schema
 
 
 class AccuracyJob(Schema):
@@ -51,18 +51,3 @@ class SamplingDesignJob(Schema):
     minimum_distance: float = Field(0.0, ge=0, description="Distance between any two points, in metres; 0 = any.")
     seed: int = Field(0, ge=0, description="Seed: the same seed gives the same points.")
     output: str = Field(description="GeoPackage to write.")
-
-
-class SuggestLabelsJob(Schema):
-    """Say where to label next: places that the model doubts, no two of them alike."""
-
-    kind: Literal["suggest-labels"] = "suggest-labels"
-    inputs: Inputs
-    model: str = Field(description="Model file (.safetensors) that was fine-tuned on labels.")
-    existing_labels: str | None = Field(None, description="Vector file with the labels that there are: no place lies on them.")
-    count: int = Field(10, ge=1, le=1000, description="Number of places.")
-    unit_pixels: int = Field(64, ge=9, le=10000, description="Size of a place in pixels, on average.")
-    extent: Extent | None = Field(None, description="Part of the scene to search.")
-    seed: int = Field(0, ge=0, description="Seed: the same seed gives the same places.")
-    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
-    output: str = Field(description="GeoPackage with polygons to write.")

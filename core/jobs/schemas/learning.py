@@ -146,3 +146,16 @@ class PretrainJob(Schema):
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("the training ends after epochs or after minutes: give one of them")
         return self
+
+
+class DistilJob(Schema):
+    """Make a model of half the width that maps like a given one."""
+
+    kind: Literal["distil"] = "distil"
+    inputs: Inputs
+    model: str = Field(description="Model file (.safetensors) of a network that maps classes.")
+    epochs: int = Field(12, ge=1, le=100000, description="Rounds over the scene, of 256 to 2048 windows.")
+    minutes: float | None = Field(None, gt=0, description="Time to train, in place of the rounds.")
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
+    output_model: str = Field(description="Model file to write (.safetensors).")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.jobs.schemas.inputs import Extent, Inputs, MissingInputs, Schema
 
@@ -98,3 +98,15 @@ class ExportJob(Schema):
     model: str = Field(description="Model file (.safetensors).")
     output: str = Field(description="ONNX graph to write (.onnx); it maps as the model file does.")
     stac: str | None = Field(None, description="STAC item to write (.json), which describes the graph with the MLM extension.")
+    int8: bool = Field(
+        False,
+        description="Write convolutions in eight bits: a quarter of the size. Takes rasters that show what values there are, "
+        "and is refused where more than one pixel in a hundred of them would get another class.",
+    )
+    inputs: Inputs | None = Field(None, description="Rasters for 'int8'.")
+
+    @model_validator(mode="after")
+    def _shows_values(self) -> ExportJob:
+        if self.int8 and self.inputs is None:
+            raise ValueError("int8 needs to see what values there are: give rasters like those to be mapped")
+        return self

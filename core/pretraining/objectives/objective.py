@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,17 @@ class Step:
 
 class Objective(nn.Module):
     """Losses of a step. An objective owns its heads and teachers: what of it is trained, is in ``parameters()`` with a
-    gradient, and the loop puts exactly that beside the model's own parameters into the optimiser."""
+    gradient, and the loop puts exactly that beside the model's own parameters into the optimiser.
+
+    Attributes:
+        activity: what the user is told is going on.
+        learns_features: whether features that all look alike mean that nothing was learned. What says classes may need few.
+        trains_classifier: whether the classes' own layer is learned; else whoever fine-tunes makes it anew.
+    """
+
+    activity: ClassVar[str] = "Pre-training"
+    learns_features: ClassVar[bool] = True
+    trains_classifier: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, step: Step) -> dict[str, Tensor]:

@@ -11,9 +11,10 @@ from shapely.geometry import box
 
 from core.finetuning.change import estimators as change_estimators
 from core.finetuning.change.estimators import ChangeFeatures
-from core.jobs import change_detection, change_preview
-from core.jobs.change_preview import PREVIEW_SIDE
-from core.jobs.change_training import UNCHANGED_COLOUR
+from core.jobs.change import detection
+from core.jobs.change import preview as change_preview
+from core.jobs.change.preview import PREVIEW_SIDE
+from core.jobs.change.training import UNCHANGED_COLOUR
 from core.mapping.class_raster import open_class_raster
 from core.models.alteration import fit_alteration
 from core.scenes.date_pair import PairReader, pair_dates
@@ -140,7 +141,7 @@ def test_strips_of_any_height_give_the_same(job, tmp_path, monkeypatch):
 def test_a_large_scene_is_fitted_on_a_lattice_of_its_pixels(job, monkeypatch):
     run_here(job)
     expected = codes_of(job["output"])
-    monkeypatch.setattr(change_detection, "MOST_VALUES", 2 * BANDS * ROWS * COLUMNS // 9)
+    monkeypatch.setattr(detection, "MOST_VALUES", 2 * BANDS * ROWS * COLUMNS // 9)
     run_here(job)
     assert (codes_of(job["output"]) != expected).mean() < 0.005
 

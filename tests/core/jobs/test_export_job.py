@@ -67,6 +67,37 @@ def test_the_item_says_what_goes_in_and_what_comes_out(exported):
     assert item.assets["model"].href.endswith("model.onnx")
 
 
+def test_the_item_keeps_the_rules_of_the_schema(exported):
+    """Those of MLM 1.4 and 1.5 that pystac does not see to, and those of the classification extension."""
+    import re
+
+    item = json.loads((exported / "item.json").read_text())
+    properties = item["properties"]
+    described = [band["name"] for band in properties["bands"]]
+    assert len(set(described)) == len(described)
+    for entry in properties["mlm:input"]:
+        assert "bands" in entry["input"]["dim_order"]
+        assert set(entry["bands"]) <= set(described)
+        assert len(entry["input"]["dim_order"]) == len(entry["input"]["shape"])
+    (output,) = properties["mlm:output"]
+    assert "bands" not in output["result"]["dim_order"]
+    for entry in output["classification:classes"]:
+        assert re.fullmatch(r"[0-9A-Za-z_-]+", entry["name"])
+        assert re.fullmatch(r"[0-9A-F]{6}", entry["color_hint"])
+    assert item["assets"]["model"]["roles"] == ["mlm:model"]
+    assert not {key for key in item["assets"]["model"] if key.startswith("mlm:")} - {"mlm:artifact_type"}
+    assert re.match(r"1\.[1-9]", item["stac_version"])
+
+
+@pytest.mark.parametrize("stem", ["a", "ab", "abc", "1 map", "é", "my.model-", "Wälder 2026"])
+def test_any_file_name_makes_a_name_that_the_schema_takes(stem):
+    import re
+
+    from core.models.stac_item import _name
+
+    assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]", _name(stem))
+
+
 def test_what_is_no_graph_of_ours_is_refused(exported, map_job, tmp_path):
     import onnx
 

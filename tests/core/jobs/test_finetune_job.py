@@ -15,8 +15,8 @@ import rasterio
 from safetensors.numpy import load_file
 
 from core.finetuning.networks.settings import TrainingSettings
-from core.jobs.model_listing import model_data, model_text
-from core.jobs.network_trials import settings_to_try
+from core.jobs.learning.network_trials import settings_to_try
+from core.jobs.models.listing import model_data, model_text
 from core.jobs.schemas import FinetuneJob
 from core.models.architectures import title_of
 from core.models.model_file import load_model

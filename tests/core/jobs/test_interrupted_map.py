@@ -24,7 +24,7 @@ from tests.core.models.specifications import random_model
 
 PROGRAM = """
 import json, sys
-import core.jobs.map_preparation as module
+import core.jobs.mapping.preparation as module
 from core.jobs.events import JobContext, json_lines
 from core.jobs.runner import run_and_report
 from core.jobs.schemas import parse_job

@@ -177,9 +177,9 @@ def test_a_style_of_another_layer_is_not_replaced(tmp_path):
 
 
 def test_outlines_beyond_the_memory_are_not_simplified(tmp_path, monkeypatch):
-    from core.jobs import map_polygons
+    from core.jobs.products import polygons
 
-    monkeypatch.setattr(map_polygons, "MOST_SIMPLIFIED_SIDES", 20)
+    monkeypatch.setattr(polygons, "MOST_SIMPLIFIED_SIDES", 20)
     job = {"kind": "vectorize-map", "map": write_codes(tmp_path / "map.tif", CODES), "output": str(tmp_path / "p.gpkg")}
     check_refused({**job, "simplify": 1}, tmp_path, "pixel sides", "Clean the map first", code=2)
     assert run_here(job).code == 0

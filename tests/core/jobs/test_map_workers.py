@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from core.jobs.map_workers import TASK_BYTES, _parts
+from core.jobs.mapping.workers import TASK_BYTES, _parts
 from core.scenes.grid import Window
 from tests.core.jobs.running import check_refused, run_here, snapshot
 from tests.core.jobs.test_interrupted_map import whole, wide_job, with_outputs  # noqa: F401 - fixtures
@@ -98,8 +98,8 @@ def test_lost_workers_leave_the_strips_and_the_map_goes_on_here(
     cluster: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("core.jobs.map_workers.WORKER_SECONDS", 1)
-    monkeypatch.setattr("core.jobs.map_workers.ANSWER_SECONDS", 2)
+    monkeypatch.setattr("core.jobs.mapping.workers.WORKER_SECONDS", 1)
+    monkeypatch.setattr("core.jobs.mapping.workers.ANSWER_SECONDS", 2)
     monkeypatch.chdir(Path(wide_job["model"]).parent)
     job = with_outputs(wide_job, tmp_path)
     # Paths of the folder that this process is in, and the workers are not.
@@ -127,7 +127,7 @@ def test_tasks_are_no_larger_than_a_worker_can_hold() -> None:
 
 
 def test_nobody_at_the_address(wide_job: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    monkeypatch.setattr("core.jobs.map_workers.CONNECTION_SECONDS", 1)
+    monkeypatch.setattr("core.jobs.mapping.workers.CONNECTION_SECONDS", 1)
     job = with_outputs(wide_job, tmp_path) | {"scheduler": "tcp://127.0.0.1:1"}
     check_refused(job, tmp_path, "no worker answers at 'tcp://127.0.0.1:1'")
 

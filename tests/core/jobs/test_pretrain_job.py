@@ -12,7 +12,7 @@ import rasterio
 import torch
 
 from core.finetuning.networks.start import start_model
-from core.jobs.training_preparation import LAYER_DECAYS
+from core.jobs.learning.preparation import LAYER_DECAYS
 from core.models.model_file import load_model
 from tests.core.jobs.running import EPOCH, check_refused, run_command, run_here
 

@@ -6,7 +6,7 @@ import pytest
 import rasterio
 from rasterio.features import rasterize
 
-from core.jobs.pseudolabels import CELL, _Place, _Pool
+from core.jobs.labelling.pseudolabels import CELL, _Place, _Pool
 from tests.core.jobs.running import rewrite_raster, run_here, snapshot
 
 WATER_CODE, TREES_CODE = 1, 2

@@ -10,7 +10,7 @@ from scipy.special import softmax
 from core.assessment.calibration import reliability
 from core.finetuning.evaluation import Predictions, fit_temperature
 from core.finetuning.networks.loop import TrainingResult
-from core.jobs.training_calibration import measured_calibration
+from core.jobs.learning.calibration import measured_calibration
 
 
 def predictions(factor: np.ndarray, feature: np.ndarray, seed: int = 0) -> Predictions:

@@ -19,8 +19,8 @@ from core.errors import ModelFileError, RasterError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
-from core.jobs.map_preparation import window_of
-from core.jobs.model_inputs import model_on_scene, required_novelty
+from core.jobs.mapping.preparation import window_of
+from core.jobs.models.inputs import model_on_scene, required_novelty
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, software
 from core.jobs.schemas import SuggestLabelsJob

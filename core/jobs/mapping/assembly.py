@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.jobs.map_layers import Layer, encoded_strip
+from core.jobs.mapping.layers import Layer, encoded_strip
 from core.labels.scheme import ClassScheme
 from core.mapping.engine import MapStrip
 from core.mapping.journal import StripJournal, journal_bytes

@@ -12,16 +12,16 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from core.jobs.class_maps import provenance_tags
+from core.folders import write_text
 from core.jobs.events import JobContext
 from core.jobs.outputs import Staging, check_outputs
+from core.jobs.products.class_maps import provenance_tags
 from core.jobs.schemas import ZonalAreasJob
 from core.jobs.vector_files import LayerWriter
 from core.labels.scheme import NODATA_CODE, ClassScheme
 from core.labels.schemes import listed
 from core.mapping.class_raster import open_class_raster
 from core.mapping.zones import Zones, outside, read_zones, zone_areas
-from core.scenes.categorical import write_text
 from core.scenes.grid import Grid
 
 TOTAL, NODATA = "total_ha", "nodata_ha"

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import GridError
-from core.jobs.class_maps import provenance_tags, write_class_map
+from core.folders import write_text
 from core.jobs.events import JobContext
 from core.jobs.outputs import Staging, check_outputs
+from core.jobs.products.class_maps import provenance_tags, write_class_map
 from core.jobs.schemas import ChangeMapJob
 from core.labels.schemes import listed
 from core.mapping.class_raster import ClassRaster, open_class_raster
@@ -22,7 +23,6 @@ from core.mapping.majority import ReadCodes
 from core.mapping.onto_grid import places_across, reader_on
 from core.mapping.patches import STRIP_PIXELS, strips
 from core.mapping.transitions import CommonClasses, TransitionAreas, common_classes, transition_scheme
-from core.scenes.categorical import write_text
 from core.scenes.grid import Window
 
 BOTH_ERRORS = (

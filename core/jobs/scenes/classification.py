@@ -17,11 +17,11 @@ from core.errors import ModelFileError, RasterError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
-from core.jobs.map_preparation import RESOLUTION_TOLERANCE, window_of
-from core.jobs.model_inputs import model_on_scene
+from core.jobs.mapping.preparation import RESOLUTION_TOLERANCE, window_of
+from core.jobs.models.inputs import model_on_scene
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, input_names, software
-from core.jobs.scene_training import TrainedScenes, start_scenes, train_scenes
+from core.jobs.scenes.training import TrainedScenes, start_scenes, train_scenes
 from core.jobs.schemas import ClassifyScenesJob
 from core.labels.scene_labels import Units, grid_units, read_units, touching_extent
 from core.mapping.unit_descriptors import describe_units

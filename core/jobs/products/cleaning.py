@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import UsageError
-from core.jobs.class_maps import provenance_tags, tell_areas, write_class_map
 from core.jobs.events import JobContext
 from core.jobs.outputs import Staging, check_outputs
+from core.jobs.products.class_maps import provenance_tags, tell_areas, write_class_map
 from core.jobs.schemas import CleanMapJob
 from core.labels.scheme import NODATA_CODE, ClassScheme
 from core.labels.schemes import listed

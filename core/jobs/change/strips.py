@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core.finetuning.change.estimators import ChangeFeatures, ChangeVote, feature_strips
 from core.finetuning.change.network import ChangeNetwork, change_card
-from core.jobs.change_training import UNCHANGED_COLOUR
+from core.jobs.change.training import UNCHANGED_COLOUR
 from core.labels.scheme import NODATA_CODE, ClassScheme, LandCoverClass
 from core.mapping.engine import MappingEngine
 from core.models.alteration import Alteration, length_at, no_change_probability

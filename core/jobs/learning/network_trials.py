@@ -15,9 +15,9 @@ from core.finetuning.evaluation import calibrated_log_loss
 from core.finetuning.networks.loop import TrainingResult, train
 from core.finetuning.networks.settings import TrainingSettings
 from core.jobs.events import JobContext
+from core.jobs.learning.preparation import PreparedTraining, settings_for
 from core.jobs.outputs import trial_checkpoint
 from core.jobs.schemas import FinetuneJob
-from core.jobs.training_preparation import PreparedTraining, settings_for
 from core.models.checkpoint import is_checkpoint_of
 
 MODES_TRIED = ("partial", "linear", "adapters", "full")

@@ -13,10 +13,10 @@ from core.errors import ModelFileError, RasterError, UsageError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
-from core.jobs.map_preparation import window_of
-from core.jobs.model_inputs import model_on_scene, model_tags
+from core.jobs.mapping.pace import Pace
+from core.jobs.mapping.preparation import window_of
+from core.jobs.models.inputs import model_on_scene, model_tags
 from core.jobs.outputs import check_outputs
-from core.jobs.pace import Pace
 from core.jobs.schemas import FeaturesJob
 from core.mapping.engine import MappingEngine
 from core.mapping.rasters import StripWriter, check_space

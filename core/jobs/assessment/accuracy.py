@@ -16,11 +16,11 @@ from core.assessment.confusion import AccuracyInterval, accuracy, bootstrap_inte
 from core.assessment.contents import AccuracyReport
 from core.assessment.report import write_accuracy_report
 from core.errors import LabelError
+from core.jobs.assessment.reference_sample import estimates, read_sample, strata_field_of
 from core.jobs.events import JobContext
 from core.jobs.inputs import read_job_labels
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, software
-from core.jobs.reference_sample import estimates, read_sample, strata_field_of
 from core.jobs.schemas import AccuracyJob
 from core.labels.label_set import LabelSet
 from core.labels.rasterizing import count_pixels, finish_report, rasterize

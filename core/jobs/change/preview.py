@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.assessment.quicklook import imagery_picture
-from core.jobs.training_report import PREVIEW_SIDE
+from core.jobs.learning.report import PREVIEW_SIDE
 from core.scenes.date_pair import DatePair
 from core.scenes.grid import Window
 

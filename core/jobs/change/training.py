@@ -21,15 +21,15 @@ from core.finetuning.change.estimators import (
     labelled_change,
 )
 from core.finetuning.change.network import ChangeNetwork
-from core.jobs.change_network_training import trained_network
-from core.jobs.change_preview import ChangePreview
+from core.jobs.change.network_training import trained_network
+from core.jobs.change.preview import ChangePreview
 from core.jobs.events import JobContext
 from core.jobs.inputs import read_job_labels
+from core.jobs.learning.calibration import calibration_of, tell_calibration
+from core.jobs.learning.report import calibration_lines
+from core.jobs.learning.scores import HeldOutScores, ScoredModel, tell_scores
 from core.jobs.provenance import creation_time, software
 from core.jobs.schemas import DetectChangeJob, Labels
-from core.jobs.training_calibration import calibration_of, tell_calibration
-from core.jobs.training_report import calibration_lines
-from core.jobs.training_scores import HeldOutScores, ScoredModel, tell_scores
 from core.labels.blocks import FOLDS, Split, spatial_folds, spatial_split
 from core.labels.label_set import LabelSet
 from core.labels.rasterizing import count_pixels, finish_report

@@ -15,11 +15,11 @@ from core.assessment.calibration import Calibration
 from core.assessment.contents import DrawnLabel, SubsetScore, TrainingReport
 from core.assessment.quicklook import imagery_picture
 from core.jobs.devices import describe_device
+from core.jobs.learning.calibration import not_measured
+from core.jobs.learning.preparation import PreparedTraining
+from core.jobs.learning.scores import TrainingOutcome
 from core.jobs.provenance import software
 from core.jobs.schemas import FinetuneJob
-from core.jobs.training_calibration import not_measured
-from core.jobs.training_preparation import PreparedTraining
-from core.jobs.training_scores import TrainingOutcome
 from core.mapping.engine import MappingEngine
 from core.models.estimator_model import EstimatorModel
 from core.models.fusion_model import FusionModel

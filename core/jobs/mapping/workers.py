@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from core.errors import RsfusionError, UsageError, WorkersError
 from core.jobs.events import JobContext
-from core.jobs.map_assembly import MapAssembly, runs_of
-from core.jobs.map_layers import encoded_strip
-from core.jobs.map_preparation import PreparedMap, prepare_map
+from core.jobs.mapping.assembly import MapAssembly, runs_of
+from core.jobs.mapping.layers import encoded_strip
+from core.jobs.mapping.preparation import PreparedMap, prepare_map
 from core.jobs.schemas import MapJob
 from core.scenes.grid import Window
 

@@ -17,15 +17,15 @@ from core.assessment.report import write_training_report
 from core.errors import RasterError
 from core.finetuning.change.estimators import ChangeFeatures, feature_strips
 from core.finetuning.change.network import ChangeNetwork
-from core.jobs.change_network_training import base_of
-from core.jobs.change_preview import ChangePreview
-from core.jobs.change_strips import UNLABELLED, ChangeStrip, from_network, from_vote, without_labels
-from core.jobs.change_training import TrainedChange, change_report, tell_change_scores, train_change
-from core.jobs.class_maps import tell_areas
+from core.jobs.change.network_training import base_of
+from core.jobs.change.preview import ChangePreview
+from core.jobs.change.strips import UNLABELLED, ChangeStrip, from_network, from_vote, without_labels
+from core.jobs.change.training import TrainedChange, change_report, tell_change_scores, train_change
 from core.jobs.devices import choose_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths, scene_of
 from core.jobs.outputs import Staging, check_outputs, checkpoint_path, keeping_checkpoint
+from core.jobs.products.class_maps import tell_areas
 from core.jobs.provenance import creation_time
 from core.jobs.schemas import DetectChangeJob
 from core.labels.scheme import NODATA_CODE, ClassScheme

@@ -16,9 +16,10 @@ from scipy.ndimage import binary_opening, uniform_filter
 from skimage.measure import label as connected
 
 from core.errors import RasterError
+from core.folders import write_text
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths, scene_of
-from core.jobs.map_preparation import window_of
+from core.jobs.mapping.preparation import window_of
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.provenance import creation_time, input_names, software
 from core.jobs.schemas import PseudolabelsJob
@@ -37,7 +38,7 @@ from core.labels.pseudo_labels import (
 )
 from core.labels.schemes import listed
 from core.mapping.polygons import on_the_ground
-from core.scenes.categorical import style_path, write_text
+from core.scenes.categorical import style_path
 from core.scenes.grid import Grid, Window
 from core.scenes.reading import SceneReader
 from core.scenes.scene import Scene

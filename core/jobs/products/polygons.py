@@ -11,16 +11,17 @@ import shapely
 from numpy.typing import NDArray
 
 from core.errors import UsageError
-from core.jobs.class_maps import provenance_tags
+from core.folders import write_text
 from core.jobs.events import JobContext
 from core.jobs.outputs import Staging, check_outputs
+from core.jobs.products.class_maps import provenance_tags
 from core.jobs.schemas import VectorizeMapJob
 from core.jobs.vector_files import LayerWriter
 from core.labels.polygon_style import categorised_style
 from core.mapping.class_raster import ClassRaster, open_class_raster
 from core.mapping.patches import Patches, area_sizes, find_patches
 from core.mapping.polygons import on_the_ground, patch_polygons, simplified
-from core.scenes.categorical import style_path, write_text
+from core.scenes.categorical import style_path
 
 CLASS_FIELD = "class"
 FIELDS = (CLASS_FIELD, "name", "colour", "area_ha")

@@ -22,14 +22,11 @@ from core.finetuning.familiar import fit_novelty
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
-from core.jobs.network_trials import best_network, settings_to_try, train_networks
-from core.jobs.outputs import Staging, check_outputs, check_training_space, checkpoint_path, keeping_checkpoint
-from core.jobs.provenance import creation_time, input_names, run_identity, software
-from core.jobs.schemas import FinetuneJob
-from core.jobs.training_calibration import measured_calibration, tell_calibration
-from core.jobs.training_preparation import PreparedTraining, prepare_training
-from core.jobs.training_report import best_epoch_sentence, training_report
-from core.jobs.training_scores import (
+from core.jobs.learning.calibration import measured_calibration, tell_calibration
+from core.jobs.learning.network_trials import best_network, settings_to_try, train_networks
+from core.jobs.learning.preparation import PreparedTraining, prepare_training
+from core.jobs.learning.report import best_epoch_sentence, training_report
+from core.jobs.learning.scores import (
     HeldOutScores,
     TrainingOutcome,
     label_worth,
@@ -38,6 +35,9 @@ from core.jobs.training_scores import (
     tell_scores,
     tell_subsets,
 )
+from core.jobs.outputs import Staging, check_outputs, check_training_space, checkpoint_path, keeping_checkpoint
+from core.jobs.provenance import creation_time, input_names, run_identity, software
+from core.jobs.schemas import FinetuneJob
 from core.models.model_file import ModelCard, class_cards, save_model, subset_key
 
 

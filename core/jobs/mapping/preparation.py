@@ -14,9 +14,9 @@ from pyproj.exceptions import CRSError
 from core.errors import ModelFileError, UsageError
 from core.jobs.devices import choose_device
 from core.jobs.events import JobContext
-from core.jobs.map_assembly import assembly_bytes
-from core.jobs.map_layers import Layer, layers_of
-from core.jobs.model_inputs import model_on_scene, model_tags, required_novelty
+from core.jobs.mapping.assembly import assembly_bytes
+from core.jobs.mapping.layers import Layer, layers_of
+from core.jobs.models.inputs import model_on_scene, model_tags, required_novelty
 from core.jobs.provenance import file_state, software
 from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
 from core.mapping.area import PolygonMask, extent_window

@@ -11,12 +11,12 @@ from core.errors import RasterError
 from core.jobs.devices import describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
-from core.jobs.map_assembly import MapAssembly, runs_of
-from core.jobs.map_layers import stage_sidecars
-from core.jobs.map_preparation import PreparedMap, map_bytes, prepare_map
-from core.jobs.map_workers import check_dask, map_with_workers
+from core.jobs.mapping.assembly import MapAssembly, runs_of
+from core.jobs.mapping.layers import stage_sidecars
+from core.jobs.mapping.pace import Pace
+from core.jobs.mapping.preparation import PreparedMap, map_bytes, prepare_map
+from core.jobs.mapping.workers import check_dask, map_with_workers
 from core.jobs.outputs import Staging, check_outputs, keeping_strips, remove_half_done
-from core.jobs.pace import Pace
 from core.jobs.schemas import MAP_LAYERS, MapJob
 from core.labels.scheme import NODATA_CODE
 from core.mapping.engine import MappingEngine

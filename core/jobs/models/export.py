@@ -1,0 +1,82 @@
+"""The job that writes a model for other software."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from core.errors import ModelFileError
+from core.folders import write_bytes, write_text
+from core.jobs.events import JobContext
+from core.jobs.inputs import raster_paths, scene_for_model
+from core.jobs.outputs import Staging, check_outputs
+from core.jobs.schemas import ExportJob, Inputs
+from core.models.int8 import int8_graph
+from core.models.model_file import ModelCard, load_model
+from core.models.onnx_model import export_graph
+from core.models.registry import model_step
+from core.models.stac_item import stac_item
+from core.pretraining.scene_windows import SceneWindows
+from core.scenes.division import divided
+
+WINDOWS = 32
+"""Of the rasters, that show the range of the values; and as many others, on which the classes are compared."""
+
+WINDOW_SIZE = 128
+
+
+def run_export(job: ExportJob, context: JobContext) -> dict[str, Any]:
+    """Runs the job; see ``core.jobs.runner``."""
+    check_outputs(job, [job.model, *(raster_paths(job.inputs) if job.inputs else [])])
+    context.progress(0.0, "Reading the model")
+    model, card = load_model(Path(job.model))
+    windows = _windows(job.inputs, card, context) if job.int8 and job.inputs else None
+    context.progress(0.1, "Tracing the network, which takes a minute or two")
+    graph, difference = export_graph(model, card)
+    output, alike = Path(job.output), None
+    context.info(
+        f"The graph takes {len(graph) / 2**20:.1f} MiB; its scores differ from those of the network by {difference:.1g} of the "
+        "largest."
+    )
+    if windows is not None:
+        context.progress(0.5, "Writing it in eight bits")
+        graph, alike = int8_graph(graph, card.specification, *windows)
+        context.info(f"In eight bits it takes {len(graph) / 2**20:.1f} MiB; {alike:.2%} of the pixels keep their class.")
+    with Staging() as staging:
+        with staging.writing(output) as temporary:
+            write_bytes(temporary, graph)
+        if job.stac:
+            with staging.writing(Path(job.stac)) as temporary:
+                write_text(temporary, stac_item(card, output))
+        context.commit()
+        staging.put_in_place()
+    context.progress(1.0, "Done")
+    return {
+        "OUTPUT": job.output,
+        "STAC": job.stac or "",
+        "LARGEST_DIFFERENCE": difference,
+        "SAME_CLASSES": None if alike is None else round(alike, 5),
+    }
+
+
+def _windows(inputs: Inputs, card: ModelCard, context: JobContext) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+    """Windows of one part of the rasters, and of another."""
+    specification = card.specification
+    scene, seen = scene_for_model(inputs, specification, context, card.allows_missing)
+    if seen != specification:
+        raise ModelFileError(
+            "A graph knows the sensors and the resolution that it was exported for, and these rasters are others.",
+            "Give rasters like those that the model was trained on.",
+        )
+    step = model_step(specification)
+    side = -(-WINDOW_SIZE // step) * step
+    found = []
+    for seed, part in enumerate(divided(scene, 0.5, side)):
+        windows = SceneWindows([part], specification, side, 1)
+        windows.open_epoch(seed, 0)
+        generator = np.random.default_rng(seed)
+        found.append([windows.batch(generator).values for _ in range(WINDOWS)])
+    return found[0], found[1]
