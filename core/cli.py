@@ -12,7 +12,7 @@ from collections.abc import Callable
 import typer
 
 from core.commands import assessment, change, labelling, learning, listing, mapping, products, running, scenes
-from core.jobs.threads import yield_while_waiting
+from core.jobs import process
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "sample-scene": mapping.sample_scene,
@@ -52,7 +52,7 @@ for _name, _command in COMMANDS.items():
 
 def main() -> None:
     """Entry point of the command ``rsfusion``."""
-    yield_while_waiting()
+    process.begin()
     try:
         app()
     finally:

@@ -29,9 +29,9 @@ def main(arguments: list[str]) -> int:
     # And at once: what stands in a buffer when the process ends would be lost.
     sys.stdout = sys.stderr
 
-    from core.jobs.threads import yield_while_waiting
+    from core.jobs import process
 
-    yield_while_waiting()
+    process.begin()
 
     from core.jobs.events import PROTOCOL, JobContext, json_lines
 

@@ -82,6 +82,7 @@ class MappingEngine:
         novelty: measures how far each pixel lies from what the model has seen.
         has_contributions: ask the model once more without each of its inputs. It has to have learned to do without.
         tile_bytes: that the model takes for a tile; by default worked out from its specification.
+        dtype: that a network computes in, its stems apart.
     """
 
     def __init__(
@@ -96,8 +97,9 @@ class MappingEngine:
         novelty: Novelty | None = None,
         has_contributions: bool = False,
         tile_bytes: int | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
-        self._model = for_inference(model)
+        self._model = for_inference(model, dtype)
         own = {parameter.data_ptr() for parameter in model.parameters()}
         copied = [parameter for parameter in self._model.parameters() if parameter.data_ptr() not in own]
         self._copied_bytes = sum(parameter.numel() * parameter.element_size() for parameter in copied)
@@ -147,6 +149,15 @@ class MappingEngine:
         forward = forward_bytes(specification, tile, tile) if self._tile_bytes is None else self._tile_bytes
         libraries = _LIBRARY_BYTES + self._copied_bytes
         return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + libraries)
+
+    def within_a_tile(self, row: int, column: int) -> Window:
+        """Some of the ground near a place that a single tile says everything of."""
+        place = Window(column, row, 1, 1).translated(-self._margin, -self._margin)
+        corner = lattice(self._scene.grid, place, self._inner, self.tiling.stride)[0][0]
+        shared = self._inner - self.tiling.stride
+        side = self._inner - 2 * shared
+        first = self._margin + shared
+        return Window(corner.column + first, corner.row + first, side, side)
 
     def panels(self, window: Window, most_bytes: float) -> list[Window]:
         """A window cut into columns of tiles, each of which takes no more memory than that where one column of tiles does

@@ -107,7 +107,8 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, values: Tensor) -> Tensor:
-        return functional.relu(self.shortcut(values) + self.second(self.first(values)))
+        # In place: what the second convolution puts out is nobody else's.
+        return functional.relu_(self.second(self.first(values)).add_(self.shortcut(values)))
 
 
 def convolution(in_channels: int, out_channels: int, size: int = 3) -> nn.Sequential:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
 from core.models.registry import any_model, count_parameters, model_step
 from core.models.specification import ModelSpecification
@@ -53,7 +53,8 @@ def forward_cost(specification: ModelSpecification) -> ForwardCost:
         values[entry.name] = torch.zeros(1, len(entry.bands), own, own)
     after = {"after": values} if specification.head == "change" else {}
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    flops, memory = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops}), _LiveBytes()
+    counted = {attention: _attention_flops, torch.ops.aten.mkldnn_convolution: _convolution_flops}
+    flops, memory = FlopCounterMode(display=False, custom_mapping=counted), _LiveBytes()
     parameters = count_parameters(model)
     model.requires_grad_(False)
     with torch.no_grad(), flops, memory:
@@ -70,6 +71,11 @@ def forward_bytes(specification: ModelSpecification, height: int, width: int) ->
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
     """Of the processor's own kernel of attention, which torch 2.13 counts as nothing."""
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+
+def _convolution_flops(values: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    """Of oneDNN's convolutions, where they are asked for by name; see ``core.models.products``."""
+    return int(conv_flop_count(values, weight, out_shape))
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -62,6 +62,7 @@ class FeatureMap:
         stride: reference pixels from one feature to the next.
         registers: (B, R, C) tokens of no place, such as a transformer's class token; None where there are none.
         linear: what the linear model beside the network sees; None where there is none.
+        is_whole: all of it is known for sure: then nothing has to be masked, which is a good part of what a map costs.
     """
 
     values: Tensor
@@ -69,15 +70,22 @@ class FeatureMap:
     stride: int
     registers: Tensor | None = None
     linear: LinearInput | None = None
+    is_whole: bool = False
+
+    def to(self, dtype: torch.dtype) -> FeatureMap:
+        """The same in other numbers."""
+        registers = None if self.registers is None else self.registers.to(dtype)
+        return replace(self, values=self.values.to(dtype), known=self.known.to(dtype), registers=registers)
 
     def masked(self, values: Tensor) -> FeatureMap:
         """Other values on the same grid, zero where nothing is known."""
-        return replace(self, values=values * self.known)
+        return replace(self, values=values if self.is_whole else values * self.known)
 
     def coarser(self, values: Tensor) -> FeatureMap:
         """Values on the grid of twice the stride."""
         known = coarser_known(self.known, 2)
-        return FeatureMap(values * known, known, 2 * self.stride, self.registers)
+        masked = values if self.is_whole else values * known
+        return FeatureMap(masked, known, 2 * self.stride, self.registers, is_whole=self.is_whole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +131,12 @@ def masked_mean(level: FeatureMap) -> Tensor:
 def coarser_known(known: Tensor, factor: int) -> Tensor:
     """Where a grid ``factor`` times as coarse has anything known beneath it."""
     return known if factor == 1 else functional.max_pool2d(known, factor, ceil_mode=True)
+
+
+def is_whole(known: Tensor) -> bool:
+    """Whether everything is known, where it matters to ask: a mask is then left out, and nothing changes. Where gradients or
+    operations are recorded, masks stay."""
+    return not torch.is_grad_enabled() and not torch.compiler.is_exporting() and bool(known.all())
 
 
 def any_known(maps: list[FeatureMap]) -> Tensor:

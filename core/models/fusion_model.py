@@ -50,6 +50,8 @@ class FusionModel(nn.Module):
         self.linear = self._make_linear() if specification.has_shortcut else None
         self.uses_shortcut = specification.has_shortcut
         """Switched off while the network learns by itself."""
+        self.computing = torch.float32
+        """What fusion and head compute in; see ``core.models.inference``."""
         self.head: DenseHead | SceneHead = self._make_head()
         coarser = [entry.coarser for entry in specification.modalities]
         self.step = math.lcm(*self.fusion.encoder_strides, geometry.stride, *coarser)
@@ -151,7 +153,7 @@ class FusionModel(nn.Module):
         if after is not None:
             later = self.features(after, dates=after_dates, geography=geography, bands=bands)
             features = difference(features, later)
-        answer: Tensor = self.head(features)
+        answer: Tensor = self.head(features).float()
         if linear is not None and share is not None:
             answer = share * answer + linear
         return answer if answer.ndim == 2 else answer[:, :, :height, :width]
@@ -183,7 +185,10 @@ class FusionModel(nn.Module):
 
     def _fused(self, streams: Streams) -> Features:
         """What the fusion makes of streams; what the linear models have seen need not stay in memory for it."""
-        features: Features = self.fusion({name: replace(stream, linear=None) for name, stream in streams.items()})
+        given = {name: replace(stream, linear=None) for name, stream in streams.items()}
+        if self.computing != torch.float32:
+            given = {name: stream.to(self.computing) for name, stream in given.items()}
+        features: Features = self.fusion(given)
         return features
 
     def dense(self, features: Features) -> FeatureMap:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from core.models.fusion.base import Joint
+from core.models.fusion_model import FusionModel
+from core.models.products import convolve, linear
 
 
-def for_inference(model: nn.Module) -> nn.Module:
+def for_inference(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """The same model for mapping: normalisations are folded into the convolutions before them, whose weights lie with the
     channels of a place side by side (Jacob et al. 2018, arXiv:1712.05877, section 3.2, without the quantisation).
 
@@ -22,43 +22,42 @@ def for_inference(model: nn.Module) -> nn.Module:
 
     Args:
         model: in evaluation mode. It stays as it is; weights of convolutions are copied, and all others shared with it.
+        dtype: that fusion and head of a ``FusionModel`` compute in.
     """
-    return _folded(model)
-
-
-_FEW_PLACES = 1024
-"""Of so few places threads share the sums over channels, and not the places: there one thread computes."""
-
-
-@contextmanager
-def _threads_of(values: Tensor, n_places: int) -> Iterator[None]:
-    """One thread on the processor where there are few places."""
-    threads = torch.get_num_threads()
-    if n_places > _FEW_PLACES or values.device.type != "cpu" or threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    folded = _folded(model)
+    if dtype == torch.float32:
+        return folded
+    if not isinstance(folded, FusionModel):
+        raise TypeError("Only networks compute in other numbers than float32.")
+    twin = copy.copy(folded)
+    twin.computing = dtype
+    parts: tuple[nn.Module, ...] = (twin.fusion, twin.head)
+    for part in parts:
+        for module in part.modules():
+            if isinstance(module, _Convolution | _Linear):
+                # The twin's own: what was folded is shared with nobody.
+                module._parameters = {
+                    name: None if value is None else nn.Parameter(value.detach().to(dtype), requires_grad=False)
+                    for name, value in module._parameters.items()
+                }
+    return twin
 
 
 class _Convolution(nn.Conv2d):
-    """A convolution that has the channels of a place side by side: its answer is the same for any number of threads."""
+    """A convolution whose answer is the same for any number of threads; see ``core.models.products``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        input = input.contiguous(memory_format=torch.channels_last)
-        with _threads_of(input, input.shape[-1] * input.shape[-2]):
+        if self.padding_mode != "zeros" or isinstance(self.padding, str):
             return super().forward(input)
+        given = input.to(self.weight.dtype)
+        return convolve(given, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 class _Linear(nn.Linear):
-    """A linear layer whose answer is the same for any number of threads."""
+    """A linear layer, likewise."""
 
     def forward(self, input: Tensor) -> Tensor:
-        with _threads_of(input, input.numel() // input.shape[-1]):
-            return super().forward(input)
+        return linear(input.to(self.weight.dtype), self.weight, self.bias)
 
 
 class _GroupNorm(nn.GroupNorm):
@@ -83,6 +82,12 @@ def _folded(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.Sequential):
         for first, second in itertools.pairwise(list(children)):
             _fold(children, first, second)
+        is_own = False
+        for name, child in children.items():
+            # What a convolution or a normalisation puts out is nobody else's.
+            if type(child) is nn.ReLU and is_own:
+                children[name] = nn.ReLU(inplace=True)
+            is_own |= isinstance(child, nn.Conv2d | nn.BatchNorm2d)
     elif isinstance(module, Joint):
         _fold(children, "convolution", "norm")
     is_same = all(child is module._modules[name] for name, child in children.items())

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from core.models.features import LinearInput
+from core.models.products import convolve
 from core.models.subsets import subset_numbers
 
 
@@ -107,6 +107,6 @@ class LinearModels(nn.Module):
                 given, part = inputs[name], self.part(name)
                 rows = list(given.rows)
                 weight = part.weight[number][:, rows]
-                scores = functional.conv2d(given.values, weight[:, :, None, None], -(weight @ part.centre[rows]))
+                scores = convolve(given.values, weight[:, :, None, None], -(weight @ part.centre[rows]))
                 total = total + scores * given.known
         return total

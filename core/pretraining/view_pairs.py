@@ -114,7 +114,8 @@ def parted(features: Features, count: int) -> list[Features]:
 def _chunks(level: FeatureMap, count: int) -> list[FeatureMap]:
     registers = [None] * count if level.registers is None else list(level.registers.chunk(count))
     parts = zip(level.values.chunk(count), level.known.chunk(count), registers, strict=True)
-    return [replace(level, values=values, known=known, registers=own, linear=None) for values, known, own in parts]
+    whole = replace(level, linear=None, is_whole=False)
+    return [replace(whole, values=values, known=known, registers=own) for values, known, own in parts]
 
 
 def is_anything_known(level: FeatureMap) -> Tensor:
@@ -131,7 +132,7 @@ def within(step: Step, level: FeatureMap) -> FeatureMap:
     entry = step.model.modalities[name]
     sides = [side * entry.coarser // entry.finer for side in values.shape[-2:]]
     rows, columns = (-(-side // level.stride) for side in sides)
-    return replace(level, values=level.values[:, :, :rows, :columns], known=level.known[:, :, :rows, :columns])
+    return replace(level, values=level.values[:, :, :rows, :columns], known=level.known[:, :, :rows, :columns], is_whole=False)
 
 
 def pooled_channels(model: FusionModel) -> int:

@@ -43,6 +43,7 @@ from core.jobs.mapping.land_cover_map import run_map
 from core.jobs.mapping.layers import layers_of
 from core.jobs.mapping.preparation import map_bytes, panels_of
 from core.jobs.mapping.workers import WORKER_SETTINGS
+from core.jobs.process import begin
 from core.jobs.schemas import MapJob
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.mapping.blending import Tiling
@@ -350,6 +351,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("ROW", "FOLDER"), help="measure one row on rasters that are there")
     options = parser.parse_args()
     if options.one:
+        begin()
         with raster_environment():
             print(json.dumps(measure(options.one[0], Path(options.one[1]))))
         return

@@ -64,6 +64,7 @@ def test_choices_are_those_of_the_schemas():
         assert values(job, "missing_inputs") == choices.MISSING_INPUTS
     assert values(schemas.ClassifyScenesJob, "multi_label") == choices.MULTI_LABEL
     assert set(choices.FORMATS) == set(values(schemas.MapJob, "format"))
+    assert values(schemas.MapJob, "precision") == choices.PRECISIONS
     assert values(schemas.SamplingDesignJob, "allocation") == choices.ALLOCATIONS
     assert values(schemas.CleanMapJob, "unit") == choices.AREA_UNITS
     assert values(schemas.CleanMapJob, "connectedness") == choices.CONNECTEDNESS
@@ -245,6 +246,7 @@ JOBS = [
         "overlap": 0.5,
         "device": "auto",
         "missing_inputs": "require",
+        "precision": "bfloat16",
         "format": "cog",
         "output": "/o.tif",
         "confidence": "/c.tif",

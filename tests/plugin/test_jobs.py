@@ -339,6 +339,7 @@ def test_a_map_job(algorithm, context, feedback, raster, polygons, stored, tmp_p
         "overlap": 0.25,
         "device": "auto",
         "missing_inputs": "allow",
+        "precision": "auto",
         "format": "gtiff",
         "output": str(tmp_path / "map.tif"),
     }
@@ -349,6 +350,7 @@ def test_a_map_job(algorithm, context, feedback, raster, polygons, stored, tmp_p
         MASK=polygons(),
         OVERLAP=0.5,
         MISSING_INPUTS="require",
+        PRECISION="float32",
         FORMAT="cog",
         CONFIDENCE=str(tmp_path / "confidence.tif"),
         PROBABILITIES="TEMPORARY_OUTPUT",
@@ -356,6 +358,7 @@ def test_a_map_job(algorithm, context, feedback, raster, polygons, stored, tmp_p
     request = build(subject, parameters, context, feedback, tmp_path)
     job = request.job
     assert job["missing_inputs"] == "require"
+    assert job["precision"] == "float32"
     assert job["extent"] == {
         "left": 500000.0,
         "bottom": 4999900.0,
@@ -726,6 +729,23 @@ def test_what_is_wrong_with_scenes_is_said_before_anything_starts(algorithm, con
         fine, message = algorithm("classifyscenes").checkParameterValues(scenes_parameters(path, tmp_path, **more), context)
         assert not fine
         assert words in message
+
+
+def test_a_distillation_job(algorithm, context, feedback, raster, tmp_path):
+    path, model = raster(), str(tmp_path / "small.safetensors")
+    parameters = {"SAR": [path], "MODEL": str(tmp_path / "model.safetensors"), "OUTPUT_MODEL": model}
+    assert build(algorithm("distil"), parameters, context, feedback, tmp_path).job == {
+        "kind": "distil",
+        "inputs": {"sar": [path], "sar_sensor": "auto", "sentinel2_offset": "auto"},
+        "model": str(tmp_path / "model.safetensors"),
+        "epochs": 12,
+        "seed": 0,
+        "device": "auto",
+        "output_model": model,
+    }
+    more = {"EPOCHS": 3, "MINUTES": 2.5, "SEED": 7, "DEVICE": "cpu"}
+    job = build(algorithm("distil"), {**parameters, **more}, context, feedback, tmp_path).job
+    assert (job["epochs"], job["minutes"], job["seed"], job["device"]) == (3, 2.5, 7, "cpu")
 
 
 def test_a_features_job(algorithm, context, feedback, raster, tmp_path):

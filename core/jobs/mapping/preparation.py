@@ -16,11 +16,13 @@ from core.jobs.devices import choose_device
 from core.jobs.events import JobContext
 from core.jobs.mapping.assembly import assembly_bytes
 from core.jobs.mapping.layers import Layer, layers_of
+from core.jobs.mapping.precision import Precision, choose_precision
 from core.jobs.models.inputs import model_on_scene, model_tags, required_novelty
 from core.jobs.provenance import file_state, software
 from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
 from core.mapping.area import PolygonMask, extent_window
 from core.mapping.engine import Allowed, MappingEngine
+from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard, class_cards
 from core.models.onnx_model import SUFFIX, load_model_or_graph
 from core.scenes.grid import Bounds, Grid, Window, parsed_crs
@@ -49,6 +51,7 @@ class PreparedMap:
         allowed: which pixels are wanted; None for all.
         allows_missing: whether it is mapped where only some of the inputs have data.
         device: that is computed on.
+        precision: of the numbers that a network computes with.
     """
 
     job: MapJob
@@ -60,6 +63,7 @@ class PreparedMap:
     allowed: Allowed | None
     allows_missing: bool
     device: torch.device
+    precision: Precision
 
     @property
     def grid(self) -> Grid:
@@ -74,7 +78,7 @@ class PreparedMap:
     @cached_property
     def tags(self) -> dict[str, str]:
         """Provenance; see ``core.mapping.rasters``."""
-        return _tags(self.job, self.card, self.scene)
+        return _tags(self.job, self.card, self.scene, self.precision)
 
     @property
     def shared_identity(self) -> dict[str, Any]:
@@ -83,6 +87,7 @@ class PreparedMap:
             "the model": self.tags["RSFUSION_MODEL_SHA256"],
             "the device": self.device.type,
             "the software": software(),
+            "the precision": self.precision,
         }
 
     @property
@@ -92,7 +97,7 @@ class PreparedMap:
         if self.job.mask:
             files.append(self.job.mask)
         grid = self.grid
-        not_asked = {"model", "output", *MAP_LAYERS, "format", "device", "workers", "scheduler"}
+        not_asked = {"model", "output", *MAP_LAYERS, "format", "device", "workers", "scheduler", "precision"}
         return {
             **self.shared_identity,
             **{f"'{path}'": file_state(path) for path in files},
@@ -135,17 +140,25 @@ def prepare_map(job: MapJob, context: JobContext) -> PreparedMap:
         )
     if job.novelty:
         novelty = required_novelty(job.model, card, "Train it again, or map without the layer of novelty.").to(device)
-    engine = MappingEngine(
-        model.to(device),
-        card,
-        scene,
-        device,
-        job.overlap,
-        allows_missing,
-        novelty=novelty,
-        has_contributions=_asks_each_input(job, card),
-    )
-    return PreparedMap(job, engine, card, scene, window, layers_of(job, card), allowed, allows_missing, device)
+    has_contributions = _asks_each_input(job, card)
+    model = model.to(device)
+
+    def make(precision: Precision) -> MappingEngine:
+        return MappingEngine(
+            model,
+            card,
+            scene,
+            device,
+            job.overlap,
+            allows_missing,
+            novelty=novelty,
+            has_contributions=has_contributions,
+            dtype=getattr(torch, precision),
+        )
+
+    precision = choose_precision(model, scene, device, make, context) if job.precision == "auto" else job.precision
+    engine = make(precision if isinstance(model, FusionModel) else "float32")
+    return PreparedMap(job, engine, card, scene, window, layers_of(job, card), allowed, allows_missing, device, precision)
 
 
 def panels_of(engine: MappingEngine, layers: list[Layer], window: Window) -> list[Window]:
@@ -193,8 +206,9 @@ def window_of(extent: Extent, grid: Grid) -> Window:
     return extent_window(grid, Bounds(extent.left, extent.bottom, extent.right, extent.top), extent.crs)
 
 
-def _tags(job: MapJob, card: ModelCard, scene: Scene) -> dict[str, str]:
+def _tags(job: MapJob, card: ModelCard, scene: Scene, precision: Precision) -> dict[str, str]:
     settings = job.model_dump(include={"overlap", "format", "extent", "missing_inputs"}) | {"resolution": job.inputs.resolution}
+    settings["precision"] = precision
     settings["mask"] = Path(job.mask).name if job.mask else None
     classes = json.dumps([entry.model_dump() for entry in class_cards(card.scheme)])
     return {**model_tags(job.model, scene, settings), "RSFUSION_CLASSES": classes}

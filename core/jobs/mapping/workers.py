@@ -22,6 +22,7 @@ from core.jobs.events import JobContext
 from core.jobs.mapping.assembly import MapAssembly, runs_of
 from core.jobs.mapping.layers import encoded_strip
 from core.jobs.mapping.preparation import PreparedMap, prepare_map
+from core.jobs.process import keep_memory
 from core.jobs.schemas import MapJob
 from core.scenes.grid import Window
 
@@ -115,7 +116,8 @@ class _Tasks:
 
     def __init__(self, client: Any, prepared: PreparedMap) -> None:
         self._client = client
-        self._payload = _with_whole_paths(prepared.job).model_dump_json()
+        job = prepared.job.model_copy(update={"precision": prepared.precision})  # no worker tries anew
+        self._payload = _with_whole_paths(job).model_dump_json()
         self._shared = prepared.shared_identity
         # Named by the run, too: a scheduler remembers results by their names, and a worker the map that it has prepared.
         self._run = secrets.token_hex(4)
@@ -225,6 +227,7 @@ def _strips(run: str, payload: str, shared: dict[str, Any], part: Window) -> Str
     prepared = _prepared.get(run)
     if prepared is None:
         _prepared.clear()
+        keep_memory()
         prepared = prepare_map(MapJob.model_validate_json(payload), JobContext(lambda event: None))
         own = prepared.shared_identity
         other = [name for name, value in shared.items() if own[name] != value]

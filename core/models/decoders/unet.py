@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -40,4 +41,4 @@ class UNetDecoder(Decoder):
         for block, level in zip(self.blocks, reversed(levels[:-1]), strict=True):
             larger = functional.interpolate(values, size=level.values.shape[-2:], mode="bilinear", align_corners=False)
             values = block(torch.cat([larger, level.values], dim=1))
-        return FeatureMap(values * levels[0].known, levels[0].known, self.stride)
+        return replace(levels[0].masked(values), stride=self.stride, registers=None, linear=None)

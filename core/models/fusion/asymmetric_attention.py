@@ -112,7 +112,7 @@ class AsymmetricAttentionFusion(Fusion):
             states, own = self._exchange(number, states)
             fused = self._encoder(main_name).export(number, states[main_name])
             if self.gates:
-                main = self._encoder(main_name).export(number, replace(own, known=states[main_name].known))
+                main = self._encoder(main_name).export(number, replace(own, known=states[main_name].known, is_whole=False))
                 fused = self.gates[number](fused, main)
             levels.append(fused)
         last = {name: self._encoder(name).export(number, state) for name, state in states.items() if name in streams}
@@ -131,7 +131,7 @@ class AsymmetricAttentionFusion(Fusion):
                 if taken is not None:
                     exchanged[name] = replace(states[name], values=states[name].values + taken)
         known = any_known(list(states.values()))
-        exchanged[self.names[0]] = replace(own, values=total * known, known=known)
+        exchanged[self.names[0]] = replace(own, values=total * known, known=known, is_whole=False)
         return exchanged, own
 
     def _encoder(self, name: str) -> Encoder:

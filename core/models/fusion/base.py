@@ -76,4 +76,5 @@ class Joint(nn.Module):
         parts = [streams[name].values if name in streams else torch.zeros_like(some.values) for name in self.names]
         known = torch.stack([stream.known for stream in streams.values()]).amax(dim=0)
         values: Tensor = torch.relu(self.norm(self.convolution(torch.cat(parts, dim=1))))
-        return FeatureMap(values * known, known, some.stride)
+        is_whole = any(stream.is_whole for stream in streams.values())
+        return FeatureMap(values if is_whole else values * known, known, some.stride, is_whole=is_whole)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, NeighbourhoodStatistics, box_sums
+from core.models.products import convolve
 from core.models.specification import ModalitySpecification
 
 MANY_BANDS = 32
@@ -103,7 +104,7 @@ class BandChannels(nn.Module):
         values = relief(values.masked_fill(known == 0, torch.nan), finer) if self.is_relief else self._normalised(values, index)
         values = values * known
         if self.mixtures is not None:
-            values = functional.conv2d(values, self.mixtures[:, index, None, None])
+            values = convolve(values, self.mixtures[:, index, None, None])
         if self.on_reference_grid and coarser > 1:
             values, known = enlarged(values, known, coarser)
         if self.on_reference_grid and finer > 1:

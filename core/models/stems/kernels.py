@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.models.products import convolve
+
 
 @dataclass(frozen=True)
 class StemGeometry:
@@ -93,4 +95,4 @@ def apply_kernel(values: Tensor, weight: Tensor, stride: int, padding_mode: str 
     if left or right:
         mode = "constant" if padding_mode == "zeros" else padding_mode
         values = functional.pad(values, (left, right, left, right), mode=mode)
-    return functional.conv2d(values, weight, stride=stride)
+    return convolve(values, weight, stride=(stride, stride))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.models.features import FeatureMap, LinearInput, coarser_known
+from core.models.features import FeatureMap, LinearInput, coarser_known, is_whole
 from core.models.specification import ModalitySpecification
 from core.models.stems.band_codes import BandCodes
 from core.models.stems.channels import BandChannels, enlarged
@@ -60,6 +60,8 @@ class StatisticsStem(nn.Module):
         channels = self.dropout(self.standardisation(channels, known, rows))
         features = apply_kernel(channels, self.kernels(index), self.geometry.stride, self.geometry.padding_mode)
         known = coarser_known(known, self.geometry.stride)
+        if is_whole(known):
+            return FeatureMap(features, known, self.geometry.stride, linear=linear, is_whole=True)
         return FeatureMap(features * known, known, self.geometry.stride, linear=linear)
 
     def _rows(self, index: list[int]) -> list[int]:
@@ -94,7 +96,9 @@ class KnownStandardisation(nn.BatchNorm2d):
         else:
             mean, variance = self.running_mean[list(rows)], self.running_var[list(rows)]
         scale = (variance + self.eps).rsqrt()
-        return (channels - mean[:, None, None]) * scale[:, None, None] * known
+        # In place: these are the largest arrays of a model.
+        scaled = (channels - mean[:, None, None]).mul_(scale[:, None, None])
+        return scaled if is_whole(known) else scaled.mul_(known)
 
     @torch.no_grad()
     def _seen(self, channels: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

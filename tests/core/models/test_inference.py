@@ -50,11 +50,12 @@ def test_in_training_nothing_is_folded_and_what_has_no_convolution_is_itself() -
     assert for_inference(plain) is plain
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-def test_the_number_of_threads_does_not_change_a_bit(architecture: ArchitectureName) -> None:
+def test_the_number_of_threads_does_not_change_a_bit(architecture: ArchitectureName, dtype: torch.dtype) -> None:
     wanted = specification(architecture, "three")
     side = max(192, side_of(wanted))
-    model, values = for_inference(random_model(wanted).eval()), inputs(wanted, side, side)
+    model, values = for_inference(random_model(wanted).eval(), dtype), inputs(wanted, side, side)
     found, threads = [], torch.get_num_threads()
     try:
         for count in (1, 2, 3):
@@ -65,3 +66,39 @@ def test_the_number_of_threads_does_not_change_a_bit(architecture: ArchitectureN
         torch.set_num_threads(threads)
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
+def test_numbers_of_16_bits_say_nearly_the_same_and_leave_the_model_as_it_was(architecture: ArchitectureName) -> None:
+    wanted = specification(architecture, "three")
+    side = max(96, side_of(wanted))
+    model, values = random_model(wanted).eval(), inputs(wanted, side, side, missing=0.05)
+    before = copy.deepcopy(model.state_dict())
+    with torch.inference_mode():
+        first = model(values)
+        expected, found = for_inference(model)(values), for_inference(model, torch.bfloat16)(values)
+        again = model(values)
+    assert found.dtype == torch.float32
+    apart = (found - expected).square().mean().sqrt() / expected.std()
+    assert 0 < apart < 0.1
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(first, again)
+
+
+def test_only_networks_compute_in_16_bits() -> None:
+    with pytest.raises(TypeError, match="Only networks"):
+        for_inference(nn.Sequential(nn.Linear(2, 2)).eval(), torch.bfloat16)
+
+
+def test_what_is_wholly_known_is_not_masked_and_says_the_same() -> None:
+    """Masks stay where gradients are recorded: what they give must be what is left out."""
+    wanted = specification("unet_intermediate", "three")
+    model, values = random_model(wanted).eval(), inputs(wanted, 48, 48)
+    with torch.inference_mode():
+        streams = model._streams(values, None, None, None, None)
+        found = model(values)
+    assert all(stream.is_whole for stream in streams.values())
+    torch.testing.assert_close(found, model(values).detach(), rtol=1e-4, atol=1e-4)
+    values["optical"][:, :, 3, 4] = torch.nan
+    with torch.inference_mode():
+        assert not model._streams(values, None, None, None, None)["optical"].is_whole

@@ -1,0 +1,47 @@
+"""How this process shares the processor and the memory with others."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""The names of glibc's ``mallopt`` for what it gives back to the system."""
+
+_OWN_PIECES = (1 << 30, 1 << 25)
+"""Bytes below which memory is the process's own; older versions of glibc take no more than the second."""
+
+
+def begin() -> None:
+    """Sets up the process; to be called before torch or scikit-learn is imported."""
+    yield_while_waiting()
+    keep_memory()
+
+
+def yield_while_waiting() -> None:
+    """Makes idle threads sleep instead of spinning.
+
+    OpenMP's threads spin while they wait for each other. Beside a busy QGIS on two cores a spinning thread keeps the
+    core from the one that it waits for: an epoch of three seconds took over a minute. Sleeping costs some percent on an
+    idle machine. A user's own setting is left alone.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def keep_memory() -> None:
+    """Keeps memory that was freed, for what is made next.
+
+    glibc gives every large array back to the system as soon as it is freed. A network makes some hundred of them for each
+    tile, and to get their pages anew took more time than to compute what is written to them: with the default network a
+    tile took twice as long, see ``scripts/benchmarks/mapping.py``. Other systems have no such setting. A user's own is left
+    alone.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return
+    if any(mallopt(_MMAP_THRESHOLD, size) for size in _OWN_PIECES):
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
