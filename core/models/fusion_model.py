@@ -149,6 +149,8 @@ class FusionModel(nn.Module):
             linear, share = _linear_answer(self.linear, streams)
             if not self.training and not torch.compiler.is_exporting() and self.is_linear:
                 return torch.as_tensor(linear[:, :, :height, :width])
+            # What the linear models have seen is more than the network holds, and need not stay in memory for it.
+            streams = _without_linear(streams)
         features = self._fused(streams)
         if after is not None:
             later = self.features(after, dates=after_dates, geography=geography, bands=bands)
@@ -184,8 +186,8 @@ class FusionModel(nn.Module):
         return self._fused(self._streams(values, dates, geography, present, bands))
 
     def _fused(self, streams: Streams) -> Features:
-        """What the fusion makes of streams; what the linear models have seen need not stay in memory for it."""
-        given = {name: replace(stream, linear=None) for name, stream in streams.items()}
+        """What the fusion makes of streams."""
+        given = _without_linear(streams)
         if self.computing != torch.float32:
             given = {name: stream.to(self.computing) for name, stream in given.items()}
         features: Features = self.fusion(given)
@@ -272,6 +274,10 @@ class FusionModel(nn.Module):
             return values  # a graph is asked about sides that are multiples of the step
         more = [-side % self.step * entry.finer // entry.coarser for side in size]
         return functional.pad(values, (0, more[1], 0, more[0]), value=torch.nan) if any(more) else values
+
+
+def _without_linear(streams: Streams) -> Streams:
+    return {name: replace(stream, linear=None) for name, stream in streams.items()}
 
 
 def _linear_answer(linear: LinearModels, streams: Streams) -> tuple[Tensor, Tensor]:

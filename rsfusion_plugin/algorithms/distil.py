@@ -48,11 +48,16 @@ class Distil(WorkerAlgorithm):
         )
         self.add(
             QgsProcessingParameterNumber("EPOCHS", tr("Epochs"), integer, 12, False, 1, 100000),
-            tr("Rounds over the scene, of 256 to 2048 windows."),
+            tr("Rounds over the scene."),
         )
         self.add(
             QgsProcessingParameterNumber("MINUTES", tr("Minutes"), real, None, True, 0.0),
             tr("Time to train, in place of the rounds."),
+        )
+        self.add(
+            QgsProcessingParameterNumber("WINDOWS", tr("Windows an epoch"), integer, None, True, 1),
+            tr("By default as many as cover the scene, 256 to 2048."),
+            True,
         )
         self.add(
             QgsProcessingParameterNumber("SEED", tr("Seed"), integer, 0, False, 0),
@@ -79,6 +84,7 @@ class Distil(WorkerAlgorithm):
                 "model": self.path_of(parameters, "MODEL", context),
                 "epochs": self.parameterAsInt(parameters, "EPOCHS", context),
                 "minutes": self.optional_number(parameters, "MINUTES", context),
+                "windows": self.optional_whole_number(parameters, "WINDOWS", context),
                 "seed": self.parameterAsInt(parameters, "SEED", context),
                 "device": self.parameterAsEnumString(parameters, "DEVICE", context),
                 "output_model": self.destination(parameters, "OUTPUT_MODEL", context),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.core.jobs.running import EPOCH, Trained, run_command
 
@@ -64,6 +65,21 @@ def trained(sample: Any, tmp_path_factory: pytest.TempPathFactory) -> Trained:
         "report": str(report),
     }
     return Trained(model, report, job, told)
+
+
+@pytest.fixture(scope="session")
+def network(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network that says something, whatever it is: two epochs leave little but the linear model."""
+    from core.models.model_file import load_model, load_novelty, save_model
+
+    path = tmp_path_factory.mktemp("network") / "large.safetensors"
+    model, card = load_model(trained.model)
+    with torch.no_grad():
+        model.linear.scale(0.2)
+        generator = torch.Generator().manual_seed(3)
+        model.head.classifier.weight.copy_(torch.randn(model.head.classifier.weight.shape, generator=generator))
+    save_model(path, model, card, load_novelty(trained.model, card))
+    return path
 
 
 @pytest.fixture

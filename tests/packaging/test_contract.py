@@ -262,6 +262,7 @@ JOBS = [
         "model": "/m.safetensors",
         "epochs": 3,
         "minutes": 1.5,
+        "windows": 40,
         "seed": 4,
         "device": "cpu",
         "output_model": "/small.safetensors",

@@ -743,9 +743,9 @@ def test_a_distillation_job(algorithm, context, feedback, raster, tmp_path):
         "device": "auto",
         "output_model": model,
     }
-    more = {"EPOCHS": 3, "MINUTES": 2.5, "SEED": 7, "DEVICE": "cpu"}
+    more = {"EPOCHS": 3, "MINUTES": 2.5, "WINDOWS": 40, "SEED": 7, "DEVICE": "cpu"}
     job = build(algorithm("distil"), {**parameters, **more}, context, feedback, tmp_path).job
-    assert (job["epochs"], job["minutes"], job["seed"], job["device"]) == (3, 2.5, 7, "cpu")
+    assert (job["epochs"], job["minutes"], job["windows"], job["seed"], job["device"]) == (3, 2.5, 40, 7, "cpu")
 
 
 def test_a_features_job(algorithm, context, feedback, raster, tmp_path):

@@ -55,7 +55,7 @@ ALGORITHMS = {
     ),
     "distil": (
         "Distil to a smaller model",
-        INPUTS | {"MODEL", "EPOCHS", "MINUTES", "SEED", "DEVICE", "OUTPUT_MODEL"},
+        INPUTS | {"MODEL", "EPOCHS", "MINUTES", "WINDOWS", "SEED", "DEVICE", "OUTPUT_MODEL"},
         {"OUTPUT_MODEL", "AGREEMENT", "SPEED_RATIO", "DEVICE_USED"},
     ),
     "features": (

@@ -44,7 +44,6 @@ MOST_COMPARED = 1024
 FEW_ALIKE = 0.95
 """Part of the pixels with the same class below which the user is warned."""
 
-EPOCHS = 12
 BATCH_SIZE = 4
 LEARNING_RATE = 2e-3
 
@@ -150,6 +149,7 @@ def _settings(job: DistilJob, half: ModelSpecification) -> PretrainingSettings:
         PretrainingSettings(),
         epochs=job.epochs,
         minutes=job.minutes,
+        windows_per_epoch=job.windows,
         batch_size=BATCH_SIZE,
         window_size=-(-side // step) * step,
         learning_rate=LEARNING_RATE,

@@ -154,8 +154,9 @@ class DistilJob(Schema):
     kind: Literal["distil"] = "distil"
     inputs: Inputs
     model: str = Field(description="Model file (.safetensors) of a network that maps classes.")
-    epochs: int = Field(12, ge=1, le=100000, description="Rounds over the scene, of 256 to 2048 windows.")
+    epochs: int = Field(12, ge=1, le=100000, description="Rounds over the scene.")
     minutes: float | None = Field(None, gt=0, description="Time to train, in place of the rounds.")
+    windows: int | None = Field(None, ge=1, description="Windows an epoch; by default as many as cover the scene, 256 to 2048.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     device: str = Field("auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'.")
     output_model: str = Field(description="Model file to write (.safetensors).")

@@ -15,12 +15,12 @@ pytest.importorskip("onnxscript")
 
 
 @pytest.fixture(scope="module")
-def exported(trained, tmp_path_factory):
+def exported(network, tmp_path_factory):
     """The trained network of two inputs as a graph, with its item."""
     folder = tmp_path_factory.mktemp("exported")
     job = {
         "kind": "export",
-        "model": str(trained.model),
+        "model": str(network),
         "output": str(folder / "model.onnx"),
         "stac": str(folder / "item.json"),
     }
@@ -31,9 +31,9 @@ def exported(trained, tmp_path_factory):
     return folder
 
 
-def test_a_graph_maps_as_the_model_does(exported, map_job, tmp_path):
+def test_a_graph_maps_as_the_model_does(network, exported, map_job, tmp_path):
     found = []
-    for number, model in enumerate((map_job["model"], str(exported / "model.onnx"))):
+    for number, model in enumerate((str(network), str(exported / "model.onnx"))):
         paths = {key: str(tmp_path / f"{key}{number}.tif") for key in ("output", "probabilities")}
         told = run_here({**map_job, **paths, "model": model})
         assert told.code == 0, told.last
@@ -43,9 +43,28 @@ def test_a_graph_maps_as_the_model_does(exported, map_job, tmp_path):
     assert (codes == by_graph).mean() > 0.999
 
 
-def test_a_graph_maps_without_one_of_its_inputs(exported, map_job, tmp_path):
+def test_a_graph_in_eight_bits_keeps_the_classes(network, exported, map_job, tmp_path):
+    job = {"kind": "export", "model": str(network), "output": str(tmp_path / "small.onnx"), "int8": True}
+    told = run_here({**job, "inputs": map_job["inputs"]})
+    assert told.code == 0, told.last
+    assert told.outputs["SAME_CLASSES"] >= 0.99
+    assert (tmp_path / "small.onnx").stat().st_size < 0.6 * (exported / "model.onnx").stat().st_size
     found = []
-    for number, model in enumerate((map_job["model"], str(exported / "model.onnx"))):
+    for number, model in enumerate((exported / "model.onnx", tmp_path / "small.onnx")):
+        told = run_here({**map_job, "model": str(model), "output": str(tmp_path / f"{number}.tif")})
+        assert told.code == 0, told.last
+        found.append(rasterio.open(tmp_path / f"{number}.tif").read())
+    assert np.mean(found[0] == found[1]) > 0.99
+
+
+def test_eight_bits_need_to_see_values(trained, tmp_path):
+    job = {"kind": "export", "model": str(trained.model), "output": str(tmp_path / "small.onnx"), "int8": True}
+    check_refused(job, tmp_path, "see what values there are", code=2)
+
+
+def test_a_graph_maps_without_one_of_its_inputs(network, exported, map_job, tmp_path):
+    found = []
+    for number, model in enumerate((str(network), str(exported / "model.onnx"))):
         job = {**map_job, "inputs": {"optical": map_job["inputs"]["optical"]}, "model": model}
         told = run_here({**job, "output": str(tmp_path / f"{number}.tif"), "probabilities": str(tmp_path / f"p{number}.tif")})
         assert told.code == 0, told.last
