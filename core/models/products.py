@@ -28,7 +28,7 @@ def convolve(
     groups: int = 1,
 ) -> Tensor:
     """As ``torch.nn.functional.conv2d``."""
-    if not _is_plain(values) or not values.numel():
+    if not is_plain(values) or not values.numel():
         return functional.conv2d(values, weight, bias, tuple(stride), tuple(padding), tuple(dilation), groups)
     values = values.contiguous(memory_format=torch.channels_last)
     with _threads_of(values.shape[-1] * values.shape[-2]):
@@ -37,14 +37,14 @@ def convolve(
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As ``torch.nn.functional.linear``: a convolution of pixels that stand in a column."""
-    if not _is_plain(values) or not values.numel():
+    if not is_plain(values) or not values.numel():
         return functional.linear(values, weight, bias)
     rows = values.reshape(1, -1, 1, values.shape[-1]).permute(0, 3, 1, 2)
     answer = convolve(rows, weight[:, :, None, None], bias)
     return answer.permute(0, 2, 3, 1).reshape(*values.shape[:-1], len(weight))
 
 
-def _is_plain(values: Tensor) -> bool:
+def is_plain(values: Tensor) -> bool:
     """Whether values are on the processor, and nobody asks for gradients or records what is done."""
     return (
         values.device.type == "cpu"

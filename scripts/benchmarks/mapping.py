@@ -50,12 +50,14 @@ from core.mapping.blending import Tiling
 from core.mapping.engine import MappingEngine
 from core.mapping.journal import StripJournal, remove_journal
 from core.mapping.rasters import raster_environment
+from core.models.costs import forward_cost
 from core.models.estimator_model import EstimatorModel
 from core.models.inference import for_inference
 from core.models.model_file import ModelCard, class_cards, save_model
+from core.models.products import convolve
 from core.models.registry import build_model
 from core.models.specification import EstimatorSpecification, ModelSpecification
-from core.models.specify import specify_model
+from core.models.specify import specify_model, with_half_width
 from core.scenes.reading import SceneReader
 from core.scenes.scene import Scene, SceneRequest, build_scene
 
@@ -65,10 +67,11 @@ PATTERN = 1024
 
 S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 NOTHING, DEFAULT, FORWARD = "engine, a model that does nothing", "engine, default model", "default model, bare forward pass"
+SIXTEEN, HALF = "engine, default model in 16 bits", "engine, default model at half the width"
 FOREST, SCIKIT = "engine, forest as model", "the same forest, scikit-learn alone"
 WHOLE, MONAI = "the same model, whole arrays in memory", "the same model, MONAI's sliding window in memory"
 ONE_WORKER, TWO_WORKERS = "forest by one worker of one thread", "forest by two workers of one thread"
-ROWS = (NOTHING, DEFAULT, FORWARD, FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS, WHOLE, MONAI)
+ROWS = (NOTHING, DEFAULT, SIXTEEN, HALF, FORWARD, FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS, WHOLE, MONAI)
 FITTED_ON = 5000
 """Pixels that the forest has learned from."""
 
@@ -148,14 +151,16 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
     specification = specify_model(scene, "unet_intermediate", N_CLASSES)
     model: nn.Module = Nothing()
     forest = None
-    if row in (DEFAULT, FORWARD):
+    if row in (DEFAULT, SIXTEEN, HALF, FORWARD):
         torch.manual_seed(0)
+        specification = with_half_width(specification) if row == HALF else specification
         model = build_model(specification).eval()
     elif row in (FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS):
         model, forest = forest_of(scene)
         specification = model.specification
     tile_bytes = 0 if row == NOTHING else None
-    engine = MappingEngine(model, card_of(specification), scene, torch.device("cpu"), tile_bytes=tile_bytes)
+    dtype = torch.bfloat16 if row == SIXTEEN else torch.float32
+    engine = MappingEngine(model, card_of(specification), scene, torch.device("cpu"), tile_bytes=tile_bytes, dtype=dtype)
     window = scene.grid.window
     if forest is not None:
         with torch.inference_mode():  # a forest is read when it is asked for the first time
@@ -185,7 +190,12 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
         write_map(engine, scene, specification, folder)
     seconds, processor_seconds = time.perf_counter() - started, time.process_time() - began
     peak = peak_bytes()
-    promised = write_map(engine, scene, specification, folder, only_said=True) if row in (NOTHING, DEFAULT, FOREST) else None
+    is_said = row in (NOTHING, DEFAULT, SIXTEEN, HALF, FOREST)
+    promised = write_map(engine, scene, specification, folder, only_said=True) if is_said else None
+    operations, peak_rate = None, None
+    if row in (DEFAULT, SIXTEEN, HALF, FORWARD):
+        operations = forward_cost(specification).flops_per_pixel
+        peak_rate = matrix_rate(dtype)
     return {
         "row": row,
         "width": window.width,
@@ -197,7 +207,23 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
         "promised_mib": round(promised / 2**20) if promised else None,
         "tile": engine.tiling.tile,
         "overlap": engine.tiling.overlap,
+        "operations_a_pixel": operations,
+        "matrix_gflops": peak_rate,
     }
+
+
+def matrix_rate(dtype: torch.dtype) -> float:
+    """The best of what this machine makes of a convolution with many channels, in 1e9 operations a second."""
+    side, channels = 256, 256
+    values = torch.randn(1, channels, side, side).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(channels, channels, 3, 3).to(dtype)
+    best = 0.0
+    with torch.inference_mode():
+        for _ in range(8):
+            started = time.perf_counter()
+            convolve(values, weight, padding=(1, 1))
+            best = max(best, 2 * 9 * channels**2 * side**2 / (time.perf_counter() - started) / 1e9)
+    return round(best, 1)
 
 
 def tiles_of(specification: ModelSpecification, tile: int) -> Iterator[dict[str, Tensor]]:
@@ -331,8 +357,25 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{row['promised_mib'] or ''} | "
             f"{row['threads']} |"
         )
+    lines += ["", *_operations(rows)]
     lines += ["", *sorted({f"Measured on: {row['machine']}." for row in rows})]
     return "\n".join([*lines, ""])
+
+
+def _operations(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What networks do for a pixel of the map, and how much of what the machine can do that is."""
+    yield "| row | scene | kFLOP a pixel of a tile | GFLOP a second, with what tiles share | best convolution | share |"
+    yield "|---|---|---|---|---|---|"
+    for row in rows:
+        if row.get("operations_a_pixel"):
+            stride = row["tile"] - row["overlap"]
+            tiles = -(-row["width"] // stride) * -(-row["height"] // stride)
+            pixels = tiles * row["tile"] ** 2 / (row["width"] * row["height"])
+            rate = row["megapixels_a_second"] * pixels * row["operations_a_pixel"] / 1e3
+            yield (
+                f"| {row['row']} | {row['width']} x {row['height']} | {row['operations_a_pixel'] / 1e3:.0f} | {rate:.0f} | "
+                f"{row['matrix_gflops']:.0f} | {rate / row['matrix_gflops']:.0%} |"
+            )
 
 
 def processor() -> str:

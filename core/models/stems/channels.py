@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, NeighbourhoodStatistics, box_sums
-from core.models.products import convolve
+from core.models.products import convolve, is_plain
 from core.models.specification import ModalitySpecification
 
 MANY_BANDS = 32
@@ -110,6 +110,9 @@ class BandChannels(nn.Module):
         if self.on_reference_grid and finer > 1:
             values, known = _mean_and_spread(values, known, finer)
         if self.statistics is not None:
+            if is_plain(values):
+                # As kernels want them: to turn all statistics around would take longer than to make them.
+                values = values.contiguous(memory_format=torch.channels_last)
             values = self.statistics(values, known)
         return values, known
 
