@@ -20,7 +20,7 @@ from core.models.specification import ModelSpecification
 SIDE = 64
 """Side in reference pixels of the window that is measured, at least."""
 
-SCRATCH = 1.35
+SCRATCH = 1.4
 """Convolutions reorder their input and output on the way; so much more than the tensors alone was seen at most."""
 
 

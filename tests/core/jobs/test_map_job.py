@@ -155,6 +155,7 @@ def test_the_map_says_where_it_comes_from(mapped, trained):
         "format": "gtiff",
         "extent": None,
         "missing_inputs": "allow",
+        "precision": "float32",
         "resolution": None,
         "mask": None,
     }
