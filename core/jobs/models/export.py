@@ -18,14 +18,19 @@ from core.models.int8 import int8_graph
 from core.models.model_file import ModelCard, load_model
 from core.models.onnx_model import export_graph
 from core.models.registry import model_step
+from core.models.specification import ModelSpecification
 from core.models.stac_item import stac_item
 from core.pretraining.scene_windows import SceneWindows
 from core.scenes.division import divided
+from core.scenes.scene import Scene
 
 WINDOWS = 32
 """Of the rasters, that show the range of the values; and as many others, on which the classes are compared."""
 
 WINDOW_SIZE = 128
+
+
+Seen = list[dict[str, Tensor]]
 
 
 def run_export(job: ExportJob, context: JobContext) -> dict[str, Any]:
@@ -62,15 +67,19 @@ def run_export(job: ExportJob, context: JobContext) -> dict[str, Any]:
     }
 
 
-def _windows(inputs: Inputs, card: ModelCard, context: JobContext) -> tuple[list[dict[str, Tensor]], list[dict[str, Tensor]]]:
+def _windows(inputs: Inputs, card: ModelCard, context: JobContext) -> tuple[Seen, Seen]:
     """Windows of one part of the rasters, and of another."""
-    specification = card.specification
-    scene, seen = scene_for_model(inputs, specification, context, card.allows_missing)
-    if seen != specification:
+    scene, seen = scene_for_model(inputs, card.specification, context, card.allows_missing)
+    if seen != card.specification:
         raise ModelFileError(
             "A graph knows the sensors and the resolution that it was exported for, and these rasters are others.",
             "Give rasters like those that the model was trained on.",
         )
+    return windows_of(scene, card.specification)
+
+
+def windows_of(scene: Scene, specification: ModelSpecification) -> tuple[Seen, Seen]:
+    """Windows of one half of a scene, which show the range of its values, and of the other, to compare classes on."""
     step = model_step(specification)
     side = -(-WINDOW_SIZE // step) * step
     found = []
