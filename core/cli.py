@@ -24,7 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "export": mapping.export,
     "scenes": scenes.scenes,
     "sample": assessment.sample,
-    "suggest": assessment.suggest,
+    "suggest": labelling.suggest,
     "pseudolabels": labelling.pseudolabels,
     "assess": assessment.assess,
     "clean": products.clean,

@@ -8,25 +8,13 @@ import typer
 
 from core.commands.options import (
     ClassField,
-    Elevation,
-    ElevationSensor,
     Json,
     Layer,
-    Optical,
-    OpticalSensor,
-    Other,
-    OtherSensor,
-    Resolution,
-    Sar,
-    SarSensor,
-    Sentinel2OffsetOption,
-    extent_of,
     help_of,
-    inputs_of,
     labels_of,
 )
 from core.commands.running import execute
-from core.jobs.schemas import AccuracyJob, Labels, SamplingDesignJob, SuggestLabelsJob
+from core.jobs.schemas import AccuracyJob, Labels, SamplingDesignJob
 
 
 def sample(
@@ -78,48 +66,6 @@ def assess(
             "strata_field": strata_field,
             "strata": strata,
             "report": report,
-        },
-        json,
-    )
-
-
-def suggest(
-    model: Annotated[str, typer.Option(help=help_of(SuggestLabelsJob, "model"))],
-    output: Annotated[str, typer.Option(help=help_of(SuggestLabelsJob, "output"))],
-    optical: Optical = None,
-    sar: Sar = None,
-    elevation: Elevation = None,
-    other: Other = None,
-    optical_sensor: OpticalSensor = "auto",
-    sar_sensor: SarSensor = "auto",
-    elevation_sensor: ElevationSensor = "auto",
-    other_sensor: OtherSensor = "auto",
-    resolution: Resolution = None,
-    sentinel2_offset: Sentinel2OffsetOption = "auto",
-    existing_labels: Annotated[str | None, typer.Option(help=help_of(SuggestLabelsJob, "existing_labels"))] = None,
-    count: Annotated[int, typer.Option(help=help_of(SuggestLabelsJob, "count"))] = 10,
-    unit_pixels: Annotated[int, typer.Option(help=help_of(SuggestLabelsJob, "unit_pixels"))] = 64,
-    extent: Annotated[
-        str | None, typer.Option(help=help_of(SuggestLabelsJob, "extent") + " Written left,right,bottom,top [EPSG:code].")
-    ] = None,
-    seed: Annotated[int, typer.Option(help=help_of(SuggestLabelsJob, "seed"))] = 0,
-    device: Annotated[str, typer.Option(help=help_of(SuggestLabelsJob, "device"))] = "auto",
-    json: Json = False,
-) -> None:
-    """Say where to label next: places that a model doubts, no two of them alike."""
-    inputs = inputs_of(locals())
-    execute(
-        {
-            "kind": "suggest-labels",
-            "inputs": inputs,
-            "model": model,
-            "existing_labels": existing_labels,
-            "count": count,
-            "unit_pixels": unit_pixels,
-            "extent": extent_of(extent),
-            "seed": seed,
-            "device": device,
-            "output": output,
         },
         json,
     )

@@ -1,4 +1,4 @@
-"""Commands that make labels."""
+"""Commands that make labels, or say where to make the next."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from core.commands.options import (
     inputs_of,
 )
 from core.commands.running import execute
-from core.jobs.schemas import PseudolabelsJob
+from core.jobs.schemas import PseudolabelsJob, SuggestLabelsJob
 
 
 def pseudolabels(
@@ -54,6 +54,48 @@ def pseudolabels(
             "count": count,
             "minimum_pixels": minimum_pixels,
             "extent": extent_of(extent),
+            "output": output,
+        },
+        json,
+    )
+
+
+def suggest(
+    model: Annotated[str, typer.Option(help=help_of(SuggestLabelsJob, "model"))],
+    output: Annotated[str, typer.Option(help=help_of(SuggestLabelsJob, "output"))],
+    optical: Optical = None,
+    sar: Sar = None,
+    elevation: Elevation = None,
+    other: Other = None,
+    optical_sensor: OpticalSensor = "auto",
+    sar_sensor: SarSensor = "auto",
+    elevation_sensor: ElevationSensor = "auto",
+    other_sensor: OtherSensor = "auto",
+    resolution: Resolution = None,
+    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    existing_labels: Annotated[str | None, typer.Option(help=help_of(SuggestLabelsJob, "existing_labels"))] = None,
+    count: Annotated[int, typer.Option(help=help_of(SuggestLabelsJob, "count"))] = 10,
+    unit_pixels: Annotated[int, typer.Option(help=help_of(SuggestLabelsJob, "unit_pixels"))] = 64,
+    extent: Annotated[
+        str | None, typer.Option(help=help_of(SuggestLabelsJob, "extent") + " Written left,right,bottom,top [EPSG:code].")
+    ] = None,
+    seed: Annotated[int, typer.Option(help=help_of(SuggestLabelsJob, "seed"))] = 0,
+    device: Annotated[str, typer.Option(help=help_of(SuggestLabelsJob, "device"))] = "auto",
+    json: Json = False,
+) -> None:
+    """Say where to label next: places that a model doubts, no two of them alike."""
+    inputs = inputs_of(locals())
+    execute(
+        {
+            "kind": "suggest-labels",
+            "inputs": inputs,
+            "model": model,
+            "existing_labels": existing_labels,
+            "count": count,
+            "unit_pixels": unit_pixels,
+            "extent": extent_of(extent),
+            "seed": seed,
+            "device": device,
             "output": output,
         },
         json,

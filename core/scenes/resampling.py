@@ -56,7 +56,7 @@ def warp(
     """
     result = np.empty((len(values), *target.shape), np.float32) if out is None else out
     values = np.ascontiguousarray(values)
-    for rows, columns, lines in _position_rows(transform, crs, target):
+    for rows, columns, lines in near_position_rows(transform, crs, target):
         # What is done to so few rows at a time stays in the processor's cache.
         columns -= window.column
         lines -= window.row
@@ -171,23 +171,18 @@ def _in_source(
     return np.asarray(columns, np.float64), np.asarray(rows, np.float64)
 
 
-def near_positions(transform: Affine, crs: str, target: Grid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """As ``source_positions``, to a ten-thousandth of a source pixel and many times as fast between two systems.
+_Positions = Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]
+
+
+def near_position_rows(transform: Affine, crs: str, target: Grid) -> _Positions:
+    """As ``source_positions``, to a ten-thousandth of a source pixel and many times as fast between two systems; for a few rows
+    of the target at a time: rows; (rows, columns) columns and rows of the source.
 
     The corners of cells of ``CELL`` x ``CELL`` target pixels are transformed, and places between them interpolated. The pixels
     of a cell are transformed each where its middle, or that of one of its edges, would be off by more than ``CELL_ERROR``
     (between two conformal systems the bends along both sides cancel in the middle alone), or where the source's system cannot
     express it. Cells are counted from the system's origin, so that a place is the same in any window.
     """
-    parts = [(columns.ravel(), rows.ravel()) for _, columns, rows in _position_rows(transform, crs, target)]
-    return np.concatenate([columns for columns, _ in parts]), np.concatenate([rows for _, rows in parts])
-
-
-_Positions = Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]
-
-
-def _position_rows(transform: Affine, crs: str, target: Grid) -> _Positions:
-    """What ``near_positions`` says, for a few rows of the target at a time: rows; (rows, columns) columns and rows."""
     if same_crs(target.crs, crs):
         for first in range(0, target.height, CELL):
             some = Window(0, first, target.width, min(CELL, target.height - first))

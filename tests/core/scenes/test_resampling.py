@@ -20,7 +20,7 @@ from core.scenes.resampling import (
     block_mean,
     covering_window,
     decibels_of_power,
-    near_positions,
+    near_position_rows,
     pixel_centres,
     pixels_across,
     power_of_decibels,
@@ -238,6 +238,12 @@ def test_decibels_and_power() -> None:
     np.testing.assert_allclose(power, [1e-3, 0.1, 1, 2, np.nan], rtol=1e-5)
     assert power.dtype == decibels_of_power(power).dtype == np.float32
     np.testing.assert_allclose(decibels_of_power(power), decibels, atol=1e-5)
+
+
+def near_positions(transform: Affine, crs: str, target: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Those of all rows, as ``source_positions`` gives them."""
+    parts = [(columns.ravel(), rows.ravel()) for _, columns, rows in near_position_rows(transform, crs, target)]
+    return np.concatenate([columns for columns, _ in parts]), np.concatenate([rows for _, rows in parts])
 
 
 @pytest.mark.parametrize(
