@@ -151,12 +151,11 @@ class MappingEngine:
         return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + libraries)
 
     def within_a_tile(self, row: int, column: int) -> Window:
-        """Some of the ground near a place that a single tile says everything of."""
+        """A square near a place that a single tile says everything of, where tiles share less than half; else a pixel."""
         place = Window(column, row, 1, 1).translated(-self._margin, -self._margin)
         corner = lattice(self._scene.grid, place, self._inner, self.tiling.stride)[0][0]
-        shared = self._inner - self.tiling.stride
-        side = self._inner - 2 * shared
-        first = self._margin + shared
+        side = max(1, 2 * self.tiling.stride - self._inner)
+        first = self._margin + (self._inner - side) // 2
         return Window(corner.column + first, corner.row + first, side, side)
 
     def panels(self, window: Window, most_bytes: float) -> list[Window]:

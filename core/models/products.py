@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -48,12 +49,18 @@ def is_plain(values: Tensor) -> bool:
     """Whether values are on the processor, and nobody asks for gradients or records what is done."""
     return (
         values.device.type == "cpu"
-        and values.dtype in (torch.float32, torch.bfloat16)
+        and (values.dtype == torch.float32 or (values.dtype == torch.bfloat16 and takes_bfloat16()))
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_exporting()
     )
+
+
+@cache
+def takes_bfloat16() -> bool:
+    """Whether oneDNN convolves numbers of 16 bits on this processor; torch does it by itself elsewhere, and slowly."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import nn
 
 from core.jobs.events import JobContext
 from core.mapping.engine import MappingEngine
@@ -33,7 +32,9 @@ def has_bfloat16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def choose_precision(model: nn.Module, scene: Scene, device: torch.device, make: MakeEngine, context: JobContext) -> Precision:
+def choose_precision(
+    model: FusionModel, scene: Scene, device: torch.device, make: MakeEngine, context: JobContext
+) -> Precision:
     """The numbers that a scene is mapped with.
 
     Args:
@@ -43,9 +44,8 @@ def choose_precision(model: nn.Module, scene: Scene, device: torch.device, make:
         make: an engine for the scene.
         context: told of the trial.
     """
-    is_network = isinstance(model, FusionModel) and not model.is_linear
     is_large = scene.grid.width * scene.grid.height >= LEAST_PIXELS
-    if not (is_network and is_large and device.type == "cpu" and has_bfloat16()):
+    if model.is_linear or not (is_large and device.type == "cpu" and has_bfloat16()):
         return "float32"
     alike = part_alike(make("float32"), make("bfloat16"), scene)
     if alike is None:

@@ -156,8 +156,10 @@ def prepare_map(job: MapJob, context: JobContext) -> PreparedMap:
             dtype=getattr(torch, precision),
         )
 
-    precision = choose_precision(model, scene, device, make, context) if job.precision == "auto" else job.precision
-    engine = make(precision if isinstance(model, FusionModel) else "float32")
+    precision: Precision = "float32"
+    if isinstance(model, FusionModel):
+        precision = choose_precision(model, scene, device, make, context) if job.precision == "auto" else job.precision
+    engine = make(precision)
     return PreparedMap(job, engine, card, scene, window, layers_of(job, card), allowed, allows_missing, device, precision)
 
 

@@ -238,6 +238,17 @@ def test_one_missing_pixel_makes_one_pixel_nodata(tmp_path: Path, plain: Scene) 
         np.testing.assert_allclose(probabilities.sum(axis=0)[is_mapped], 1, atol=1e-5)
 
 
+@pytest.mark.parametrize(("tile", "stride"), [(64, 48), (64, 64), (64, 16), (32, 16)])
+def test_what_one_tile_says_everything_of_takes_one_tile(plain: Scene, tile: int, stride: int) -> None:
+    specification = specification_for(plain)
+    model = PixelModel(plain.main.name)
+    engine = engine_of(plain, model, card_of(specification), (tile, stride))
+    window = engine.within_a_tile(plain.grid.height // 2, plain.grid.width // 2)
+    assert window.width == window.height == max(1, 2 * stride - tile)
+    list(engine.strips(window))
+    assert model.calls == 1 if 2 * stride > tile else model.calls >= 1
+
+
 @pytest.mark.parametrize(("width", "height"), [(2, 1), (5, 3), (1, 40)])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.75])
 def test_a_raster_smaller_than_a_tile(tmp_path: Path, width: int, height: int, overlap: float) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 from core.models.architectures import ARCHITECTURES, ArchitectureName
 from core.models.feature_model import FeatureModel
 from core.models.inference import for_inference
+from core.models.products import takes_bfloat16
 from core.models.specification import EncoderName, FusionName, StemName
 from tests.core.models.specifications import EVERY_PAIR, combination, inputs, random_model, side_of, specification
 
@@ -50,7 +51,13 @@ def test_in_training_nothing_is_folded_and_what_has_no_convolution_is_itself() -
     assert for_inference(plain) is plain
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        pytest.param(torch.bfloat16, marks=pytest.mark.skipif(not takes_bfloat16(), reason="this processor does not")),
+    ],
+)
 @pytest.mark.parametrize("architecture", list(ARCHITECTURES))
 def test_the_number_of_threads_does_not_change_a_bit(architecture: ArchitectureName, dtype: torch.dtype) -> None:
     wanted = specification(architecture, "three")
