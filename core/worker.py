@@ -6,12 +6,24 @@ its stdin closes: that is how the plugin cancels, and what happens when QGIS die
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+JOB_MODULES = {
+    "assessment": ("accuracy", "sampling_design"),
+    "change": ("detection",),
+    "labelling": ("label_suggestions", "pseudolabels"),
+    "learning": ("distillation", "finetune", "pretrain"),
+    "mapping": ("feature_raster", "land_cover_map", "sample_scene"),
+    "products": ("change", "cleaning", "polygons", "zonal_areas"),
+    "scenes": ("classification",),
+}
+"""Of the jobs that QGIS asks for, by their room."""
 
 
 def main(arguments: list[str]) -> int:
@@ -88,7 +100,13 @@ def _watch_stdin(stop: Callable[[], object]) -> None:
 
 
 def _check_imports() -> None:
-    """Imports what jobs need, so that a broken environment is found when it is built and not with the first job."""
+    """Imports what jobs need, so that a broken environment is found when it is built and not with the first job.
+
+    Not the export: its packages are no part of the plugin's environment, and its job says so itself.
+    """
+    for room, modules in JOB_MODULES.items():
+        for module in modules:
+            importlib.import_module(f"core.jobs.{room}.{module}")
 
 
 if __name__ == "__main__":

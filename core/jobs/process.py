@@ -29,15 +29,19 @@ def yield_while_waiting() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def keep_memory() -> None:
+def keep_memory(is_dask_worker: bool = False) -> None:
     """Keeps memory that was freed, for what is made next.
 
     glibc gives every large array back to the system as soon as it is freed. A network makes some hundred of them for each
     tile, and to get their pages anew took more time than to compute what is written to them: with the default network a
     tile took twice as long, see ``scripts/benchmarks/mapping.py``. Other systems have no such setting. A user's own is left
     alone.
+
+    Args:
+        is_dask_worker: then the environment's threshold of trimming is Dask's and not the user's.
     """
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+    ignored = {"MALLOC_TRIM_THRESHOLD_"} if is_dask_worker else set()
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ.keys() - ignored):
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt

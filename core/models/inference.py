@@ -7,6 +7,7 @@ import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from core.models.fusion.base import Joint
@@ -47,10 +48,13 @@ class _Convolution(nn.Conv2d):
     """A convolution whose answer is the same for any number of threads; see ``core.models.products``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.padding_mode != "zeros" or isinstance(self.padding, str):
-            return super().forward(input)
-        given = input.to(self.weight.dtype)
-        return convolve(given, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        given, padding = input.to(self.weight.dtype), self.padding
+        if isinstance(padding, str):
+            return super().forward(given)
+        if self.padding_mode != "zeros":
+            given = functional.pad(given, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = (0, 0)
+        return convolve(given, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class _Linear(nn.Linear):

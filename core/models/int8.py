@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from core.errors import ModelFileError
 from core.models.onnx_model import OnnxModel, graph_inputs
 from core.models.specification import ModelSpecification
+from core.models.subsets import mapped_pixels
 
 LEAST_ALIKE = 0.99
 """Part of the pixels that have to keep their class."""
@@ -29,7 +29,9 @@ weights it kept 99.4 % of the classes, and the whole range 99.2 %."""
 Windows = Sequence[dict[str, Tensor]]
 
 
-def int8_graph(graph: bytes, specification: ModelSpecification, calibration: Windows, checked: Windows) -> tuple[bytes, float]:
+def int8_graph(
+    graph: bytes, specification: ModelSpecification, calibration: Windows, checked: Windows, allows_missing: bool
+) -> tuple[bytes, float]:
     """A graph with static quantisation of its convolutions, weights for each channel (Jacob et al. 2018, arXiv:1712.05877,
     sections 2 and 3, there with training), by onnxruntime.
 
@@ -42,6 +44,7 @@ def int8_graph(graph: bytes, specification: ModelSpecification, calibration: Win
         specification: of the network.
         calibration: by input (1, C, h, w), windows that show the range of the values.
         checked: other windows, on which the classes are compared.
+        allows_missing: whether the model maps where some of its inputs are missing.
 
     Returns:
         The file's bytes, and the part of the pixels of ``checked`` that keep their class.
@@ -58,7 +61,7 @@ def int8_graph(graph: bytes, specification: ModelSpecification, calibration: Win
         quantised = _quantised(proto, specification, calibration, nodes)
         onnx.helper.set_model_props(quantised, properties)
         told = quantised.SerializeToString(deterministic=True)
-        alike = part_alike(OnnxModel(graph, specification), OnnxModel(told, specification), checked)
+        alike = part_alike(OnnxModel(graph, specification), OnnxModel(told, specification), checked, allows_missing)
         if alike >= LEAST_ALIKE:
             return told, alike
         found.append(alike)
@@ -68,17 +71,14 @@ def int8_graph(graph: bytes, specification: ModelSpecification, calibration: Win
     )
 
 
-def part_alike(first: OnnxModel, second: OnnxModel, windows: Windows) -> float:
-    """Part of the pixels to which two graphs give the same class, where any input is known."""
+def part_alike(first: OnnxModel, second: OnnxModel, windows: Windows, allows_missing: bool) -> float:
+    """Part of the pixels that are mapped to which two graphs give the same class."""
     same = total = 0
     for values in windows:
         one, other = (graph(values).argmax(dim=1) for graph in (first, second))
-        is_known = torch.zeros(one.shape, dtype=torch.bool)
-        for given in values.values():
-            whole = torch.isfinite(given).all(dim=1, keepdim=True).float()
-            is_known |= torch.nn.functional.interpolate(whole, size=one.shape[-2:])[:, 0] > 0
-        same += int((one == other)[is_known].sum())
-        total += int(is_known.sum())
+        is_mapped = mapped_pixels(values, first.specification, (one.shape[-2], one.shape[-1]), allows_missing)
+        same += int((one == other)[is_mapped].sum())
+        total += int(is_mapped.sum())
     return same / total if total else 0.0
 
 

@@ -50,7 +50,7 @@ def is_plain(values: Tensor) -> bool:
     return (
         values.device.type == "cpu"
         and (values.dtype == torch.float32 or (values.dtype == torch.bfloat16 and takes_bfloat16()))
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        and has_onednn()
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_exporting()
@@ -58,9 +58,15 @@ def is_plain(values: Tensor) -> bool:
 
 
 @cache
+def has_onednn() -> bool:
+    """Whether torch was built with oneDNN."""
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+@cache
 def takes_bfloat16() -> bool:
     """Whether oneDNN convolves numbers of 16 bits on this processor; torch does it by itself elsewhere, and slowly."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return has_onednn() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @contextmanager

@@ -9,8 +9,8 @@ from core.scenes.grid import Window
 from core.scenes.scene import Scene
 
 
-def divided(scene: Scene, fraction: float, least: int) -> tuple[Scene, Scene]:
-    """A scene cut across its longer side; the whole, twice, where it is too small for that.
+def divided(scene: Scene, fraction: float, least: int) -> tuple[Scene, Scene] | None:
+    """A scene cut across its longer side; None where it is too small for that.
 
     Args:
         scene: to divide.
@@ -21,7 +21,7 @@ def divided(scene: Scene, fraction: float, least: int) -> tuple[Scene, Scene]:
     side = max(grid.width, grid.height)
     kept = side - max(least, math.ceil(fraction * side))
     if kept < least:
-        return scene, scene
+        return None
     if grid.width >= grid.height:
         windows = Window(0, 0, kept, grid.height), Window(kept, 0, side - kept, grid.height)
     else:

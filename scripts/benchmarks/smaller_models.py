@@ -77,10 +77,10 @@ def measure(bench: Bench, seed: int) -> dict[str, Run]:
     size = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     rows: dict[str, Run] = {}
     own, rows[NETWORK_ROW] = mapped(bench, model, card, None, size)
-    _, rows[SIXTEEN] = mapped(bench, model, card, own, size // 2, torch.bfloat16)
+    _, rows[SIXTEEN] = mapped(bench, model, card, own, None, torch.bfloat16)
     graph, _ = export_graph(model, card)
     _, rows[GRAPH] = mapped(bench, OnnxModel(graph, specification), card, own, len(graph))
-    small, _ = int8_graph(graph, specification, *windows_of(scene, specification))
+    small, _ = int8_graph(graph, specification, *windows_of(scene, specification), True)
     _, rows[EIGHT] = mapped(bench, OnnxModel(small, specification), card, own, len(small))
     half = with_half_width(specification)
     student, seconds = distilled(bench, model, half, seed)
@@ -114,12 +114,13 @@ def distilled(bench: Bench, model: FusionModel, half: ModelSpecification, seed: 
         weight_decay=0.0,
         seed=seed,
     )
-    learned, _ = divided(bench.place.scene, HELD_OUT, WINDOW_SIZE)
+    parts = divided(bench.place.scene, HELD_OUT, WINDOW_SIZE)
+    learned = parts[0] if parts else bench.place.scene
     windows = SceneWindows([learned], half, settings.window_size, settings.batch_size)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "checkpoint"
-        objective = Distillation(model, 1.0, False)
+        objective = Distillation(model, 1.0, True)
         told: Callable[[float, str], None] = lambda part, phase: None  # noqa: E731
         result = pretrain(student, objective, windows, settings, CPU, path, "benchmark", told)
     return result.model, round(time.perf_counter() - started, 1)
@@ -130,7 +131,7 @@ def mapped(
     model: nn.Module,
     card: ModelCard,
     own: np.ndarray[Any, np.dtype[np.uint8]] | None,
-    size: int,
+    size: int | None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], Run]:
     """The classes of the scene, 255 where nothing was mapped, and what they are worth.
@@ -139,7 +140,7 @@ def mapped(
         bench: of the scene.
         model, card: that map.
         own: the network's own classes.
-        size: of the weights, in bytes.
+        size: of the file, in bytes; None where there is no other file.
         dtype: that a network computes in.
     """
     scene = bench.place.scene
@@ -153,7 +154,7 @@ def mapped(
     found = classes[bench.scored[:, 1], bench.scored[:, 0]]
     alike = 1.0 if own is None else float((classes == own)[own != 255].mean())
     scores = bench.place.score(found, bench.scored[:, 2])
-    return classes, scores | {"alike": alike, "megapixels_a_second": classes.size / seconds / 1e6, "mib": size / 2**20}
+    return classes, scores | {"alike": alike, "megapixels_a_second": classes.size / seconds / 1e6, "mib": size and size / 2**20}
 
 
 def table(rows: Sequence[Run]) -> str:
@@ -179,7 +180,7 @@ def table(rows: Sequence[Run]) -> str:
                 cell([100 * run["miou"] for run in runs]),
                 cell([100 * run["alike"] for run in runs], 2),
                 cell([run["megapixels_a_second"] for run in runs], 2),
-                f"{np.mean([run['mib'] for run in runs]):.2f}",
+                f"{np.mean([run['mib'] for run in runs]):.2f}" if runs[0]["mib"] else "as above",
             ]
             lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 import core
+from core import worker
 from core.jobs.events import PROTOCOL
 from tests.core.jobs.running import ROOT, snapshot, strict_json
 
@@ -105,6 +107,20 @@ def test_check_says_hello_and_ends_without_a_job():
     assert process.returncode == 0
     assert len(events) == 1
     check_hello(events[0])
+
+
+def test_a_check_imports_the_modules_of_all_jobs():
+    runner = (ROOT / "core" / "jobs" / "runner.py").read_text()
+    of_jobs = set(re.findall(r"from (core\.jobs\.\w+\.\w+) import run_", runner)) - {"core.jobs.models.export"}
+    assert of_jobs == {f"core.jobs.{room}.{name}" for room, names in worker.JOB_MODULES.items() for name in names}
+    told = subprocess.run(
+        [sys.executable, "-c", "import sys; from core import worker; worker._check_imports(); print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert of_jobs | {"rasterio", "sklearn", "geopandas", "skimage"} <= set(told.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,8 @@ from core.pretraining.objectives.distillation import Distillation
 from core.pretraining.scene_windows import SceneWindows
 from core.pretraining.settings import PretrainingSettings
 from core.scenes.division import divided
-from core.scenes.grid import Window
+from core.scenes.grid import Window, aligned
+from core.scenes.reading import SceneReader, usable_pixels
 from core.scenes.scene import Scene
 
 HELD_OUT = 0.2
@@ -40,6 +41,9 @@ HELD_OUT = 0.2
 
 MOST_COMPARED = 1024
 """Side in pixels of the largest part that is compared."""
+
+WELL_COVERED = 0.5
+"""Part of the ground that is compared which has to be mapped."""
 
 FEW_ALIKE = 0.95
 """Part of the pixels with the same class below which the user is warned."""
@@ -50,15 +54,17 @@ LEARNING_RATE = 2e-3
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two models say of ground that the second has not learned on.
+    """What two models say of the same ground.
 
     Attributes:
         confusion: (n_classes, n_classes), the second's classes in rows, the first's in columns.
         speed: megapixels a second of the first, and of the second.
+        is_apart: whether nothing was learned on that ground.
     """
 
     confusion: NDArray[np.int64]
     speed: tuple[float, float]
+    is_apart: bool
 
     @property
     def alike(self) -> float:
@@ -76,7 +82,8 @@ def run_distil(job: DistilJob, context: JobContext) -> dict[str, Any]:
     loaded, card = load_model(Path(job.model))
     teacher = _teacher(loaded, card, job.model)
     half = with_half_width(card.specification)
-    scene, seen = scene_for_model(job.inputs, card.specification, context, card.allows_missing)
+    # All inputs have to be shown: what is never seen is never learned.
+    scene, seen = scene_for_model(job.inputs, card.specification, context)
     if seen != card.specification:
         raise UsageError(
             "These rasters are of other sensors or another pixel size than the model was trained on.",
@@ -84,7 +91,9 @@ def run_distil(job: DistilJob, context: JobContext) -> dict[str, Any]:
         )
     student = _student(half, teacher, job.seed)
     settings = _settings(job, half)
-    learned, compared = divided(scene, HELD_OUT, settings.window_size)
+    parts = divided(scene, HELD_OUT, settings.window_size)
+    learned, kept = parts or (scene, scene)
+    window = _compared_window(kept, card.allows_missing)
     context.info(
         f"Model: {title_of(half)} of half the width, {count_parameters(student):,} parameters in place of "
         f"{count_parameters(teacher):,}."
@@ -96,12 +105,12 @@ def run_distil(job: DistilJob, context: JobContext) -> dict[str, Any]:
     if checkpoint.is_file():
         context.info("A training of this model was interrupted; it goes on from there, if nothing has changed since.")
     with keeping_checkpoint(checkpoint, context):
-        objective = Distillation(teacher, card.temperature, card.allows_missing and len(half.modalities) > 1)
+        objective = Distillation(teacher, card.temperature, card.allows_missing)
         told = context.part(0.03, 0.9)
         result = pretrain(student, objective, windows, settings, device, checkpoint, identity, told)
         context.progress(0.9, "Comparing the two models")
         new = _card(job, card, half, scene, settings, result)
-        comparison = _compare([(teacher, card), (result.model, new)], compared, device, context)
+        comparison = _compare([(teacher, card), (result.model, new)], kept, window, parts is not None, device, context)
         new = new.model_copy(update={"scores": _scores(comparison, new, Path(job.model).name)})
         context.commit()
         save_model(path, result.model, new, load_novelty(Path(job.model), card))
@@ -158,31 +167,51 @@ def _settings(job: DistilJob, half: ModelSpecification) -> PretrainingSettings:
     )
 
 
-def _compare(
-    models: list[tuple[FusionModel, ModelCard]], scene: Scene, device: torch.device, context: JobContext
-) -> Comparison:
-    """Maps the same ground with two models.
+def _compared_window(scene: Scene, allows_missing: bool) -> Window:
+    """A part of a scene that is for the most part mapped, else the best; it is looked for before anything is learned.
 
     Raises:
-        RasterError: neither maps anything there.
+        RasterError: there is none.
     """
+    best, share = None, 0.0
+    with SceneReader(scene) as reader:
+        for piece in scene.grid.window.pieces(MOST_COMPARED):
+            values = reader.read(aligned(scene.grid, piece, scene.step))
+            found = float(usable_pixels(values, scene.acquisitions, allows_missing=allows_missing).mean())
+            if found > share:
+                best, share = piece, found
+            if found >= WELL_COVERED:
+                break
+    if best is None:
+        raise RasterError(
+            "The part of the scene that the two models are to be compared on has no data.", "Give rasters that cover the scene."
+        )
+    return best
+
+
+def _compare(
+    models: list[tuple[FusionModel, ModelCard]],
+    scene: Scene,
+    window: Window,
+    is_apart: bool,
+    device: torch.device,
+    context: JobContext,
+) -> Comparison:
+    """Maps the same ground with two models."""
+    engines = [MappingEngine(model.to(device).eval(), card, scene, device) for model, card in models]
+    for _ in engines[1].strips(window):  # so that both find the rasters read
+        context.check_cancelled()
     found, speeds = [], []
-    window = Window(0, 0, min(scene.grid.width, MOST_COMPARED), min(scene.grid.height, MOST_COMPARED))
-    for number, (model, card) in enumerate(models):
+    for number, engine in enumerate(engines):
         context.progress(0.92 + 0.04 * number, f"Mapping with the {('large', 'small')[number]} model")
         started = time.perf_counter()
-        engine = MappingEngine(model.to(device).eval(), card, scene, device)
         found.append([(strip.likeliest[0], strip.mapped) for strip in engine.strips(window)])
         speeds.append(window.width * window.height / 1e6 / (time.perf_counter() - started))
     n_classes = len(models[0][1].classes)
     counts = np.zeros((n_classes, n_classes), np.int64)
     for (first, is_mapped), (second, _) in zip(*found, strict=True):
         counts += confusion_matrix(second[is_mapped], first[is_mapped], n_classes)
-    if not counts.any():
-        raise RasterError(
-            "The part of the scene that the two models are compared on has no data.", "Give rasters that cover the scene."
-        )
-    return Comparison(counts, (speeds[0], speeds[1]))
+    return Comparison(counts, (speeds[0], speeds[1]), is_apart)
 
 
 def _card(
@@ -211,8 +240,8 @@ def _scores(comparison: Comparison, card: ModelCard, name: str) -> dict[str, Any
     # Speeds differ between two runs, and the same run is to give the same bytes: they are told, and not written.
     told = accuracy(comparison.confusion, card.scheme.names)
     return {
-        "measured": "how far its map is that of the model it was distilled from, on a part of the scene that it did not learn "
-        "on. That is no accuracy: assess the map, or ask the labels again",
+        "measured": f"how far its map is that of the model it was distilled from, on {_ground(comparison)}. That is no "
+        "accuracy: assess the map, or ask the labels again",
         "models": [
             {
                 "name": f"agreement with {name}",
@@ -224,10 +253,18 @@ def _scores(comparison: Comparison, card: ModelCard, name: str) -> dict[str, Any
     }
 
 
+def _ground(comparison: Comparison) -> str:
+    return (
+        "ground that it did not learn on"
+        if comparison.is_apart
+        else "the ground that it learned on, which is too small to divide"
+    )
+
+
 def _tell(comparison: Comparison, context: JobContext) -> None:
     first, second = comparison.speed
     context.info(
-        f"{comparison.alike:.1%} of {int(comparison.confusion.sum())} pixels that nothing was learned on get the same class; "
+        f"{comparison.alike:.1%} of {int(comparison.confusion.sum())} pixels get the same class, on {_ground(comparison)}; "
         f"{second:.3g} megapixels a second in place of {first:.3g}."
     )
     if comparison.alike < FEW_ALIKE:

@@ -24,7 +24,11 @@ so that the map of an extent is a part of the map of the scene."""
 PLACES = ((0.25, 0.25), (0.25, 0.75), (0.5, 0.5), (0.75, 0.25), (0.75, 0.75))
 """Of the trial, in parts of the scene."""
 
-MakeEngine = Callable[[Precision], MappingEngine]
+LEAST_TRIED = 10_000
+"""Pixels of a trial. Where tiles share half of their sides or more it has fewer, and there is none."""
+
+MakeEngine = Callable[[Precision, bool], MappingEngine]
+"""Of a precision, and whether it is for a trial: then without what stands beside the classes."""
 
 
 def has_bfloat16() -> bool:
@@ -47,7 +51,7 @@ def choose_precision(
     is_large = scene.grid.width * scene.grid.height >= LEAST_PIXELS
     if model.is_linear or not (is_large and device.type == "cpu" and has_bfloat16()):
         return "float32"
-    alike = part_alike(make("float32"), make("bfloat16"), scene)
+    alike = part_alike(make("float32", True), make("bfloat16", True), scene, context)
     if alike is None:
         return "float32"
     is_fine = alike >= LEAST_ALIKE
@@ -58,15 +62,16 @@ def choose_precision(
     return "bfloat16" if is_fine else "float32"
 
 
-def part_alike(first: MappingEngine, second: MappingEngine, scene: Scene) -> float | None:
-    """Part of the pixels of some places to which two engines give the same class; None where nothing can be mapped."""
+def part_alike(first: MappingEngine, second: MappingEngine, scene: Scene, context: JobContext) -> float | None:
+    """Part of the pixels of some places to which two engines give the same class; None where too few are mapped."""
     same = total = 0
     for down, across in PLACES:
         window = first.within_a_tile(int(down * scene.grid.height), int(across * scene.grid.width))
         window = window.intersection(scene.grid.window)
         if window.is_empty:
             continue
+        context.check_cancelled()
         for one, other in zip(first.strips(window), second.strips(window), strict=True):
             same += int((one.likeliest[0] == other.likeliest[0])[one.mapped].sum())
             total += int(one.mapped.sum())
-    return same / total if total else None
+    return same / total if total >= LEAST_TRIED else None

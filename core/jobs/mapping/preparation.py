@@ -16,7 +16,7 @@ from core.jobs.devices import choose_device
 from core.jobs.events import JobContext
 from core.jobs.mapping.assembly import assembly_bytes
 from core.jobs.mapping.layers import Layer, layers_of
-from core.jobs.mapping.precision import Precision, choose_precision
+from core.jobs.mapping.precision import Precision, choose_precision, has_bfloat16
 from core.jobs.models.inputs import model_on_scene, model_tags, required_novelty
 from core.jobs.provenance import file_state, software
 from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
@@ -87,7 +87,8 @@ class PreparedMap:
             "the model": self.tags["RSFUSION_MODEL_SHA256"],
             "the device": self.device.type,
             "the software": software(),
-            "the precision": self.precision,
+            # What computes 16 bits by itself rounds otherwise than what puts them together.
+            "the precision": [self.precision, self.precision == "bfloat16" and has_bfloat16()],
         }
 
     @property
@@ -143,7 +144,10 @@ def prepare_map(job: MapJob, context: JobContext) -> PreparedMap:
     has_contributions = _asks_each_input(job, card)
     model = model.to(device)
 
-    def make(precision: Precision) -> MappingEngine:
+    if job.precision == "bfloat16" and device.type != "cpu":
+        raise UsageError("Numbers of 16 bits are for the processor.", "Give --device cpu, or leave the precision to 'auto'.")
+
+    def make(precision: Precision, is_trial: bool = False) -> MappingEngine:
         return MappingEngine(
             model,
             card,
@@ -151,8 +155,8 @@ def prepare_map(job: MapJob, context: JobContext) -> PreparedMap:
             device,
             job.overlap,
             allows_missing,
-            novelty=novelty,
-            has_contributions=has_contributions,
+            novelty=None if is_trial else novelty,
+            has_contributions=has_contributions and not is_trial,
             dtype=getattr(torch, precision),
         )
 

@@ -227,7 +227,7 @@ def _strips(run: str, payload: str, shared: dict[str, Any], part: Window) -> Str
     prepared = _prepared.get(run)
     if prepared is None:
         _prepared.clear()
-        keep_memory()
+        keep_memory(is_dask_worker=True)
         prepared = prepare_map(MapJob.model_validate_json(payload), JobContext(lambda event: None))
         own = prepared.shared_identity
         other = [name for name, value in shared.items() if own[name] != value]
@@ -235,7 +235,8 @@ def _strips(run: str, payload: str, shared: dict[str, Any], part: Window) -> Str
             raise WorkersError(
                 f"A worker on '{platform.node()}' does not share {' and '.join(other)} of this machine, so its part of the map "
                 "would be another.",
-                "Install the same versions, give --device cpu, and see that the paths lead to the same files.",
+                "Install the same versions, give --device cpu and --precision float32, and see that the paths lead to the same "
+                "files.",
             )
         _prepared[run] = prepared
     from core.mapping.rasters import raster_environment

@@ -14,6 +14,7 @@ from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths, scene_for_model
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.schemas import ExportJob, Inputs
+from core.models.costs import forward_bytes
 from core.models.int8 import int8_graph
 from core.models.model_file import ModelCard, load_model
 from core.models.onnx_model import export_graph
@@ -24,8 +25,11 @@ from core.pretraining.scene_windows import SceneWindows
 from core.scenes.division import divided
 from core.scenes.scene import Scene
 
-WINDOWS = 32
+WINDOWS, FEWEST_WINDOWS = 32, 4
 """Of the rasters, that show the range of the values; and as many others, on which the classes are compared."""
+
+CALIBRATION_BYTES = 2**30
+"""The runtime keeps all that a network makes of all windows, about twice the peak of each, until it has seen the last."""
 
 WINDOW_SIZE = 128
 
@@ -48,7 +52,7 @@ def run_export(job: ExportJob, context: JobContext) -> dict[str, Any]:
     )
     if windows is not None:
         context.progress(0.5, "Writing it in eight bits")
-        graph, alike = int8_graph(graph, card.specification, *windows)
+        graph, alike = int8_graph(graph, card.specification, *windows, card.allows_missing)
         context.info(f"In eight bits it takes {len(graph) / 2**20:.1f} MiB; {alike:.2%} of the pixels keep their class.")
     with Staging() as staging:
         with staging.writing(output) as temporary:
@@ -69,7 +73,8 @@ def run_export(job: ExportJob, context: JobContext) -> dict[str, Any]:
 
 def _windows(inputs: Inputs, card: ModelCard, context: JobContext) -> tuple[Seen, Seen]:
     """Windows of one part of the rasters, and of another."""
-    scene, seen = scene_for_model(inputs, card.specification, context, card.allows_missing)
+    # All inputs have to be shown: of what is never seen the range is not known.
+    scene, seen = scene_for_model(inputs, card.specification, context)
     if seen != card.specification:
         raise ModelFileError(
             "A graph knows the sensors and the resolution that it was exported for, and these rasters are others.",
@@ -79,13 +84,15 @@ def _windows(inputs: Inputs, card: ModelCard, context: JobContext) -> tuple[Seen
 
 
 def windows_of(scene: Scene, specification: ModelSpecification) -> tuple[Seen, Seen]:
-    """Windows of one half of a scene, which show the range of its values, and of the other, to compare classes on."""
+    """Windows of one half of a scene, which show the range of its values, and of the other, to compare classes on; of the whole
+    where it is too small to be divided."""
     step = model_step(specification)
     side = -(-WINDOW_SIZE // step) * step
     found = []
-    for seed, part in enumerate(divided(scene, 0.5, side)):
+    count = max(FEWEST_WINDOWS, min(WINDOWS, int(CALIBRATION_BYTES / (2 * forward_bytes(specification, side, side)))))
+    for seed, part in enumerate(divided(scene, 0.5, side) or (scene, scene)):
         windows = SceneWindows([part], specification, side, 1)
         windows.open_epoch(seed, 0)
         generator = np.random.default_rng(seed)
-        found.append([windows.batch(generator).values for _ in range(WINDOWS)])
+        found.append([windows.batch(generator).values for _ in range(count)])
     return found[0], found[1]

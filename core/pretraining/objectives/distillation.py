@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.models.features import Values
 from core.models.fusion_model import FusionModel
-from core.models.specification import ModelSpecification
-from core.models.subsets import proper_subsets
+from core.models.subsets import mapped_pixels, proper_subsets
 from core.pretraining.objectives.objective import Objective, Step
 from core.pretraining.teachers import FrozenTeacher
 
@@ -21,29 +19,30 @@ WITHHELD = 0.25
 
 class Distillation(Objective):
     """The divergence of a network's class probabilities from those of its teacher (Hinton et al. 2015, arXiv:1503.02531,
-    section 2), on every pixel of which anything is known.
+    section 2), on every pixel that is mapped.
 
         loss = mean KL( softmax(z_teacher / t) || softmax(z / t) )
 
-    with t the temperature that the teacher's map is made with, so that what is learned is what the map says. Both see the
+    with t the temperature of the teacher's map where no input is missing, so that what is learned is what it says. Both see the
     same view of the same window, turned and mirrored at random (Beyer et al. 2022, arXiv:2106.05237: a consistent teacher).
     Hinton's factor of the squared temperature is left out, since no term of another scale stands beside it (inferred).
 
     Args:
         teacher: a model that maps classes.
         temperature: of its card.
-        withholds: whether inputs are withheld at times; the teacher has to have learned it.
+        allows_missing: whether the teacher has learned to do without some of its inputs; then some are withheld at times.
     """
 
     activity: ClassVar[str] = "Distilling"
     learns_features: ClassVar[bool] = False
     trains_classifier: ClassVar[bool] = True
 
-    def __init__(self, teacher: FusionModel, temperature: float, withholds: bool) -> None:
+    def __init__(self, teacher: FusionModel, temperature: float, allows_missing: bool) -> None:
         super().__init__()
         self.teacher: FrozenTeacher[FusionModel] = FrozenTeacher(teacher)
         self.temperature = temperature
-        self._subsets = proper_subsets(teacher.specification) if withholds else []
+        self._allows_missing = allows_missing
+        self._subsets = proper_subsets(teacher.specification) if allows_missing else []
         self._agreement = 0.0
 
     def forward(self, step: Step) -> dict[str, Tensor]:
@@ -51,7 +50,8 @@ class Distillation(Objective):
         given = self._shown(step)
         expected = self.teacher(given).float()
         found = step.model(given).float()
-        is_known = known_pixels(given, step.model.specification, found.shape[-2:])
+        size = found.shape[-2], found.shape[-1]
+        is_known = mapped_pixels(given, step.model.specification, size, self._allows_missing)
         if not is_known.any():
             return {}
         losses = functional.kl_div(
@@ -81,23 +81,3 @@ class Distillation(Objective):
                 values = step.windows.values[name].rot90(turns, (-2, -1))
                 shown[name] = values.flip(-1) if drawn[1] < 0.5 else values
         return shown
-
-
-def known_pixels(values: Values, specification: ModelSpecification, shape: torch.Size | tuple[int, int]) -> Tensor:
-    """(B, H, W) bool, where any input shows a whole pixel.
-
-    Args:
-        values: by modality (B, C, h, w), NaN = missing.
-        specification: of the model.
-        shape: H, W of the reference grid.
-    """
-    known: Tensor | None = None
-    for entry in specification.modalities:
-        if entry.name not in values:
-            continue
-        whole = torch.isfinite(values[entry.name]).all(dim=1, keepdim=True).float()
-        own = functional.interpolate(whole, size=tuple(shape), mode="nearest")[:, 0] > 0
-        known = own if known is None else known | own
-    if known is None:
-        raise ValueError("no input was given")
-    return known

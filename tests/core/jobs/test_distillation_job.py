@@ -48,7 +48,8 @@ def test_the_small_model_has_half_the_width_and_says_where_it_comes_from(network
     assert "no accuracy" in own.scores["measured"]
     assert own.scores["models"][0]["overall_accuracy"] == told.outputs["AGREEMENT"]
     assert (load_novelty(path, own) is None) == (load_novelty(network, card) is None)
-    assert "that nothing was learned on get the same class" in told.texts("info")
+    assert "get the same class, on the ground that it learned on" in told.texts("info")
+    assert "which is too small to divide" in own.scores["measured"]
 
 
 def test_it_maps_like_the_large_one(network, distilled, map_job, tmp_path):
@@ -73,6 +74,11 @@ def test_the_same_seed_gives_the_same_bytes(job, distilled, tmp_path):
     path = tmp_path / "small.safetensors"
     assert run_here({**job, "output_model": str(path)}).code == 0
     assert path.read_bytes() == distilled[0].read_bytes()
+
+
+def test_every_input_of_the_model_has_to_be_shown(job, tmp_path):
+    output = {"output_model": str(tmp_path / "small.safetensors")}
+    check_refused({**job, **output, "inputs": {"optical": job["inputs"]["optical"]}}, tmp_path, "sentinel1")
 
 
 def test_what_cannot_be_distilled_is_said(job, trained, tmp_path, finetune_job):

@@ -57,6 +57,11 @@ def test_a_graph_in_eight_bits_keeps_the_classes(network, exported, map_job, tmp
     assert np.mean(found[0] == found[1]) > 0.99
 
 
+def test_eight_bits_need_to_see_every_input(network, map_job, tmp_path):
+    job = {"kind": "export", "model": str(network), "output": str(tmp_path / "small.onnx"), "int8": True}
+    check_refused({**job, "inputs": {"optical": map_job["inputs"]["optical"]}}, tmp_path, "sentinel1")
+
+
 def test_eight_bits_need_to_see_values(trained, tmp_path):
     job = {"kind": "export", "model": str(trained.model), "output": str(tmp_path / "small.onnx"), "int8": True}
     check_refused(job, tmp_path, "see what values there are", code=2)

@@ -16,6 +16,7 @@ from tests.core.jobs.running import run_here
 def is_offered(monkeypatch):
     """As on a processor that computes with 16 bits, for scenes of any size."""
     monkeypatch.setattr(precision, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(precision, "LEAST_TRIED", 100)
     monkeypatch.setattr(precision, "has_bfloat16", lambda: True)
 
 

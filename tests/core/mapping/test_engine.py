@@ -240,13 +240,14 @@ def test_one_missing_pixel_makes_one_pixel_nodata(tmp_path: Path, plain: Scene) 
 
 @pytest.mark.parametrize(("tile", "stride"), [(64, 48), (64, 64), (64, 16), (32, 16)])
 def test_what_one_tile_says_everything_of_takes_one_tile(plain: Scene, tile: int, stride: int) -> None:
-    specification = specification_for(plain)
     model = PixelModel(plain.main.name)
-    engine = engine_of(plain, model, card_of(specification), (tile, stride))
+    engine = engine_of(plain, model, card_of(specification_for(plain, CLASSES)), (tile, stride))
     window = engine.within_a_tile(plain.grid.height // 2, plain.grid.width // 2)
-    assert window.width == window.height == max(1, 2 * stride - tile)
-    list(engine.strips(window))
-    assert model.calls == 1 if 2 * stride > tile else model.calls >= 1
+    assert window.width == window.height == max(1, 2 * stride - engine._inner)
+    inside = window.intersection(plain.grid.window)
+    assert not inside.is_empty
+    list(engine.strips(inside))
+    assert model.calls == 1 if 2 * stride > engine._inner else model.calls >= 1
 
 
 @pytest.mark.parametrize(("width", "height"), [(2, 1), (5, 3), (1, 40)])

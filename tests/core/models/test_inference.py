@@ -75,10 +75,12 @@ def test_the_number_of_threads_does_not_change_a_bit(architecture: ArchitectureN
     assert torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("architecture", list(ARCHITECTURES))
-def test_numbers_of_16_bits_say_nearly_the_same_and_leave_the_model_as_it_was(architecture: ArchitectureName) -> None:
-    wanted = specification(architecture, "three")
-    side = max(96, side_of(wanted))
+@EVERY_PAIR
+def test_numbers_of_16_bits_say_nearly_the_same_and_leave_the_model_as_it_was(
+    stem: StemName, encoder: EncoderName, fusion: FusionName
+) -> None:
+    wanted = combination(stem, encoder, fusion)
+    side = side_of(wanted)
     model, values = random_model(wanted).eval(), inputs(wanted, side, side, missing=0.05)
     before = copy.deepcopy(model.state_dict())
     with torch.inference_mode():
