@@ -238,16 +238,21 @@ def test_one_missing_pixel_makes_one_pixel_nodata(tmp_path: Path, plain: Scene) 
         np.testing.assert_allclose(probabilities.sum(axis=0)[is_mapped], 1, atol=1e-5)
 
 
-@pytest.mark.parametrize(("tile", "stride"), [(64, 48), (64, 64), (64, 16), (32, 16)])
+@pytest.mark.parametrize(("tile", "stride"), [(64, 48), (64, 64), (32, 24)])
 def test_what_one_tile_says_everything_of_takes_one_tile(plain: Scene, tile: int, stride: int) -> None:
     model = PixelModel(plain.main.name)
     engine = engine_of(plain, model, card_of(specification_for(plain, CLASSES)), (tile, stride))
     window = engine.within_a_tile(plain.grid.height // 2, plain.grid.width // 2)
-    assert window.width == window.height == max(1, 2 * stride - engine._inner)
+    assert window.width == window.height == 2 * stride - engine._inner
     inside = window.intersection(plain.grid.window)
     assert not inside.is_empty
     list(engine.strips(inside))
-    assert model.calls == 1 if 2 * stride > engine._inner else model.calls >= 1
+    assert model.calls == 1
+
+
+def test_where_tiles_share_more_than_half_a_pixel_is_left(plain: Scene) -> None:
+    engine = engine_of(plain, PixelModel(plain.main.name), card_of(specification_for(plain, CLASSES)), (64, 16))
+    assert engine.within_a_tile(20, 30).shape == (1, 1)
 
 
 @pytest.mark.parametrize(("width", "height"), [(2, 1), (5, 3), (1, 40)])
