@@ -84,8 +84,7 @@ class FeatureMap:
     def coarser(self, values: Tensor) -> FeatureMap:
         """Values on the grid of twice the stride."""
         known = coarser_known(self.known, 2)
-        masked = values if self.is_whole else values * known
-        return FeatureMap(masked, known, 2 * self.stride, self.registers, is_whole=self.is_whole)
+        return FeatureMap(values, known, 2 * self.stride, self.registers, is_whole=self.is_whole).masked(values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +154,7 @@ def _student(half: ModelSpecification, teacher: FusionModel, seed: int) -> Fusio
 def _settings(job: DistilJob, half: ModelSpecification) -> PretrainingSettings:
     step = model_step(half)
     side = 128 if receptive_radius(half) is not None else half.window
-    return replace(
-        PretrainingSettings(),
+    return PretrainingSettings(
         epochs=job.epochs,
         minutes=job.minutes,
         windows_per_epoch=job.windows,

@@ -77,4 +77,4 @@ class Joint(nn.Module):
         known = torch.stack([stream.known for stream in streams.values()]).amax(dim=0)
         values: Tensor = torch.relu(self.norm(self.convolution(torch.cat(parts, dim=1))))
         is_whole = any(stream.is_whole for stream in streams.values())
-        return FeatureMap(values if is_whole else values * known, known, some.stride, is_whole=is_whole)
+        return FeatureMap(values, known, some.stride, is_whole=is_whole).masked(values)

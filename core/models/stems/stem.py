@@ -60,9 +60,8 @@ class StatisticsStem(nn.Module):
         channels = self.dropout(self.standardisation(channels, known, rows))
         features = apply_kernel(channels, self.kernels(index), self.geometry.stride, self.geometry.padding_mode)
         known = coarser_known(known, self.geometry.stride)
-        if is_whole(known):
-            return FeatureMap(features, known, self.geometry.stride, linear=linear, is_whole=True)
-        return FeatureMap(features * known, known, self.geometry.stride, linear=linear)
+        stream = FeatureMap(features, known, self.geometry.stride, linear=linear, is_whole=is_whole(known))
+        return stream.masked(features)
 
     def _rows(self, index: list[int]) -> list[int]:
         """The channels of some of the bands."""
