@@ -26,6 +26,7 @@ from label_efficiency import Bench, pretrained
 from labelled_scenes import COUNTS, SCENES, open_scene
 from pages import cell, read
 
+from core.jobs.process import begin
 from core.models.specification import FusionName
 from core.pretraining.methods import MethodName
 
@@ -178,6 +179,7 @@ def main() -> None:
     parser.add_argument("--claims", nargs="+", choices=list(CLAIMS), default=list(CLAIMS))
     parser.add_argument("--output", type=Path, default=RESULTS / "ablations", help="path without ending")
     options = parser.parse_args()
+    begin()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     for seed in options.seeds:
         with tempfile.TemporaryDirectory() as folder:

@@ -58,6 +58,7 @@ from core.finetuning.change.estimators import (
 )
 from core.finetuning.change.network import prepare_change_network, train_change_network
 from core.jobs.change.strips import from_network
+from core.jobs.process import begin
 from core.jobs.schemas import DetectChangeJob
 from core.labels.blocks import FOLDS, spatial_folds, spatial_split
 from core.labels.label_set import LabelSet
@@ -370,6 +371,7 @@ def main() -> None:
     parser.add_argument("--networks", action="store_true", help="train networks, too, which takes minutes a draw")
     parser.add_argument("--output", type=Path, default=RESULTS / "change", help="path without ending")
     options = parser.parse_args()
+    begin()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     place = open_place(options.data.resolve())
     for seed in options.seeds:

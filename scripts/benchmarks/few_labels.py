@@ -34,6 +34,7 @@ from core.finetuning.evaluation import calibrated_log_loss, fit_temperature, is_
 from core.finetuning.networks.linear_start import fit_linear_start
 from core.finetuning.networks.loop import train
 from core.finetuning.networks.start import start_model
+from core.jobs.process import begin
 from core.models.specify import specify_model
 
 AUTO, NETWORK_ROW = "auto", "U-Net from scratch, beside linear models"
@@ -136,6 +137,7 @@ def main() -> None:
     parser.add_argument("--no-network", dest="network", action="store_false", help="estimators alone")
     parser.add_argument("--output", type=Path, default=RESULTS / "few_labels", help="path without ending")
     options = parser.parse_args()
+    begin()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     for seed in options.seeds:
         for scene in options.scenes:

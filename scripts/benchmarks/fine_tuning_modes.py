@@ -40,6 +40,7 @@ from core.finetuning.networks.freezing import freeze
 from core.finetuning.networks.loop import train
 from core.finetuning.networks.settings import TrainingSettings
 from core.finetuning.networks.start import start_model, without_classes
+from core.jobs.process import begin
 from core.models.fusion_model import FusionModel
 from core.models.registry import count_parameters
 from core.models.specify import with_classes
@@ -196,6 +197,7 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, choices=RATES, default=list(RATES))
     parser.add_argument("--output", type=Path, default=RESULTS / "fine_tuning_modes", help="path without ending")
     options = parser.parse_args()
+    begin()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
 
     def save(run: Run) -> None:

@@ -34,6 +34,7 @@ from core.finetuning.networks.loop import train
 from core.finetuning.networks.settings import TrainingSettings
 from core.finetuning.networks.start import start_model
 from core.finetuning.training_data import TrainingData
+from core.jobs.process import begin
 from core.labels.blocks import spatial_split
 from core.labels.label_set import LabelSet
 from core.labels.reading import read_labels
@@ -333,6 +334,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--output", type=Path, default=RESULTS / "fusion", help="path without ending")
     options = parser.parse_args()
+    begin()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     lines.parent.mkdir(parents=True, exist_ok=True)
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -48,6 +48,7 @@ from core.finetuning.networks.loop import train
 from core.finetuning.networks.settings import TrainingSettings
 from core.finetuning.networks.start import start_model, without_classes
 from core.finetuning.training_data import TrainingData
+from core.jobs.process import begin
 from core.mapping.engine import MappingEngine
 from core.models.estimator_model import EstimatorModel
 from core.models.feature_model import FeatureModel
@@ -412,6 +413,7 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=1.0, help="length of the pre-training; other rows than those of 1")
     parser.add_argument("--output", type=Path, default=RESULTS / "label_efficiency", help="path without ending")
     options = parser.parse_args()
+    begin()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     for seed in options.seeds:
         for scene in options.scenes:

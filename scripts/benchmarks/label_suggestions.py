@@ -32,6 +32,7 @@ from rasterio.features import rasterize, shapes
 from shapely.geometry import shape
 
 from core.jobs.events import JobContext
+from core.jobs.process import begin
 from core.jobs.runner import run_job
 from core.jobs.schemas import parse_job
 from core.mapping.class_raster import open_class_raster
@@ -195,6 +196,7 @@ def main() -> None:
     parser.add_argument("--mode", choices=("forest", "logistic"), default="forest", help="of fine-tuning")
     parser.add_argument("--output", type=Path, default=RESULTS / "label_suggestions", help="path without ending")
     options = parser.parse_args()
+    begin()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     for seed in options.seeds:
         for scene in options.scenes:

@@ -30,6 +30,7 @@ from scipy.special import softmax
 from core.finetuning.estimators.candidates import KINDS, fit_candidates
 from core.finetuning.evaluation import fit_temperature
 from core.finetuning.label_spreading import spread_labels
+from core.jobs.process import begin
 from core.models.specify import specify_model
 
 FEW = COUNTS[:2]
@@ -123,6 +124,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=RESULTS / "label_switches", help="path without ending")
     options = parser.parse_args()
+    begin()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     for seed in options.seeds:
         for scene in options.scenes:

@@ -30,6 +30,7 @@ from pages import cell, read
 from core.assessment.confusion import accuracy, confusion_matrix
 from core.finetuning.estimators.candidates import KINDS, best_of, fit_candidates
 from core.jobs.events import JobContext
+from core.jobs.process import begin
 from core.jobs.runner import run_job
 from core.jobs.schemas import parse_job
 from core.labels.pseudo_labels import SCHEME
@@ -128,6 +129,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=RESULTS / "pseudo_labels", help="path without ending")
     options = parser.parse_args()
+    begin()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     for seed in options.seeds:
         for scene in options.scenes:

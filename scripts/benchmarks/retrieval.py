@@ -44,6 +44,7 @@ from rasterio.transform import Affine, from_origin
 from rasterio.windows import Window
 from torch import Tensor
 
+from core.jobs.process import begin
 from core.models.features import masked_mean
 from core.models.fusion_model import FusionModel
 from core.models.registry import build_model
@@ -247,6 +248,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3, help=f"of {WINDOWS} windows; other results are kept apart by it")
     parser.add_argument("--output", type=Path, default=RESULTS / "retrieval", help="path without ending")
     options = parser.parse_args()
+    begin()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     for seed in options.seeds:
         for name in options.only:

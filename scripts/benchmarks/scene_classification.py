@@ -34,6 +34,7 @@ from pages import cell, read
 
 from core.assessment.scene_scores import given_classes, scene_scores
 from core.finetuning.estimators.scene_classifiers import Tried, best_of, best_threshold, fit_classifier, try_candidates
+from core.jobs.process import begin
 from core.labels.blocks import spatial_split
 from core.labels.scene_labels import SceneLabels, read_scene_labels
 from core.mapping.rasters import raster_environment
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=RESULTS / "scene_classification", help="path without ending")
     options = parser.parse_args()
+    begin()
     torch.set_num_threads(1)
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     for scene, folder in SCENES.items():

@@ -29,6 +29,7 @@ from scipy.special import softmax
 from core.assessment.calibration import reliability
 from core.finetuning.estimators.candidates import best_of, fit_candidates
 from core.finetuning.evaluation import DELIVERED, fit_temperature
+from core.jobs.process import begin
 from core.models.specify import specify_model
 
 PRIORS = {"none": 1e-3, "0.25": 0.25, "0.5": 0.5, "1": 1.0, "2": 2.0, "free": 50.0}
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--output", type=Path, default=RESULTS / "temperatures", help="path without ending")
     options = parser.parse_args()
+    begin()
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     for seed in options.seeds:
         for scene in options.scenes:
