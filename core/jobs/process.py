@@ -6,11 +6,14 @@ import ctypes
 import os
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""The names of glibc's ``mallopt`` for what it gives back to the system."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MOST_ARENAS = -1, -3, -8
+"""The names of glibc's ``mallopt`` for what it gives back to the system, and for how many heaps threads share."""
 
 _OWN_PIECES = (1 << 30, 1 << 25)
 """Bytes below which memory is the process's own; older versions of glibc take no more than the second."""
+
+ONE_HEAP = ("MALLOC_ARENA_MAX", 1)
+"""In the environment of a process whose threads begin before it can be set up."""
 
 
 def begin() -> None:
@@ -34,13 +37,13 @@ def keep_memory(is_dask_worker: bool = False) -> None:
 
     glibc gives every large array back to the system as soon as it is freed. A network makes some hundred of them for each
     tile, and to get their pages anew took more time than to compute what is written to them: with the default network a
-    tile took twice as long, see ``scripts/benchmarks/mapping.py``. Other systems have no such setting. A user's own is left
-    alone.
+    tile took twice as long, see ``scripts/benchmarks/mapping.py``. All threads share one heap: those of their own hold no
+    more than 64 MiB, and what is larger goes back at once. Other systems have no such settings. A user's own are left alone.
 
     Args:
-        is_dask_worker: then the environment's threshold of trimming is Dask's and not the user's.
+        is_dask_worker: then the environment's threshold of trimming is Dask's, and its number of heaps ours.
     """
-    ignored = {"MALLOC_TRIM_THRESHOLD_"} if is_dask_worker else set()
+    ignored = {"MALLOC_TRIM_THRESHOLD_", ONE_HEAP[0]} if is_dask_worker else set()
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ.keys() - ignored):
         return
     try:
@@ -49,3 +52,4 @@ def keep_memory(is_dask_worker: bool = False) -> None:
         return
     if any(mallopt(_MMAP_THRESHOLD, size) for size in _OWN_PIECES):
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_MOST_ARENAS, 1)

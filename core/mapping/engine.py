@@ -7,8 +7,9 @@ width alone: a strip of the rasters as high as a tile, and the class probabiliti
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -34,6 +35,8 @@ from core.scenes.scene import Scene
 
 Allowed = Callable[[Window], NDArray[np.bool_]]
 
+TILES_BYTES = 512 * 2**20
+"""What tiles that are looked at side by side may take together; a single one takes what it has to."""
 _LIBRARY_BYTES = 80 * 2**20
 """What libraries take when they are used for the first time: kernels that they make, tables of coordinate systems."""
 _READING_BYTES = 24
@@ -116,8 +119,10 @@ class MappingEngine:
             self.tiling: Tiling = fixed_tiling(step, specification.window, overlap)
         else:
             self.tiling = choose_tiling(step, radius, overlap, finest)
-        self._tile_bytes = tile_bytes
         self._threads = ThreadPoolExecutor(max(1, len(scene.acquisitions)))
+        side = self.tiling.tile
+        self._forward_bytes = forward_bytes(specification, side, side, dtype) if tile_bytes is None else tile_bytes
+        self._at_once = self._tiles_at_once(torch.get_num_threads())
         self._allows_missing = allows_missing and card.allows_missing
         self._is_classified = n_features is None
         self._n_outputs = specification.n_classes if n_features is None else n_features
@@ -130,6 +135,13 @@ class MappingEngine:
         self._inner = self.tiling.tile - 2 * self._margin
         weights = blending_weights(self.tiling, radius or 0)[self._margin : self.tiling.tile - self._margin]
         self._weights = None if self._inner == self.tiling.stride else np.outer(weights, weights)
+
+    def _tiles_at_once(self, threads: int) -> int:
+        """How many tiles are looked at side by side. A thread on a tile of its own waits for nobody: two of them are up to
+        1.7 times as fast as two on one tile, see ``scripts/benchmarks/mapping.py``."""
+        if self._device.type != "cpu":
+            return 1
+        return max(1, min(threads, TILES_BYTES // max(1, self._forward_bytes)))
 
     def memory_bytes(self, width: int) -> int:
         """Bytes that mapping a window of that width takes above the model at the peak, whatever its height."""
@@ -146,7 +158,7 @@ class MappingEngine:
         reading = sum(min(fresh * each, VALUES_AT_ONCE) * _READING_BYTES for each in values)
         sources = {source.raster.path: source.raster for entry in self._scene.acquisitions for source in entry.files}
         cached = sum(raster_bytes(source) for source in sources.values())
-        forward = forward_bytes(specification, tile, tile) if self._tile_bytes is None else self._tile_bytes
+        forward = self._at_once * self._forward_bytes
         libraries = _LIBRARY_BYTES + self._copied_bytes
         return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + libraries)
 
@@ -208,7 +220,10 @@ class MappingEngine:
         columns = last.column + tile - first.column
         strip = Window(first.column, first.row, columns, tile)
         blended = _Blended(self._n_blended, self._inner, last.column + self._inner - first.column, stride, reuses_memory)
-        with StripReader(self._scene, self.inputs, strip, self.tiling, len(rows), self._threads) as source:
+        with (
+            StripReader(self._scene, self.inputs, strip, self.tiling, len(rows), self._threads) as source,
+            _TileThreads(self._at_once) as threads,
+        ):
             for number, tiles in enumerate(rows):
                 strip = Window(first.column, tiles[0].row, columns, tile)
                 inner = Window(first.column + margin, tiles[0].row + margin, blended.columns, self._inner)
@@ -217,11 +232,15 @@ class MappingEngine:
                 wanted = self.inputs.is_enough(there, self._allows_missing) & _inside(inner, window)
                 if allowed is not None:
                     wanted &= allowed(inner)
-                for corner in tiles:
-                    place = slice(corner.column - first.column, corner.column - first.column + self._inner)
-                    if wanted[:, place].any():
-                        whole = slice(place.start, place.start + tile)
-                        blended.add(self._blended(self._cut(values, whole), there[:, place]), self._weights, place)
+                starts = [corner.column - first.column for corner in tiles]
+                places = [slice(start, start + self._inner) for start in starts if wanted[:, start : start + self._inner].any()]
+
+                def said(place: slice, values: Arrays = values, there: NDArray[np.uint8] = there) -> torch.Tensor:
+                    whole = slice(place.start, place.start + tile)
+                    return self._blended(self._cut(values, whole), there[:, place])
+
+                for place, answer in zip(places, threads.map(said, places), strict=True):
+                    blended.add(answer, self._weights, place)
                 is_last = number == len(rows) - 1
                 finished = Window(inner.column, inner.row, inner.width, self._inner if is_last else stride).intersection(window)
                 if not finished.is_empty:
@@ -290,6 +309,39 @@ class MappingEngine:
             means[:, ~mapped] = 0
         first, rest = self._n_outputs, self._n_blended - len(self._withheld)
         return MapStrip(window, means[:first], mapped, subset.copy(), means[first:rest], means[rest:])
+
+
+class _TileThreads:
+    """Threads that look at a tile each; torch's own are shared out among them.
+
+    Args:
+        count: of the threads; with one, tiles are looked at where they are asked for, by all of torch's threads.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        own = max(1, torch.get_num_threads() // count)
+        self._pool = ThreadPoolExecutor(count, "tile", torch.set_num_threads, (own,)) if count > 1 else None
+
+    def __enter__(self) -> _TileThreads:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, said: Callable[[slice], torch.Tensor], places: Sequence[slice]) -> Iterator[torch.Tensor]:
+        """The answers in the order of the places; few more than are computed wait for the one before them."""
+        if self._pool is None:
+            yield from map(said, places)
+            return
+        waiting: deque[Future[torch.Tensor]] = deque()
+        for place in places:
+            waiting.append(self._pool.submit(said, place))
+            if len(waiting) > 2 * self._count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 class _Blended:

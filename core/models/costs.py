@@ -14,6 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
 
+from core.models.inference import for_inference
+from core.models.products import has_sums
 from core.models.registry import any_model, count_parameters, model_step
 from core.models.specification import ModelSpecification
 
@@ -21,7 +23,8 @@ SIDE = 64
 """Side in reference pixels of the window that is measured, at least."""
 
 SCRATCH = 1.4
-"""Convolutions reorder their input and output on the way; so much more than the tensors alone was seen at most."""
+"""Memory that a process keeps lies in pieces, and convolutions reorder what they are given; so much more than the tensors
+alone was seen at most."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,13 @@ class ForwardCost:
 
 
 @lru_cache(maxsize=256)
-def forward_cost(specification: ModelSpecification) -> ForwardCost:
-    """Builds the model and runs it once on a small window."""
+def forward_cost(specification: ModelSpecification, dtype: torch.dtype = torch.float32) -> ForwardCost:
+    """Builds the model as it maps, see ``core.models.inference``, and runs it once on a small window.
+
+    Args:
+        specification: of the model.
+        dtype: that a network computes in.
+    """
     with torch.random.fork_rng():
         model = any_model(specification).eval()
     step = model_step(specification)
@@ -54,18 +62,21 @@ def forward_cost(specification: ModelSpecification) -> ForwardCost:
     after = {"after": values} if specification.head == "change" else {}
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     counted = {attention: _attention_flops, torch.ops.aten.mkldnn_convolution: _convolution_flops}
+    if has_sums():
+        counted[torch.ops.mkldnn._convolution_pointwise_] = _added_flops
     flops, memory = FlopCounterMode(display=False, custom_mapping=counted), _LiveBytes()
     parameters = count_parameters(model)
     model.requires_grad_(False)
+    mapping = for_inference(model, dtype)
     with torch.no_grad(), flops, memory:
-        model(values, **after)
+        mapping(values, **after)
     pixels = side * side
     return ForwardCost(parameters, flops.get_total_flops() / pixels, SCRATCH * memory.peak / pixels)
 
 
-def forward_bytes(specification: ModelSpecification, height: int, width: int) -> int:
+def forward_bytes(specification: ModelSpecification, height: int, width: int, dtype: torch.dtype = torch.float32) -> int:
     """Bytes that one forward pass takes above the weights, for one window of reference pixels; an upper bound."""
-    return int(forward_cost(specification).bytes_per_pixel * height * width)
+    return int(forward_cost(specification, dtype).bytes_per_pixel * height * width)
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -75,6 +86,11 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> in
 
 def _convolution_flops(values: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
     """Of oneDNN's convolutions, where they are asked for by name; see ``core.models.products``."""
+    return int(conv_flop_count(values, weight, out_shape))
+
+
+def _added_flops(total: Any, values: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    """Of a convolution that is added to what is there; see ``core.models.products.convolve_onto``."""
     return int(conv_flop_count(values, weight, out_shape))
 
 

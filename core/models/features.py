@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -42,14 +42,18 @@ class LinearInput:
     """What a linear model sees of a modality.
 
     Attributes:
-        values: (B, C, H, W) channels of a stem, zero where nothing is known.
+        parts: makes the (B, C, H, W) channels of a stem, zero where nothing is known, some of the channels at a time.
         known: (B, 1, H, W) float32, 1 or 0.
         rows: which of all channels of the modality these are.
+        is_whole: all of it is known for sure.
+        answer: what a model has said of it already, and the model's number; None where none was asked.
     """
 
-    values: Tensor
+    parts: Callable[[], Iterable[Tensor]]
     known: Tensor
     rows: Sequence[int]
+    is_whole: bool = False
+    answer: tuple[int, Tensor] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -186,10 +186,9 @@ class FusionModel(nn.Module):
         return self._fused(self._streams(values, dates, geography, present, bands))
 
     def _fused(self, streams: Streams) -> Features:
-        """What the fusion makes of streams."""
+        """What the fusion makes of streams, which it takes out of the mapping."""
         given = _without_linear(streams)
-        if self.computing != torch.float32:
-            given = {name: stream.to(self.computing) for name, stream in given.items()}
+        streams.clear()
         features: Features = self.fusion(given)
         return features
 
@@ -215,9 +214,12 @@ class FusionModel(nn.Module):
         size = self.size_of(values)
         streams: Streams = {}
         values = _as_present(values, present)
-        for name in self._seen(values):
+        seen = self._seen(values)
+        asked = (self.linear.number_of(seen), self.linear) if self.linear is not None and self.uses_shortcut else None
+        for name in seen:
             given = values[name]
-            streams[name] = self._stream(name, given, size, dates, bands)
+            stream = self._stream(name, given, size, dates, bands, asked)
+            streams[name] = stream if self.computing == torch.float32 else stream.to(self.computing)
         if self.geography is not None:
             some = next(iter(streams.values())).values
             unknown = torch.full((len(some), 3), torch.nan, dtype=torch.float64, device=some.device)
@@ -232,6 +234,7 @@ class FusionModel(nn.Module):
         size: tuple[int, int],
         dates: Values | None,
         bands: Mapping[str, Sequence[str]] | None,
+        linear: tuple[int, LinearModels] | None,
     ) -> FeatureMap:
         """One modality through its stem, its dates pooled."""
         entry = self.modalities[name]
@@ -239,7 +242,8 @@ class FusionModel(nn.Module):
         if count > 1 and not self.specification.has_dates:
             raise ValueError(f"'{name}' has {count} dates, and the model was made for one")
         padded = self._padded(values.flatten(0, 1) if count else values, entry, size)
-        stream: FeatureMap = self.stems[name](padded, None if bands is None else bands.get(name))
+        stem, own = self.stems[name], None if bands is None else bands.get(name)
+        stream: FeatureMap = stem(padded, own) if linear is None else stem(padded, own, linear)
         if not self.specification.has_dates:
             return stream
         pooling = self.date_poolings[name]

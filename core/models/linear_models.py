@@ -6,14 +6,18 @@ for the others. Each set therefore has a model of its own, and each pixel gets t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from core.models.features import LinearInput
-from core.models.products import convolve
+from core.models.products import convolve, convolve_onto
 from core.models.subsets import subset_numbers
+
+_MOST_WAITING = 12
+"""Channels that are worth a convolution of their own."""
 
 
 class ModalityWeights(nn.Module):
@@ -81,12 +85,26 @@ class LinearModels(nn.Module):
         for name in self.names:
             self.part(name).weight[number] = linear * source.part(name).weight[number]
 
+    def number_of(self, names: Iterable[str]) -> int:
+        """Which model says something of places where these modalities are known."""
+        bits = sum(1 << bit for bit, name in enumerate(self.names) if name in set(names))
+        return int(self.table[bits])
+
+    def affine(self, number: int, name: str, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """What a model multiplies some channels of a modality with and adds to them, (K, C) and (K,)."""
+        part, own = self.part(name), list(rows)
+        weight = part.weight[number][:, own]
+        return weight, -(weight @ part.centre[own])
+
     def forward(self, inputs: Mapping[str, LinearInput]) -> tuple[Tensor, Tensor]:
         """Scores (B, K, H, W), and how much the network's count beside them, (B, 1, H, W) or (1, 1, 1, 1).
 
         Args:
             inputs: by modality, those that are there.
         """
+        if all(given.is_whole for given in inputs.values()):
+            number = self.number_of(inputs)
+            return self._scores(number, inputs), self.network[number].view(1, 1, 1, 1)
         first = next(iter(inputs.values()))
         bits = torch.zeros_like(first.known, dtype=torch.int64)
         for bit, name in enumerate(self.names):
@@ -104,9 +122,48 @@ class LinearModels(nn.Module):
         total = self.intercept[number].view(1, -1, 1, 1)
         for name in self.names:
             if name in inputs:
-                given, part = inputs[name], self.part(name)
-                rows = list(given.rows)
-                weight = part.weight[number][:, rows]
-                scores = convolve(given.values, weight[:, :, None, None], -(weight @ part.centre[rows]))
-                total = total + scores * given.known
+                given = inputs[name]
+                if given.answer is not None and given.answer[0] == number:
+                    scores = given.answer[1]
+                else:
+                    scores = apply_affine(given.parts(), [self.affine(number, name, given.rows)])[0]
+                total = total + (scores if given.is_whole else scores * given.known)
         return total
+
+
+def apply_affine(parts: Iterable[Tensor], maps: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """What affine maps make of channels that come some at a time, so that they need not all be in memory at once.
+
+    Args:
+        parts: (B, C, H, W) each.
+        maps: weights (D, all C) and offsets (D,) of each.
+
+    Returns:
+        (B, D, H, W) of each map.
+    """
+    weight, offset = (torch.cat(both) for both in zip(*maps, strict=True)) if len(maps) > 1 else maps[0]
+    total, start = None, 0
+    for part in _grouped(parts):
+        stop = start + part.shape[1]
+        own = weight[:, start:stop, None, None]
+        total = convolve(part, own, offset) if total is None else convolve_onto(total, part, own)
+        start = stop
+    if total is None:
+        raise ValueError("no channels")
+    if len(maps) == 1:
+        return [total]
+    # Each in memory of its own: one may be needed longer than the others.
+    edges = [0, *itertools.accumulate(len(each) for each, _ in maps)]
+    return [total[:, a:b].contiguous(memory_format=torch.channels_last) for a, b in itertools.pairwise(edges)]
+
+
+def _grouped(parts: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Parts of few channels side by side: to add to what is there takes as long for few as for many."""
+    waiting: list[Tensor] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(each.shape[1] for each in waiting) >= _MOST_WAITING:
+            yield waiting[0] if len(waiting) == 1 else torch.cat(waiting, dim=1)
+            waiting = []
+    if waiting:
+        yield torch.cat(waiting, dim=1)

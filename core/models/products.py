@@ -36,6 +36,25 @@ def convolve(
         return torch.mkldnn_convolution(values, weight, bias, padding, stride, dilation, groups)
 
 
+def convolve_onto(total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+    """A 1 x 1 convolution added to what is there already, in its memory where nobody asks for gradients.
+
+    Args:
+        total: (B, D, H, W), what a convolution put out.
+        values: (B, C, H, W).
+        weight: (D, C, 1, 1).
+    """
+    if not is_plain(values) or not values.numel() or not has_sums():
+        return total + convolve(values, weight)
+    values = values.contiguous(memory_format=torch.channels_last)
+    nothing = ([0, 0], [1, 1], [1, 1], 1)
+    with _threads_of(values.shape[-1] * values.shape[-2]):
+        added: Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
+            total, values, weight, None, *nothing, "add", 1.0, None, [], None
+        )
+    return added
+
+
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """As ``torch.nn.functional.linear``: a convolution of pixels that stand in a column."""
     if not is_plain(values) or not values.numel():
@@ -61,6 +80,12 @@ def is_plain(values: Tensor) -> bool:
 def has_onednn() -> bool:
     """Whether torch was built with oneDNN."""
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+@cache
+def has_sums() -> bool:
+    """Whether this torch lets oneDNN add a convolution to what is there."""
+    return hasattr(torch.ops.mkldnn, "_convolution_pointwise_")
 
 
 @cache

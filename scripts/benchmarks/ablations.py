@@ -26,6 +26,7 @@ from label_efficiency import Bench, pretrained
 from labelled_scenes import COUNTS, SCENES, open_scene
 from pages import cell, read
 
+from core.errors import TrainingError
 from core.jobs.process import begin
 from core.models.specification import FusionName
 from core.pretraining.methods import MethodName
@@ -142,26 +143,29 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "",
         "Mean IoU in percent of a logistic regression on frozen features, mean over 3, 10 and 30 polygons a class, mean and "
         "standard deviation over the draws; the difference to the first row is taken draw by draw. A claim holds where the "
-        "difference is larger than its spread. See ``scripts/benchmarks/ablations.py``.",
+        "difference is larger than its spread. Draws whose features collapsed were stopped and have "
+        "no score. See ``scripts/benchmarks/ablations.py``.",
     ]
     for scene, key in dict.fromkeys((row["scene"], row["claim"]) for row in rows):
         own = [row for row in rows if (row["scene"], row["claim"]) == (scene, key)]
+        finished = [row for row in own if row["miou"] is not None]
         claim = CLAIMS[key]
         lines += [
             "",
             f"## {claim.text}",
             "",
-            f"On {scene}, {own[0]['steps']:.0f} steps, {own[0]['seconds']:.0f} s a training.",
+            f"On {scene}, {finished[0]['steps']:.0f} steps, {finished[0]['seconds']:.0f} s a training.",
             "",
         ]
-        lines += ["| variant | draws | mIoU | less than the first | what it adds |", "|---|---|---|---|---|"]
-        whole = {row["seed"]: 100 * row["miou"] for row in own if row["variant"] == claim.whole.name}
+        lines += ["| variant | draws | collapsed | mIoU | less than the first | what it adds |", "|---|---|---|---|---|---|"]
+        whole = {row["seed"]: 100 * row["miou"] for row in finished if row["variant"] == claim.whole.name}
         for variant in (claim.whole, *claim.others):
-            scores = {row["seed"]: 100 * row["miou"] for row in own if row["variant"] == variant.name}
+            scores = {row["seed"]: 100 * row["miou"] for row in finished if row["variant"] == variant.name}
+            count = sum(row["variant"] == variant.name for row in own)
             shared = [whole[seed] - scores[seed] for seed in scores if seed in whole]
-            cells = [variant.name, str(len(scores)), cell(list(scores.values())), "", ""]
+            cells = [variant.name, str(count), str(count - len(scores)), cell(list(scores.values())), "", ""]
             if variant is not claim.whole and len(shared) > 1:
-                cells[3:] = [cell(shared), _verdict(shared)]
+                cells[4:] = [cell(shared), _verdict(shared)]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 
@@ -193,12 +197,16 @@ def main() -> None:
                     with lines.open("a") as stream:
                         stream.write(json.dumps(name | result) + "\n")
                     page.write_text(table(read(lines)))
-                    print(*name.values(), f"{100 * result['miou']:.1f}", flush=True)
+                    print(*name.values(), result["miou"], flush=True)
 
 
 def measure(bench: Bench, variant: Variant, times: float) -> dict[str, Any]:
-    """What the frozen features of a variant are worth."""
-    model, has_decoder, cost = pretrained(bench.place, variant.method, variant.switches, times, variant.fusion)
+    """What the frozen features of a variant are worth; nothing where they collapsed."""
+    try:
+        model, has_decoder, cost = pretrained(bench.place, variant.method, variant.switches, times, variant.fusion)
+    except TrainingError as error:
+        # A training that collapses is stopped, in the product too: there is nothing to score.
+        return {"miou": None, "error": error.message}
     features = bench.features(model, has_decoder)
     scores = {str(count): bench.score(bench.logistic(features, count))["miou"] for count in COUNTS}
     return {"miou": float(np.mean(list(scores.values()))), "by_count": scores} | cost

@@ -228,13 +228,20 @@ class Bench:
         return self.place.score(shares.argmax(axis=1), self.scored[:, 2])
 
     def network(
-        self, count: int, base: FusionModel | None, has_shortcut: bool, rates: Sequence[float] = RATES
+        self,
+        count: int,
+        base: FusionModel | None,
+        has_shortcut: bool,
+        rates: Sequence[float] = RATES,
+        width: int | None = None,
     ) -> dict[str, Any]:
-        """The product's training, from scratch or from a base model; the held-out part chooses rate and epoch."""
+        """The product's training, from scratch (in another width) or from a base model; the held-out part chooses rate and
+        epoch."""
         place, seed = self.place, self.place.seed
         n_classes = len(place.labels.scheme)
         if base is None:
             specification = specify_model(place.scene, "unet_intermediate", n_classes)
+            specification = specification.model_copy(update={"width": width})
         else:
             specification = with_classes(base.specification, n_classes)
         specification = specification.model_copy(update={"has_shortcut": has_shortcut and specification.has_shortcut})

@@ -22,7 +22,7 @@ from core.jobs.events import JobContext
 from core.jobs.mapping.assembly import MapAssembly, runs_of
 from core.jobs.mapping.layers import encoded_strip
 from core.jobs.mapping.preparation import PreparedMap, prepare_map
-from core.jobs.process import keep_memory
+from core.jobs.process import ONE_HEAP, keep_memory
 from core.jobs.schemas import MapJob
 from core.scenes.grid import Window
 
@@ -38,7 +38,10 @@ WORKER_SETTINGS: dict[str, Any] = {
     # Results are bytes of rasters: they are no reason to kill a worker.
     "distributed.worker.memory.terminate": False,
     # Without Dask's own MALLOC_TRIM_THRESHOLD_: with it every strip's memory is given back to the system and asked for again.
-    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1},
+    "distributed.nanny.pre-spawn-environ": {
+        **{"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1},
+        **dict([ONE_HEAP]),
+    },
 }
 """Of Dask, for workers of this machine."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from core.models.blocks import ResidualBlock
@@ -39,6 +39,11 @@ class UNetDecoder(Decoder):
     def forward(self, levels: Sequence[FeatureMap]) -> FeatureMap:
         values = levels[-1].values
         for block, level in zip(self.blocks, reversed(levels[:-1]), strict=True):
-            larger = functional.interpolate(values, size=level.values.shape[-2:], mode="bilinear", align_corners=False)
-            values = block(torch.cat([larger, level.values], dim=1))
+            values = block(_beside(values, level))
         return replace(levels[0].masked(values), stride=self.stride, registers=None, linear=None)
+
+
+def _beside(values: Tensor, level: FeatureMap) -> Tensor:
+    """Coarser values interpolated, and a level's; what was interpolated is given back before the block begins."""
+    larger = functional.interpolate(values, size=level.values.shape[-2:], mode="bilinear", align_corners=False)
+    return torch.cat([larger, level.values], dim=1)

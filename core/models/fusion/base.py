@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from core.models.features import FeatureMap, Features
+from core.models.products import convolve, convolve_onto, is_plain
 from core.models.stems.kernels import StemGeometry
 
 Streams = dict[str, FeatureMap]
@@ -37,7 +39,8 @@ class Fusion(nn.Module):
         """Joins streams.
 
         Args:
-            streams: by modality, on one grid; a modality that is absent is left out.
+            streams: by modality, on one grid; a modality that is absent is left out. They are the fusion's, which may take
+                out what it has used.
         """
 
     def before_encoders(self) -> list[nn.Module]:
@@ -73,8 +76,26 @@ class Joint(nn.Module):
 
     def forward(self, streams: Streams) -> FeatureMap:
         some = next(iter(streams.values()))
-        parts = [streams[name].values if name in streams else torch.zeros_like(some.values) for name in self.names]
         known = torch.stack([stream.known for stream in streams.values()]).amax(dim=0)
-        values: Tensor = torch.relu(self.norm(self.convolution(torch.cat(parts, dim=1))))
+        joined = self._summed(streams) if is_plain(some.values) else self._concatenated(streams)
+        values: Tensor = functional.relu(self.norm(joined), inplace=is_plain(joined))
         is_whole = any(stream.is_whole for stream in streams.values())
         return FeatureMap(values, known, some.stride, is_whole=is_whole).masked(values)
+
+    def _concatenated(self, streams: Streams) -> Tensor:
+        some = next(iter(streams.values())).values
+        parts = [streams[name].values if name in streams else torch.zeros_like(some) for name in self.names]
+        joined: Tensor = self.convolution(torch.cat(parts, dim=1))
+        return joined
+
+    def _summed(self, streams: Streams) -> Tensor:
+        """The same without the modalities side by side in memory."""
+        weight, bias = self.convolution.weight, self.convolution.bias
+        total: Tensor | None = None
+        for name, own in zip(self.names, weight.chunk(len(self.names), dim=1), strict=True):
+            if name in streams:
+                values = streams[name].values.to(weight.dtype)
+                total = convolve(values, own, bias) if total is None else convolve_onto(total, values, own)
+        if total is None:
+            raise ValueError("no stream")
+        return total

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import nn
 
 from core.models.encoders.encoder import Encoder
-from core.models.features import Features, features_of
+from core.models.features import FeatureMap, Features, features_of
 from core.models.fusion.base import Fusion, Joint, Streams
 
 
@@ -31,8 +31,19 @@ class IntermediateFusion(Fusion):
         self.joints = nn.ModuleList(Joint(self.names, channels, channels) for channels in self.channels)
 
     def forward(self, streams: Streams) -> Features:
-        features: dict[str, Features] = {name: self.encoders[name](stream) for name, stream in self.ordered(streams)}
-        levels = [
-            joint({name: each.levels[number] for name, each in features.items()}) for number, joint in enumerate(self.joints)
-        ]
-        return features_of(levels, {name: each.levels[-1] for name, each in features.items()})
+        # Level by level, so that no more than one level of the modalities is in memory beside what they make together.
+        states = {name: self._encoder(name).enter(streams.pop(name)) for name, _ in self.ordered(streams)}
+        levels: list[FeatureMap] = []
+        exported: Streams = {}
+        for number, joint in enumerate(self.joints):
+            for name in states:
+                states[name] = self._encoder(name).step(number, states[name])
+            exported = {name: self._encoder(name).export(number, state) for name, state in states.items()}
+            levels.append(joint(exported))
+        return features_of(levels, exported)
+
+    def _encoder(self, name: str) -> Encoder:
+        encoder = self.encoders[name]
+        if not isinstance(encoder, Encoder):
+            raise TypeError(f"'{name}' has no encoder.")
+        return encoder

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, NeighbourhoodStatistics, box_sums
-from core.models.products import convolve, is_plain
+from core.models.products import convolve
 from core.models.specification import ModalitySpecification
 
 MANY_BANDS = 32
@@ -82,15 +82,28 @@ class BandChannels(nn.Module):
         return [self.bands.index(name) for name in sorted(names)]
 
     def forward(self, values: Tensor, bands: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
-        """Channels and where they are known.
+        """Channels and where they are known; see ``bases``.
+
+        Returns:
+            (B, views * C, h, w), the bands of the first view first and zero where nothing is known; (B, 1, h, w). Where
+            bands are mixed, C is the number of mixtures.
+        """
+        bases, known = self.bases(values, bands)
+        return (bases if self.statistics is None else self.statistics(bases, known)), known
+
+    def parts(self, bases: Tensor, known: Tensor) -> Iterator[Tensor]:
+        """The channels of these bases some at a time, for who need not have all of them in memory."""
+        return iter([bases]) if self.statistics is None else self.statistics.views(bases, known)
+
+    def bases(self, values: Tensor, bands: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
+        """What statistics are made of, and where it is known.
 
         Args:
             values: (B, C, H * finer / coarser, W * finer / coarser) physical, NaN = missing.
             bands: names of the C bands given; those of the specification by default.
 
         Returns:
-            (B, views * C, h, w), the bands of the first view first and zero where nothing is known; (B, 1, h, w). Where
-            bands are mixed, C is the number of mixtures.
+            (B, C, h, w) or, with the spread of finer pixels, (B, 2 * C, h, w), zero where nothing is known; (B, 1, h, w).
         """
         names = self.given if bands is None else tuple(bands)
         index = self.index(names)
@@ -109,11 +122,6 @@ class BandChannels(nn.Module):
             values, known = enlarged(values, known, coarser)
         if self.on_reference_grid and finer > 1:
             values, known = _mean_and_spread(values, known, finer)
-        if self.statistics is not None:
-            if is_plain(values):
-                # As kernels want them: to turn all statistics around would take longer than to make them.
-                values = values.contiguous(memory_format=torch.channels_last)
-            values = self.statistics(values, known)
         return values, known
 
     def _normalised(self, values: Tensor, index: list[int]) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.models.features import FeatureMap, LinearInput, coarser_known, is_whole
+from core.models.linear_models import LinearModels, apply_affine
 from core.models.specification import ModalitySpecification
 from core.models.stems.band_codes import BandCodes
 from core.models.stems.channels import BandChannels, enlarged
@@ -40,6 +41,7 @@ class StatisticsStem(nn.Module):
         self, specification: ModalitySpecification, geometry: StemGeometry, dropout: float = 0.0, is_shown: bool = False
     ) -> None:
         super().__init__()
+        self.name = specification.name
         self.geometry = geometry
         self.channels = BandChannels(specification, on_reference_grid=True, has_statistics=True, reduces_many=True)
         self.dropout = nn.Dropout2d(dropout)
@@ -49,18 +51,40 @@ class StatisticsStem(nn.Module):
         self.kernels = BandKernels(geometry.channels, views, bands, geometry.kernel)
         self.is_shown = is_shown
 
-    def forward(self, values: Tensor, bands: Sequence[str] | None = None) -> FeatureMap:
-        """Features of a modality; see ``BandChannels.forward`` for the arguments."""
+    def forward(
+        self, values: Tensor, bands: Sequence[str] | None = None, linear: tuple[int, LinearModels] | None = None
+    ) -> FeatureMap:
+        """Features of a modality; see ``BandChannels.forward`` for the first arguments.
+
+        Args:
+            linear: number of the linear model that is likely to be asked, and the models; in evaluation it is asked at once,
+                while the channels are at hand.
+        """
         # Mixtures of bands are all there, however few of the bands are.
         mixed = range(self.channels.count)
         index = self.channels.index(bands) if self.channels.mixtures is None else list(mixed)
-        channels, known = self.channels(values, bands)
-        rows = self._rows(index)
-        linear = LinearInput(channels, known, rows) if self.is_shown else None
-        channels = self.dropout(self.standardisation(channels, known, rows))
-        features = apply_kernel(channels, self.kernels(index), self.geometry.stride, self.geometry.padding_mode)
-        known = coarser_known(known, self.geometry.stride)
-        stream = FeatureMap(features, known, self.geometry.stride, linear=linear, is_whole=is_whole(known))
+        rows, weight, stride = self._rows(index), self.kernels(index), self.geometry.stride
+        bases, known = self.channels.bases(values, bands)
+        shown = None
+        if self.training or self.geometry.kernel > 1 or stride > 1:
+            channels = torch.cat(list(self.channels.parts(bases, known)), dim=1)
+            if self.is_shown:
+                shown = LinearInput(lambda: [channels], known, rows, is_whole(known))
+            standardised = self.dropout(self.standardisation(channels, known, rows))
+            features = apply_kernel(standardised, weight, stride, self.geometry.padding_mode)
+        else:
+            # Channels are the largest arrays of a model: they are made some at a time, and standardised by the kernels.
+            scale, mean = self.standardisation.scale_and_mean(rows)
+            kernel = weight[:, :, 0, 0] * scale
+            maps = [(kernel, -(kernel @ mean))]
+            if linear is not None:
+                maps.append(linear[1].affine(linear[0], self.name, rows))
+            features, *answers = apply_affine(self.channels.parts(bases, known), maps)
+            if self.is_shown:
+                answer = (linear[0], answers[0]) if linear is not None else None
+                shown = LinearInput(lambda: self.channels.parts(bases, known), known, rows, is_whole(known), answer)
+        known = coarser_known(known, stride)
+        stream = FeatureMap(features, known, stride, linear=shown, is_whole=is_whole(known))
         return stream.masked(features)
 
     def _rows(self, index: list[int]) -> list[int]:
@@ -88,16 +112,20 @@ class KnownStandardisation(nn.BatchNorm2d):
             known: (B, 1, H, W), 1 or 0.
             rows: which of all channels these are. Some of them are scaled as they were with all of them.
         """
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            raise RuntimeError("The standardisation keeps no running statistics.")
         if self.training and len(rows) == self.num_features:
             mean, variance = self._seen(channels, known)
+            scale = (variance + self.eps).rsqrt()
         else:
-            mean, variance = self.running_mean[list(rows)], self.running_var[list(rows)]
-        scale = (variance + self.eps).rsqrt()
+            scale, mean = self.scale_and_mean(rows)
         # In place: these are the largest arrays of a model.
         scaled = (channels - mean[:, None, None]).mul_(scale[:, None, None])
         return scaled if is_whole(known) else scaled.mul_(known)
+
+    def scale_and_mean(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """What each of some channels is multiplied with, in evaluation, after its mean is taken away."""
+        if self.running_mean is None or self.running_var is None:
+            raise RuntimeError("The standardisation keeps no running statistics.")
+        return (self.running_var[list(rows)] + self.eps).rsqrt(), self.running_mean[list(rows)]
 
     @torch.no_grad()
     def _seen(self, channels: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
