@@ -7,9 +7,8 @@ width alone: a strip of the rasters as high as a tile, and the class probabiliti
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +21,7 @@ from core.mapping.blending import Tiling, blending_weights, choose_tiling, fixed
 from core.mapping.missing import InputSubsets
 from core.mapping.rasters import BLOCK_CACHE_BYTES
 from core.mapping.strip_reader import Arrays, StripReader
+from core.mapping.tile_threads import TileThreads
 from core.mapping.uncertainty import likeliest
 from core.models.costs import forward_bytes
 from core.models.inference import for_inference
@@ -68,6 +68,25 @@ class MapStrip:
     def likeliest(self) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """(rows, columns) index of the likeliest class, and its probability."""
         return likeliest(self.probabilities)
+
+
+@dataclass(frozen=True, eq=False)
+class _Strip:
+    """A strip of tiles as it is looked at.
+
+    Attributes:
+        values: by acquisition.
+        subset: (rows, columns) uint8, of the tiles' inner parts: the set of inputs that are there.
+        wanted: (rows, columns) bool, which of them are to be mapped.
+        inner: where those rows and columns are.
+        finished: what no other strip says anything more of.
+    """
+
+    values: Arrays
+    subset: NDArray[np.uint8]
+    wanted: NDArray[np.bool_]
+    inner: Window
+    finished: Window
 
 
 class MappingEngine:
@@ -137,8 +156,7 @@ class MappingEngine:
         self._weights = None if self._inner == self.tiling.stride else np.outer(weights, weights)
 
     def _tiles_at_once(self, threads: int) -> int:
-        """How many tiles are looked at side by side. A thread on a tile of its own waits for nobody: two of them are up to
-        1.7 times as fast as two on one tile, see ``scripts/benchmarks/mapping.py``."""
+        """How many tiles are looked at side by side; see ``TileThreads``."""
         if self._device.type != "cpu":
             return 1
         return max(1, min(threads, TILES_BYTES // max(1, self._forward_bytes)))
@@ -171,15 +189,15 @@ class MappingEngine:
         return Window(corner.column + first, corner.row + first, side, side)
 
     def panels(self, window: Window, most_bytes: float) -> list[Window]:
-        """A window cut into columns of tiles, each of which takes no more memory than that where one column of tiles does
-        not; of one width, from west to east. Mapped one after the other they are the map of the window.
+        """A window cut into columns of tiles, each of which takes no more memory than that where as many as are looked at side
+        by side do not; of one width, from west to east. Mapped one after the other they are the map of the window.
         """
         stride = self.tiling.stride
         tiles = lattice(self._scene.grid, window.translated(-self._margin, -self._margin), self._inner, stride)[0]
         # What tiles share with others is computed anew in every panel: such tiles do not count as columns of their own.
         columns = max(1, len(tiles) - (self._inner - 1) // stride)
         most = columns
-        while most > 1 and self.memory_bytes(min(most * stride, window.width)) > most_bytes:
+        while most > self._at_once and self.memory_bytes(min(most * stride, window.width)) > most_bytes:
             most -= 1
         width = -(-columns // -(-columns // most)) * stride
         first = aligned(self._scene.grid, window.translated(-self._margin, 0), stride).column + self._margin
@@ -217,15 +235,15 @@ class MappingEngine:
         rows = lattice(self._scene.grid, window.translated(-margin, -margin), self._inner, stride)
         tile = self.tiling.tile
         first, last = rows[0][0], rows[0][-1]
-        columns = last.column + tile - first.column
-        strip = Window(first.column, first.row, columns, tile)
+        strip = Window(first.column, first.row, last.column + tile - first.column, tile)
         blended = _Blended(self._n_blended, self._inner, last.column + self._inner - first.column, stride, reuses_memory)
         with (
             StripReader(self._scene, self.inputs, strip, self.tiling, len(rows), self._threads) as source,
-            _TileThreads(self._at_once) as threads,
+            TileThreads(self._at_once) as threads,
         ):
-            for number, tiles in enumerate(rows):
-                strip = Window(first.column, tiles[0].row, columns, tile)
+
+            def begin(number: int) -> tuple[_Strip, list[slice]]:
+                tiles = rows[number]
                 inner = Window(first.column + margin, tiles[0].row + margin, blended.columns, self._inner)
                 values, subset = source.next()
                 there = subset[margin : tile - margin, margin : margin + inner.width]
@@ -234,19 +252,25 @@ class MappingEngine:
                     wanted &= allowed(inner)
                 starts = [corner.column - first.column for corner in tiles]
                 places = [slice(start, start + self._inner) for start in starts if wanted[:, start : start + self._inner].any()]
+                finished = self._inner if number == len(rows) - 1 else stride
+                rows_done = Window(inner.column, inner.row, inner.width, finished).intersection(window)
+                return _Strip(values, there, wanted, inner, rows_done), places
 
-                def said(place: slice, values: Arrays = values, there: NDArray[np.uint8] = there) -> torch.Tensor:
-                    whole = slice(place.start, place.start + tile)
-                    return self._blended(self._cut(values, whole), there[:, place])
-
-                for place, answer in zip(places, threads.map(said, places), strict=True):
-                    blended.add(answer, self._weights, place)
-                is_last = number == len(rows) - 1
-                finished = Window(inner.column, inner.row, inner.width, self._inner if is_last else stride).intersection(window)
-                if not finished.is_empty:
-                    part = finished.slices_within(inner)
-                    yield self._finish(finished, *blended.means(*part), wanted[part], there[part])
+            for looked_at, answer in threads.in_order(len(rows), begin, self._look):
+                if answer is not None:
+                    blended.add(answer[1], self._weights, answer[0])
+                    continue
+                if not looked_at.finished.is_empty:
+                    part = looked_at.finished.slices_within(looked_at.inner)
+                    means = blended.means(*part)
+                    yield self._finish(looked_at.finished, *means, looked_at.wanted[part], looked_at.subset[part])
                 blended.shift()
+                source.release()
+
+    def _look(self, strip: _Strip, place: slice) -> torch.Tensor:
+        """What is blended of the inner part of a tile of a strip."""
+        whole = slice(place.start, place.start + self.tiling.tile)
+        return self._blended(self._cut(strip.values, whole), strip.subset[:, place])
 
     def _cut(self, values: Arrays, columns: slice) -> dict[str, torch.Tensor]:
         """A tile of a strip, each input on its own scale."""
@@ -309,39 +333,6 @@ class MappingEngine:
             means[:, ~mapped] = 0
         first, rest = self._n_outputs, self._n_blended - len(self._withheld)
         return MapStrip(window, means[:first], mapped, subset.copy(), means[first:rest], means[rest:])
-
-
-class _TileThreads:
-    """Threads that look at a tile each; torch's own are shared out among them.
-
-    Args:
-        count: of the threads; with one, tiles are looked at where they are asked for, by all of torch's threads.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        own = max(1, torch.get_num_threads() // count)
-        self._pool = ThreadPoolExecutor(count, "tile", torch.set_num_threads, (own,)) if count > 1 else None
-
-    def __enter__(self) -> _TileThreads:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def map(self, said: Callable[[slice], torch.Tensor], places: Sequence[slice]) -> Iterator[torch.Tensor]:
-        """The answers in the order of the places; few more than are computed wait for the one before them."""
-        if self._pool is None:
-            yield from map(said, places)
-            return
-        waiting: deque[Future[torch.Tensor]] = deque()
-        for place in places:
-            waiting.append(self._pool.submit(said, place))
-            if len(waiting) > 2 * self._count:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 class _Blended:

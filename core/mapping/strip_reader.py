@@ -22,7 +22,7 @@ class StripReader:
     """A strip of the scene as high as a tile, moved south by a stride at a time; what overlaps is kept, not read anew.
 
     While the model looks at one strip the next is read, every acquisition by a thread of its own, into the second of two
-    places in memory that are used in turn.
+    places in memory that are used in turn: whoever is done with a strip releases it.
 
     Args:
         scene: that is read.
@@ -48,7 +48,7 @@ class StripReader:
         self._strip = strip
         self._tiling = tiling
         self._count = count
-        self._number = 0
+        self._asked = self._given = self._released = 0
         # GDAL's datasets are for one thread at a time.
         self._readers = {entry.name: SceneReader(scene) for entry in scene.acquisitions}
         self._places = [self._place() for _ in range(min(count, 2))]
@@ -70,11 +70,11 @@ class StripReader:
             reader.close()
 
     def _ask(self) -> None:
-        """Has the strip ``self._number`` read."""
-        if self._number < self._count:
-            self._coming = [
-                (entry.name, self._threads.submit(self._read, entry, self._number)) for entry in self._scene.acquisitions
-            ]
+        """Has the next strip read, where the one before it is there, whose rows it shares, and a place is free."""
+        if self._asked < min(self._count, self._given + 1, self._released + 2):
+            number = self._asked
+            self._asked += 1
+            self._coming = [(entry.name, self._threads.submit(self._read, entry, number)) for entry in self._scene.acquisitions]
 
     def _read(self, acquisition: Acquisition, number: int) -> NDArray[np.bool_]:
         """Fills the place of a strip with an acquisition; (fresh rows, columns) where it is valid."""
@@ -95,21 +95,27 @@ class StripReader:
 
     def next(self) -> tuple[Arrays, NDArray[np.uint8]]:
         """The next strip: by acquisition (bands, rows, columns), and (rows, columns) the number of the set of inputs that
-        are there. Both change with the strip after the next.
+        are there. Both change when two strips were given and one of them is released.
 
         Raises:
             RasterError: a raster cannot be read.
-            ValueError: there are no more strips.
+            ValueError: there are no more strips, or both that were given are still in use.
         """
-        if self._number >= self._count:
-            raise ValueError("there are no more strips")
-        place, subset = self._places[self._number % 2], self._subsets[self._number % 2]
-        kept = self._tiling.overlap if self._number else 0
+        if self._given >= self._asked:
+            raise ValueError("there are no more strips, or none is released")
+        number = self._given
+        place, subset = self._places[number % 2], self._subsets[number % 2]
+        kept = self._tiling.overlap if number else 0
         if kept:
-            subset[:kept] = self._subsets[(self._number - 1) % 2][-kept:]
+            subset[:kept] = self._subsets[(number - 1) % 2][-kept:]
         subset[kept:] = 0
         for name, coming in self._coming:
             subset[kept:] |= coming.result().astype(np.uint8) * self._inputs.bit(name)
-        self._number += 1
+        self._given += 1
         self._ask()
         return place, subset
+
+    def release(self) -> None:
+        """Gives the place of the oldest strip in use to the next one."""
+        self._released += 1
+        self._ask()
