@@ -65,7 +65,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
             "The default: a dozen polygons a class, any sensors, no model to start from.",
             "statistics",
             "unet",
-            "small",
+            "tiny",
             "intermediate",
         ),
         Architecture(
@@ -74,7 +74,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
             "The cheapest U-Net: one sensor, or several that see alike.",
             "statistics",
             "unet",
-            "small",
+            "tiny",
             "early",
         ),
         Architecture(
@@ -83,7 +83,7 @@ ARCHITECTURES: dict[ArchitectureName, Architecture] = {
             "Sensors that are often missing, and that each can tell the classes alone.",
             "statistics",
             "unet",
-            "small",
+            "tiny",
             "late",
         ),
         Architecture(

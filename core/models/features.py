@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -37,19 +37,24 @@ def size_of(values: Values, modalities: Mapping[str, ModalitySpecification]) -> 
     return first[0], first[1]
 
 
+AffineMap = tuple[Tensor, Tensor]
+"""Weights (D, C) and offsets (D,)."""
+
+
 @dataclass(frozen=True, eq=False)
 class LinearInput:
     """What a linear model sees of a modality.
 
     Attributes:
-        parts: makes the (B, C, H, W) channels of a stem, zero where nothing is known, some of the channels at a time.
+        mapped: what affine maps make of the channels of a stem, (B, D, H, W) of each; the channels are zero where nothing is
+            known.
         known: (B, 1, H, W) float32, 1 or 0.
         rows: which of all channels of the modality these are.
         is_whole: all of it is known for sure.
         answer: what a model has said of it already, and the model's number; None where none was asked.
     """
 
-    parts: Callable[[], Iterable[Tensor]]
+    mapped: Callable[[Sequence[AffineMap]], list[Tensor]]
     known: Tensor
     rows: Sequence[int]
     is_whole: bool = False

@@ -18,6 +18,7 @@ from core.models.fusion.build import build_fusion
 from core.models.geography import GeographicEncoding
 from core.models.heads import DenseHead, EmbeddingHead, SceneHead, difference
 from core.models.linear_models import LinearModels
+from core.models.products import is_plain
 from core.models.specification import ModalitySpecification, ModelSpecification
 from core.models.stems.band_codes import BandCodes
 from core.models.stems.channels import channels_radius
@@ -157,7 +158,8 @@ class FusionModel(nn.Module):
             features = difference(features, later)
         answer: Tensor = self.head(features).float()
         if linear is not None and share is not None:
-            answer = share * answer + linear
+            # In place where nobody asks for gradients: these are as large as what went in.
+            answer = answer.mul_(share).add_(linear) if is_plain(answer) else share * answer + linear
         return answer if answer.ndim == 2 else answer[:, :, :height, :width]
 
     def linear_scores(self, values: Values) -> Tensor:

@@ -6,18 +6,14 @@ for the others. Each set therefore has a model of its own, and each pixel gets t
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from core.models.features import LinearInput
-from core.models.products import convolve, convolve_onto
+from core.models.products import is_plain
 from core.models.subsets import subset_numbers
-
-_MOST_WAITING = 12
-"""Channels that are worth a convolution of their own."""
 
 
 class ModalityWeights(nn.Module):
@@ -119,51 +115,15 @@ class LinearModels(nn.Module):
         return total, self.network[models] if len(occurring) > 1 else self.network[occurring[0]].view(1, 1, 1, 1)
 
     def _scores(self, number: int, inputs: Mapping[str, LinearInput]) -> Tensor:
-        total = self.intercept[number].view(1, -1, 1, 1)
+        total: Tensor | None = None
+        intercept = self.intercept[number].view(1, -1, 1, 1)
         for name in self.names:
             if name in inputs:
                 given = inputs[name]
                 if given.answer is not None and given.answer[0] == number:
                     scores = given.answer[1]
                 else:
-                    scores = apply_affine(given.parts(), [self.affine(number, name, given.rows)])[0]
-                total = total + (scores if given.is_whole else scores * given.known)
-        return total
-
-
-def apply_affine(parts: Iterable[Tensor], maps: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """What affine maps make of channels that come some at a time, so that they need not all be in memory at once.
-
-    Args:
-        parts: (B, C, H, W) each.
-        maps: weights (D, all C) and offsets (D,) of each.
-
-    Returns:
-        (B, D, H, W) of each map.
-    """
-    weight, offset = (torch.cat(both) for both in zip(*maps, strict=True)) if len(maps) > 1 else maps[0]
-    total, start = None, 0
-    for part in _grouped(parts):
-        stop = start + part.shape[1]
-        own = weight[:, start:stop, None, None]
-        total = convolve(part, own, offset) if total is None else convolve_onto(total, part, own)
-        start = stop
-    if total is None:
-        raise ValueError("no channels")
-    if len(maps) == 1:
-        return [total]
-    # Each in memory of its own: one may be needed longer than the others.
-    edges = [0, *itertools.accumulate(len(each) for each, _ in maps)]
-    return [total[:, a:b].contiguous(memory_format=torch.channels_last) for a, b in itertools.pairwise(edges)]
-
-
-def _grouped(parts: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Parts of few channels side by side: to add to what is there takes as long for few as for many."""
-    waiting: list[Tensor] = []
-    for part in parts:
-        waiting.append(part)
-        if sum(each.shape[1] for each in waiting) >= _MOST_WAITING:
-            yield waiting[0] if len(waiting) == 1 else torch.cat(waiting, dim=1)
-            waiting = []
-    if waiting:
-        yield torch.cat(waiting, dim=1)
+                    scores = given.mapped([self.affine(number, name, given.rows)])[0]
+                scores = scores if given.is_whole else scores * given.known
+                total = intercept + scores if total is None else total.add_(scores) if is_plain(scores) else total + scores
+        return intercept if total is None else total

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.models.architectures import ArchitectureName
+from core.models.specification import SizeName
 
 MethodName = Literal[
     "latent_targets",
@@ -30,6 +31,7 @@ class Method:
         use: when to take it, one line.
         architecture: of a model made from scratch.
         source: the paper.
+        size: of that model's encoder, in place of the architecture's own.
     """
 
     name: MethodName
@@ -37,6 +39,7 @@ class Method:
     use: str
     architecture: ArchitectureName
     source: str
+    size: SizeName | None = None
 
 
 METHODS: dict[MethodName, Method] = {
@@ -48,6 +51,8 @@ METHODS: dict[MethodName, Method] = {
             "The default: any sensors, any of them missing, minutes on a laptop.",
             "unet_intermediate",
             "ours, after the fixed targets of OlmoEarth (Ai2, 2025)",
+            # All pixels of a scene teach more than a dozen polygons; what it learns was measured in this size.
+            "small",
         ),
         Method(
             "sar_optical_contrast_early",

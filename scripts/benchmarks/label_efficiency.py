@@ -288,7 +288,8 @@ def pretrained(
         Besides, its cost: steps and seconds.
     """
     recipe = make_recipe(method, "small", switches)
-    specification, scenes = specify_for_scenes([place.scene, *place.others], METHODS[method].architecture, fusion=fusion)
+    architecture, size = METHODS[method].architecture, METHODS[method].size
+    specification, scenes = specify_for_scenes([place.scene, *place.others], architecture, fusion=fusion, size=size)
     specification = recipe.specification(specification)
     recipe.check(specification)
     step = model_step(specification)

@@ -28,7 +28,7 @@ from pages import cell, read
 from core.jobs.process import begin
 
 FORMER = 24
-"""Channels of the finest level that the others are compared with."""
+"""Channels of the finest level that the others are compared with: those of the default, until it got 16."""
 
 WIDTHS = (16, FORMER, 32)
 

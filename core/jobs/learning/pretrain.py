@@ -150,8 +150,10 @@ def _prepare(
     """The model, and the scenes with its names."""
     if job.initial_model is None:
         scenes = tuple(scene_of(inputs, context) for inputs in job.scenes)
-        architecture = job.architecture or METHODS[job.method].architecture
-        specification, scenes = specify_for_scenes(scenes, architecture, encoder=job.encoder, size=job.size)
+        method = METHODS[job.method]
+        size = job.size or (None if job.architecture or job.encoder else method.size)
+        architecture = job.architecture or method.architecture
+        specification, scenes = specify_for_scenes(scenes, architecture, encoder=job.encoder, size=size)
         specification = recipe.specification(specification)
         if receptive_radius(specification) is None:
             # It is used with windows of the size that it was trained on.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, NeighbourhoodStatistics, box_sums
+from core.models.features import AffineMap
 from core.models.products import convolve
 from core.models.specification import ModalitySpecification
+from core.models.stems.affine_maps import apply_maps
 
 MANY_BANDS = 32
 """With more bands than this, the statistics of each would cost more than the network, and say the same over and over."""
@@ -91,9 +93,9 @@ class BandChannels(nn.Module):
         bases, known = self.bases(values, bands)
         return (bases if self.statistics is None else self.statistics(bases, known)), known
 
-    def parts(self, bases: Tensor, known: Tensor) -> Iterator[Tensor]:
-        """The channels of these bases some at a time, for who need not have all of them in memory."""
-        return iter([bases]) if self.statistics is None else self.statistics.views(bases, known)
+    def mapped(self, bases: Tensor, known: Tensor, maps: Sequence[AffineMap]) -> list[Tensor]:
+        """What affine maps make of the channels of these bases, (B, D, h, w) of each; the channels are never all made."""
+        return apply_maps([bases] if self.statistics is None else self.statistics.views(bases, known), maps)
 
     def bases(self, values: Tensor, bands: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
         """What statistics are made of, and where it is known.

@@ -9,14 +9,16 @@ from wavelength, width and resolution of the bands, so that sensors never seen p
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from core.models.features import FeatureMap, LinearInput, coarser_known, is_whole
-from core.models.linear_models import LinearModels, apply_affine
+from core.models.linear_models import LinearModels
 from core.models.specification import ModalitySpecification
+from core.models.stems.affine_maps import apply_maps
 from core.models.stems.band_codes import BandCodes
 from core.models.stems.channels import BandChannels, enlarged
 from core.models.stems.kernels import BandKernels, StemGeometry, apply_kernel, resample_kernel
@@ -67,22 +69,22 @@ class StatisticsStem(nn.Module):
         bases, known = self.channels.bases(values, bands)
         shown = None
         if self.training or self.geometry.kernel > 1 or stride > 1:
-            channels = torch.cat(list(self.channels.parts(bases, known)), dim=1)
+            channels = bases if self.channels.statistics is None else self.channels.statistics(bases, known)
             if self.is_shown:
-                shown = LinearInput(lambda: [channels], known, rows, is_whole(known))
+                shown = LinearInput(lambda maps: apply_maps([channels], maps), known, rows, is_whole(known))
             standardised = self.dropout(self.standardisation(channels, known, rows))
             features = apply_kernel(standardised, weight, stride, self.geometry.padding_mode)
         else:
-            # Channels are the largest arrays of a model: they are made some at a time, and standardised by the kernels.
+            # Channels are the largest arrays of a model: they are never all made, and it is the kernels that standardise them.
             scale, mean = self.standardisation.scale_and_mean(rows)
             kernel = weight[:, :, 0, 0] * scale
             maps = [(kernel, -(kernel @ mean))]
             if linear is not None:
                 maps.append(linear[1].affine(linear[0], self.name, rows))
-            features, *answers = apply_affine(self.channels.parts(bases, known), maps)
+            features, *answers = self.channels.mapped(bases, known, maps)
             if self.is_shown:
                 answer = (linear[0], answers[0]) if linear is not None else None
-                shown = LinearInput(lambda: self.channels.parts(bases, known), known, rows, is_whole(known), answer)
+                shown = LinearInput(partial(self.channels.mapped, bases, known), known, rows, is_whole(known), answer)
         known = coarser_known(known, stride)
         stream = FeatureMap(features, known, stride, linear=shown, is_whole=is_whole(known))
         return stream.masked(features)

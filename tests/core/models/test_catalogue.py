@@ -91,7 +91,7 @@ def test_an_entry_is_what_the_model_is() -> None:
     entry = catalogue_entry(small)
     model = build_model(small)
     assert entry.parameters == count_parameters(model)
-    assert [(level.stride, level.channels) for level in entry.levels] == [(1, 24), (2, 48), (4, 96)]
+    assert [(level.stride, level.channels) for level in entry.levels] == [(1, 16), (2, 32), (4, 64)]
     assert entry.reach == receptive_radius(small)
     assert catalogue_entry(named["vit_joint_tokens"]).reach is None
 
