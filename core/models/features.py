@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -43,22 +43,17 @@ AffineMap = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class LinearInput:
-    """What a linear model sees of a modality.
+    """What linear models say of a modality.
 
     Attributes:
-        mapped: what affine maps make of the channels of a stem, (B, D, H, W) of each; the channels are zero where nothing is
-            known.
+        answers: (B, K, H, W) of each model that was asked.
         known: (B, 1, H, W) float32, 1 or 0.
-        rows: which of all channels of the modality these are.
         is_whole: all of it is known for sure.
-        answer: what a model has said of it already, and the model's number; None where none was asked.
     """
 
-    mapped: Callable[[Sequence[AffineMap]], list[Tensor]]
+    answers: Sequence[Tensor]
     known: Tensor
-    rows: Sequence[int]
-    is_whole: bool = False
-    answer: tuple[int, Tensor] | None = None
+    is_whole: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +65,7 @@ class FeatureMap:
         known: (B, 1, h, w) float32, 1 where any pixel beneath was measured, else 0.
         stride: reference pixels from one feature to the next.
         registers: (B, R, C) tokens of no place, such as a transformer's class token; None where there are none.
-        linear: what the linear model beside the network sees; None where there is none.
+        linear: what the linear models beside the network say; None where none was asked.
         is_whole: all of it is known for sure: then nothing has to be masked, which is a good part of what a map costs.
     """
 

@@ -17,7 +17,7 @@ from core.models.fusion.base import Fusion, Streams
 from core.models.fusion.build import build_fusion
 from core.models.geography import GeographicEncoding
 from core.models.heads import DenseHead, EmbeddingHead, SceneHead, difference
-from core.models.linear_models import LinearModels
+from core.models.linear_models import LinearModels, LinearQuestion
 from core.models.products import is_plain
 from core.models.specification import ModalitySpecification, ModelSpecification
 from core.models.stems.band_codes import BandCodes
@@ -90,7 +90,7 @@ class FusionModel(nn.Module):
             return GeneratedStem(modality, geometry, self.generator, self.specification.resolution_m)
         if self.specification.stem == "per_sensor":
             return PerSensorStem(modality, geometry)
-        return StatisticsStem(modality, geometry, self.specification.statistics_dropout, self.specification.has_shortcut)
+        return StatisticsStem(modality, geometry, self.specification.statistics_dropout)
 
     def _make_linear(self) -> LinearModels:
         stems = {name: stem for name, stem in self.stems.items() if isinstance(stem, StatisticsStem)}
@@ -144,10 +144,10 @@ class FusionModel(nn.Module):
                 raise ValueError("a model of change needs the values of the later date")
             values, after = shown_twice(_as_present(values, present), _as_present(after, after_present))
             present = None
-        streams = self._streams(values, dates, geography, present, bands)
+        streams, question = self._streams(values, dates, geography, present, bands)
         linear, share = None, None
-        if self.linear is not None and self.uses_shortcut:
-            linear, share = _linear_answer(self.linear, streams)
+        if self.linear is not None and question is not None:
+            linear, share = _linear_answer(self.linear, streams, question)
             if not self.training and not torch.compiler.is_exporting() and self.is_linear:
                 return torch.as_tensor(linear[:, :, :height, :width])
             # What the linear models have seen is more than the network holds, and need not stay in memory for it.
@@ -171,8 +171,10 @@ class FusionModel(nn.Module):
         if self.linear is None:
             raise TypeError("the model has no linear models")
         height, width = self.size_of(values)
-        streams = self._streams(values, None, None, None, None)
-        scores, _ = _linear_answer(self.linear, streams)
+        streams, question = self._streams(values, None, None, None, None, asks_linear=True)
+        if question is None:
+            raise TypeError("the stems of the model have no channels for linear models")
+        scores, _ = _linear_answer(self.linear, streams, question)
         return torch.as_tensor(scores[:, :, :height, :width])
 
     def features(
@@ -185,7 +187,7 @@ class FusionModel(nn.Module):
         bands: Mapping[str, Sequence[str]] | None = None,
     ) -> Features:
         """What the fusion makes of the values; see ``forward``."""
-        return self._fused(self._streams(values, dates, geography, present, bands))
+        return self._fused(self._streams(values, dates, geography, present, bands)[0])
 
     def _fused(self, streams: Streams) -> Features:
         """What the fusion makes of streams, which it takes out of the mapping."""
@@ -211,46 +213,51 @@ class FusionModel(nn.Module):
         geography: Tensor | None,
         present: Values | None,
         bands: Mapping[str, Sequence[str]] | None,
-    ) -> Streams:
-        """What the stems make of the values, by modality."""
+        asks_linear: bool | None = None,
+    ) -> tuple[Streams, LinearQuestion | None]:
+        """What the stems make of the values, by modality; and what linear models were asked on the way, where there are any
+        and they are in use."""
         size = self.size_of(values)
         streams: Streams = {}
         values = _as_present(values, present)
-        seen = self._seen(values)
-        asked = (self.linear.number_of(seen), self.linear) if self.linear is not None and self.uses_shortcut else None
-        for name in seen:
-            given = values[name]
-            stream = self._stream(name, given, size, dates, bands, asked)
-            streams[name] = stream if self.computing == torch.float32 else stream.to(self.computing)
+        linear = self.linear if (self.uses_shortcut if asks_linear is None else asks_linear) else None
+        seen = {name: None if bands is None else bands.get(name) for name in self._seen(values)}
+        padded = {name: self._one_date(name, values[name], size) for name in seen}
+        question = None
+        if linear is None:
+            for name, own in seen.items():
+                stream = self._pooled(name, self.stems[name](padded[name], own), values[name], dates)
+                streams[name] = stream if self.computing == torch.float32 else stream.to(self.computing)
+        else:
+            stems = {name: stem for name, stem in self.stems.items() if isinstance(stem, StatisticsStem)}
+            # Where which inputs are known says which models to ask, before the channels are made.
+            begun = {name: stems[name].begin(padded[name], own) for name, own in seen.items()}
+            question = linear.question({name: each.known for name, each in begun.items()})
+            for name in seen:
+                stream = stems[name].finish(begun.pop(name), linear, question)
+                streams[name] = stream if self.computing == torch.float32 else stream.to(self.computing)
         if self.geography is not None:
             some = next(iter(streams.values())).values
             unknown = torch.full((len(some), 3), torch.nan, dtype=torch.float64, device=some.device)
             code = self.geography(unknown if geography is None else geography)[:, :, None, None]
             streams = {name: stream.masked(stream.values + code) for name, stream in streams.items()}
-        return streams
+        return streams, question
 
-    def _stream(
-        self,
-        name: str,
-        values: Tensor,
-        size: tuple[int, int],
-        dates: Values | None,
-        bands: Mapping[str, Sequence[str]] | None,
-        linear: tuple[int, LinearModels] | None,
-    ) -> FeatureMap:
-        """One modality through its stem, its dates pooled."""
-        entry = self.modalities[name]
+    def _one_date(self, name: str, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """(B * T, C, h, w) of a modality, padded."""
         count = values.shape[1] if values.ndim == 5 else 0
         if count > 1 and not self.specification.has_dates:
             raise ValueError(f"'{name}' has {count} dates, and the model was made for one")
-        padded = self._padded(values.flatten(0, 1) if count else values, entry, size)
-        stem, own = self.stems[name], None if bands is None else bands.get(name)
-        stream: FeatureMap = stem(padded, own) if linear is None else stem(padded, own, linear)
+        return self._padded(values.flatten(0, 1) if count else values, self.modalities[name], size)
+
+    def _pooled(self, name: str, stream: FeatureMap, values: Tensor, dates: Values | None) -> FeatureMap:
+        """One map of the dates of a modality."""
         if not self.specification.has_dates:
             return stream
         pooling = self.date_poolings[name]
         if not isinstance(pooling, DatePooling):
             raise TypeError(f"'{name}' has no pooling of dates.")
+        count = values.shape[1] if values.ndim == 5 else 1
         return pool_dates(pooling, stream, max(count, 1), None if dates is None else dates.get(name))
 
     def size_of(self, values: Values) -> tuple[int, int]:
@@ -286,9 +293,10 @@ def _without_linear(streams: Streams) -> Streams:
     return {name: replace(stream, linear=None) for name, stream in streams.items()}
 
 
-def _linear_answer(linear: LinearModels, streams: Streams) -> tuple[Tensor, Tensor]:
+def _linear_answer(linear: LinearModels, streams: Streams, question: LinearQuestion) -> tuple[Tensor, Tensor]:
     """What the linear models say of the streams; see ``LinearModels.forward``."""
-    scores, share = linear({name: stream.linear for name, stream in streams.items() if stream.linear is not None})
+    asked = {name: stream.linear for name, stream in streams.items() if stream.linear is not None}
+    scores, share = linear(asked, question)
     return scores, share
 
 

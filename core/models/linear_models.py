@@ -6,14 +6,27 @@ for the others. Each set therefore has a model of its own, and each pixel gets t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from core.models.features import LinearInput
-from core.models.products import is_plain
+from core.models.features import AffineMap, LinearInput, is_whole
 from core.models.subsets import subset_numbers
+
+
+@dataclass(frozen=True, eq=False)
+class LinearQuestion:
+    """Which of the linear models are asked.
+
+    Attributes:
+        numbers: of the models.
+        models: (B, 1, H, W) the number of the model that counts at each place; None where it is the same everywhere.
+    """
+
+    numbers: list[int]
+    models: Tensor | None
 
 
 class ModalityWeights(nn.Module):
@@ -81,49 +94,53 @@ class LinearModels(nn.Module):
         for name in self.names:
             self.part(name).weight[number] = linear * source.part(name).weight[number]
 
-    def number_of(self, names: Iterable[str]) -> int:
-        """Which model says something of places where these modalities are known."""
-        bits = sum(1 << bit for bit, name in enumerate(self.names) if name in set(names))
-        return int(self.table[bits])
+    def question(self, known: Mapping[str, Tensor]) -> LinearQuestion:
+        """Which models have to be asked.
 
-    def affine(self, number: int, name: str, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """What a model multiplies some channels of a modality with and adds to them, (K, C) and (K,)."""
+        Args:
+            known: by modality, those that are there, (B, 1, H, W), 1 or 0.
+        """
+        if all(is_whole(each) for each in known.values()):
+            bits = sum(1 << bit for bit, name in enumerate(self.names) if name in known)
+            return LinearQuestion([int(self.table[bits])], None)
+        found = torch.zeros_like(next(iter(known.values())), dtype=torch.int64)
+        for bit, name in enumerate(self.names):
+            if name in known:
+                found += (known[name] > 0).to(torch.int64) << bit
+        models = self.table[found]
+        if torch.compiler.is_exporting():
+            # A graph does the same whatever the values are.
+            return LinearQuestion(list(range(len(self.network))), models)
+        # Of places of which nothing is known nothing is said.
+        occurring = torch.bincount(found.flatten(), minlength=len(self.table))[1:].nonzero().flatten() + 1
+        return LinearQuestion(sorted(set(self.table[occurring].tolist())) or [0], models)
+
+    def maps(self, name: str, rows: Sequence[int], question: LinearQuestion) -> list[AffineMap]:
+        """What each of the models that are asked multiplies some channels of a modality with, and adds to them."""
         part, own = self.part(name), list(rows)
-        weight = part.weight[number][:, own]
-        return weight, -(weight @ part.centre[own])
+        weights = [part.weight[number][:, own] for number in question.numbers]
+        return [(weight, -(weight @ part.centre[own])) for weight in weights]
 
-    def forward(self, inputs: Mapping[str, LinearInput]) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: Mapping[str, LinearInput], question: LinearQuestion) -> tuple[Tensor, Tensor]:
         """Scores (B, K, H, W), and how much the network's count beside them, (B, 1, H, W) or (1, 1, 1, 1).
 
         Args:
             inputs: by modality, those that are there.
+            question: that they were asked.
         """
-        if all(given.is_whole for given in inputs.values()):
-            number = self.number_of(inputs)
-            return self._scores(number, inputs), self.network[number].view(1, 1, 1, 1)
-        first = next(iter(inputs.values()))
-        bits = torch.zeros_like(first.known, dtype=torch.int64)
-        for bit, name in enumerate(self.names):
-            if name in inputs:
-                bits += (inputs[name].known > 0).to(torch.int64) << bit
-        models = self.table[bits]
-        # A graph does the same whatever the values are.
-        occurring = list(range(len(self.network))) if torch.compiler.is_exporting() else torch.unique(models).tolist()
-        total = self._scores(occurring[0], inputs)
-        for number in occurring[1:]:
-            total = torch.where(models == number, self._scores(number, inputs), total)
-        return total, self.network[models] if len(occurring) > 1 else self.network[occurring[0]].view(1, 1, 1, 1)
+        first, *others = question.numbers
+        total = self._scores(0, first, inputs)
+        if question.models is None or not others:
+            return total, self.network[first].view(1, 1, 1, 1)
+        for position, number in enumerate(others, start=1):
+            total = torch.where(question.models == number, self._scores(position, number, inputs), total)
+        return total, self.network[question.models]
 
-    def _scores(self, number: int, inputs: Mapping[str, LinearInput]) -> Tensor:
-        total: Tensor | None = None
-        intercept = self.intercept[number].view(1, -1, 1, 1)
+    def _scores(self, position: int, number: int, inputs: Mapping[str, LinearInput]) -> Tensor:
+        total = self.intercept[number].view(1, -1, 1, 1)
         for name in self.names:
             if name in inputs:
                 given = inputs[name]
-                if given.answer is not None and given.answer[0] == number:
-                    scores = given.answer[1]
-                else:
-                    scores = given.mapped([self.affine(number, name, given.rows)])[0]
-                scores = scores if given.is_whole else scores * given.known
-                total = intercept + scores if total is None else total.add_(scores) if is_plain(scores) else total + scores
-        return intercept if total is None else total
+                scores = given.answers[position]
+                total = total + (scores if given.is_whole else scores * given.known)
+        return total

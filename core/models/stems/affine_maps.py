@@ -25,6 +25,8 @@ def apply_maps(parts: Iterable[Tensor], maps: Sequence[AffineMap]) -> list[Tenso
     Returns:
         (B, D, H, W) of each map.
     """
+    if not maps:
+        return []
     weight, offset = (torch.cat(both) for both in zip(*maps, strict=True)) if len(maps) > 1 else maps[0]
     total, start = None, 0
     for part in _grouped(parts):

@@ -9,14 +9,14 @@ from wavelength, width and resolution of the bands, so that sensors never seen p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from core.models.features import FeatureMap, LinearInput, coarser_known, is_whole
-from core.models.linear_models import LinearModels
+from core.models.linear_models import LinearModels, LinearQuestion
 from core.models.specification import ModalitySpecification
 from core.models.stems.affine_maps import apply_maps
 from core.models.stems.band_codes import BandCodes
@@ -25,6 +25,21 @@ from core.models.stems.kernels import BandKernels, StemGeometry, apply_kernel, r
 
 LARGEST_STRIDE = 5
 """Finer modalities are brought to the map's pixels in steps of at most this factor."""
+
+
+@dataclass(frozen=True, eq=False)
+class StemBases:
+    """What the statistics of a modality are made of.
+
+    Attributes:
+        values: (B, C, H, W), zero where nothing is known.
+        known: (B, 1, H, W) float32, 1 or 0.
+        index: which of the modality's bands, or mixtures of them, these are.
+    """
+
+    values: Tensor
+    known: Tensor
+    index: list[int]
 
 
 class StatisticsStem(nn.Module):
@@ -36,12 +51,9 @@ class StatisticsStem(nn.Module):
         specification: of the modality.
         geometry: that the encoder wants.
         dropout: probability that a statistic is withheld in training.
-        is_shown: whether its channels go on to a linear model, too.
     """
 
-    def __init__(
-        self, specification: ModalitySpecification, geometry: StemGeometry, dropout: float = 0.0, is_shown: bool = False
-    ) -> None:
+    def __init__(self, specification: ModalitySpecification, geometry: StemGeometry, dropout: float = 0.0) -> None:
         super().__init__()
         self.name = specification.name
         self.geometry = geometry
@@ -51,42 +63,48 @@ class StatisticsStem(nn.Module):
         # Statistics differ in spread by their nature: the mean of many pixels varies less than one pixel.
         self.standardisation = KnownStandardisation(views * bands)
         self.kernels = BandKernels(geometry.channels, views, bands, geometry.kernel)
-        self.is_shown = is_shown
 
-    def forward(
-        self, values: Tensor, bands: Sequence[str] | None = None, linear: tuple[int, LinearModels] | None = None
-    ) -> FeatureMap:
-        """Features of a modality; see ``BandChannels.forward`` for the first arguments.
+    def forward(self, values: Tensor, bands: Sequence[str] | None = None) -> FeatureMap:
+        """Features of a modality; see ``BandChannels.forward`` for the arguments."""
+        return self.finish(self.begin(values, bands))
 
-        Args:
-            linear: number of the linear model that is likely to be asked, and the models; in evaluation it is asked at once,
-                while the channels are at hand.
-        """
+    def begin(self, values: Tensor, bands: Sequence[str] | None = None) -> StemBases:
+        """What the statistics are made of; see ``BandChannels.bases`` for the arguments."""
         # Mixtures of bands are all there, however few of the bands are.
         mixed = range(self.channels.count)
         index = self.channels.index(bands) if self.channels.mixtures is None else list(mixed)
-        rows, weight, stride = self._rows(index), self.kernels(index), self.geometry.stride
         bases, known = self.channels.bases(values, bands)
-        shown = None
+        return StemBases(bases, known, index)
+
+    def finish(
+        self,
+        begun: StemBases,
+        linear: LinearModels | None = None,
+        question: LinearQuestion | None = None,
+    ) -> FeatureMap:
+        """Features of a modality.
+
+        Args:
+            begun: see ``begin``.
+            linear: models of the channels, which are asked while these are at hand.
+            question: to them.
+        """
+        bases, known, stride = begun.values, begun.known, self.geometry.stride
+        rows, weight, whole = self._rows(begun.index), self.kernels(begun.index), is_whole(begun.known)
+        maps = [] if linear is None or question is None else linear.maps(self.name, rows, question)
         if self.training or self.geometry.kernel > 1 or stride > 1:
             channels = bases if self.channels.statistics is None else self.channels.statistics(bases, known)
-            if self.is_shown:
-                shown = LinearInput(lambda maps: apply_maps([channels], maps), known, rows, is_whole(known))
+            answers = apply_maps([channels], maps)
             standardised = self.dropout(self.standardisation(channels, known, rows))
             features = apply_kernel(standardised, weight, stride, self.geometry.padding_mode)
         else:
             # Channels are the largest arrays of a model: they are never all made, and it is the kernels that standardise them.
             scale, mean = self.standardisation.scale_and_mean(rows)
             kernel = weight[:, :, 0, 0] * scale
-            maps = [(kernel, -(kernel @ mean))]
-            if linear is not None:
-                maps.append(linear[1].affine(linear[0], self.name, rows))
-            features, *answers = self.channels.mapped(bases, known, maps)
-            if self.is_shown:
-                answer = (linear[0], answers[0]) if linear is not None else None
-                shown = LinearInput(partial(self.channels.mapped, bases, known), known, rows, is_whole(known), answer)
+            features, *answers = self.channels.mapped(bases, known, [(kernel, -(kernel @ mean)), *maps])
+        shown = LinearInput(answers, known, whole) if maps else None
         known = coarser_known(known, stride)
-        stream = FeatureMap(features, known, stride, linear=shown, is_whole=is_whole(known))
+        stream = FeatureMap(features, known, stride, linear=shown, is_whole=whole if stride == 1 else is_whole(known))
         return stream.masked(features)
 
     def _rows(self, index: list[int]) -> list[int]:
