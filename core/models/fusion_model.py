@@ -234,8 +234,7 @@ class FusionModel(nn.Module):
             begun = {name: stems[name].begin(padded[name], own) for name, own in seen.items()}
             question = linear.question({name: each.known for name, each in begun.items()})
             for name in seen:
-                stream = stems[name].finish(begun.pop(name), linear, question)
-                streams[name] = stream if self.computing == torch.float32 else stream.to(self.computing)
+                streams[name] = stems[name].finish(begun.pop(name), linear, question, self.computing)
         if self.geography is not None:
             some = next(iter(streams.values())).values
             unknown = torch.full((len(some), 3), torch.nan, dtype=torch.float64, device=some.device)

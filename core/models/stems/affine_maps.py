@@ -11,16 +11,17 @@ from torch import Tensor
 from core.models.features import AffineMap
 from core.models.products import convolve, convolve_onto
 
-_MOST_WAITING = 12
+_MOST_WAITING = 24
 """Channels that are worth a convolution of their own."""
 
 
-def apply_maps(parts: Iterable[Tensor], maps: Sequence[AffineMap]) -> list[Tensor]:
+def apply_maps(parts: Iterable[Tensor], maps: Sequence[AffineMap], dtype: torch.dtype | None = None) -> list[Tensor]:
     """What affine maps make of channels that come some at a time.
 
     Args:
         parts: (B, C, H, W) each.
         maps: over the channels of all parts.
+        dtype: of what the first map makes, in place of that of the parts.
 
     Returns:
         (B, D, H, W) of each map.
@@ -36,11 +37,16 @@ def apply_maps(parts: Iterable[Tensor], maps: Sequence[AffineMap]) -> list[Tenso
         start = stop
     if total is None:
         raise ValueError("no channels")
+    dtypes = [dtype or total.dtype, *itertools.repeat(total.dtype, len(maps) - 1)]
     if len(maps) == 1:
-        return [total]
+        return [total.to(dtypes[0])]
     # Each in memory of its own: one may be needed longer than the others.
-    edges = [0, *itertools.accumulate(len(each) for each, _ in maps)]
-    return [total[:, a:b].contiguous(memory_format=torch.channels_last) for a, b in itertools.pairwise(edges)]
+    edges = itertools.pairwise([0, *itertools.accumulate(len(each) for each, _ in maps)])
+    laid = torch.channels_last
+    return [
+        total[:, a:b].to(own, memory_format=laid).contiguous(memory_format=laid)
+        for (a, b), own in zip(edges, dtypes, strict=True)
+    ]
 
 
 def _grouped(parts: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -93,9 +93,10 @@ class BandChannels(nn.Module):
         bases, known = self.bases(values, bands)
         return (bases if self.statistics is None else self.statistics(bases, known)), known
 
-    def mapped(self, bases: Tensor, known: Tensor, maps: Sequence[AffineMap]) -> list[Tensor]:
-        """What affine maps make of the channels of these bases, (B, D, h, w) of each; the channels are never all made."""
-        return apply_maps([bases] if self.statistics is None else self.statistics.views(bases, known), maps)
+    def mapped(self, bases: Tensor, known: Tensor, maps: Sequence[AffineMap], dtype: torch.dtype) -> list[Tensor]:
+        """What affine maps make of the channels of these bases, (B, D, h, w) of each, the first in numbers of that kind; the
+        channels are never all made."""
+        return apply_maps([bases] if self.statistics is None else self.statistics.views(bases, known), maps, dtype)
 
     def bases(self, values: Tensor, bands: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
         """What statistics are made of, and where it is known.
@@ -207,12 +208,13 @@ def relief(heights: Tensor, finer: int) -> Tensor:
     highest = heights.masked_fill(~present, -torch.inf).amax((2, 3), keepdim=True)
     centre = torch.where(lowest <= highest, lowest + (highest - lowest) / 2, torch.zeros_like(lowest))
     centred = torch.where(present, heights - centre, torch.zeros_like(heights))
-    coarse, share = functional.avg_pool2d(centred, finer), functional.avg_pool2d(known, finer)
+    coarse, share = (centred, known) if finer == 1 else (functional.avg_pool2d(each, finer) for each in (centred, known))
     windows = [window for window, _ in RELIEF]
     parts = []
     for total, count, (_, metres) in zip(box_sums(coarse, windows), box_sums(share, windows), RELIEF, strict=True):
         mean = total / count.clamp_min(1e-6)
-        mean = mean.repeat_interleave(finer, dim=2).repeat_interleave(finer, dim=3)
+        if finer > 1:
+            mean = mean.repeat_interleave(finer, dim=2).repeat_interleave(finer, dim=3)
         difference = (centred - mean) / metres
         # The logarithm keeps a cliff from drowning a hedge.
         parts.append(torch.where(present, difference.sign() * difference.abs().log1p(), torch.zeros_like(difference)))

@@ -81,6 +81,7 @@ class StatisticsStem(nn.Module):
         begun: StemBases,
         linear: LinearModels | None = None,
         question: LinearQuestion | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> FeatureMap:
         """Features of a modality.
 
@@ -88,6 +89,7 @@ class StatisticsStem(nn.Module):
             begun: see ``begin``.
             linear: models of the channels, which are asked while these are at hand.
             question: to them.
+            dtype: of the features.
         """
         bases, known, stride = begun.values, begun.known, self.geometry.stride
         rows, weight, whole = self._rows(begun.index), self.kernels(begun.index), is_whole(begun.known)
@@ -101,9 +103,9 @@ class StatisticsStem(nn.Module):
             # Channels are the largest arrays of a model: they are never all made, and it is the kernels that standardise them.
             scale, mean = self.standardisation.scale_and_mean(rows)
             kernel = weight[:, :, 0, 0] * scale
-            features, *answers = self.channels.mapped(bases, known, [(kernel, -(kernel @ mean)), *maps])
+            features, *answers = self.channels.mapped(bases, known, [(kernel, -(kernel @ mean)), *maps], dtype)
         shown = LinearInput(answers, known, whole) if maps else None
-        known = coarser_known(known, stride)
+        known = coarser_known(known, stride).to(features.dtype)
         stream = FeatureMap(features, known, stride, linear=shown, is_whole=whole if stride == 1 else is_whole(known))
         return stream.masked(features)
 
