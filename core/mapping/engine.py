@@ -141,7 +141,8 @@ class MappingEngine:
         self._threads = ThreadPoolExecutor(max(1, len(scene.acquisitions)))
         side = self.tiling.tile
         self._forward_bytes = forward_bytes(specification, side, side, dtype) if tile_bytes is None else tile_bytes
-        self._at_once = self._tiles_at_once(torch.get_num_threads())
+        self.tiles_at_once = self._tiles_at_once(torch.get_num_threads())
+        """How many tiles are looked at side by side."""
         self._allows_missing = allows_missing and card.allows_missing
         self._is_classified = n_features is None
         self._n_outputs = specification.n_classes if n_features is None else n_features
@@ -176,7 +177,7 @@ class MappingEngine:
         reading = sum(min(fresh * each, VALUES_AT_ONCE) * _READING_BYTES for each in values)
         sources = {source.raster.path: source.raster for entry in self._scene.acquisitions for source in entry.files}
         cached = sum(raster_bytes(source) for source in sources.values())
-        forward = self._at_once * self._forward_bytes
+        forward = self.tiles_at_once * self._forward_bytes
         libraries = _LIBRARY_BYTES + self._copied_bytes
         return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + libraries)
 
@@ -197,7 +198,7 @@ class MappingEngine:
         # What tiles share with others is computed anew in every panel: such tiles do not count as columns of their own.
         columns = max(1, len(tiles) - (self._inner - 1) // stride)
         most = columns
-        while most > self._at_once and self.memory_bytes(min(most * stride, window.width)) > most_bytes:
+        while most > self.tiles_at_once and self.memory_bytes(min(most * stride, window.width)) > most_bytes:
             most -= 1
         width = -(-columns // -(-columns // most)) * stride
         first = aligned(self._scene.grid, window.translated(-self._margin, 0), stride).column + self._margin
@@ -239,7 +240,7 @@ class MappingEngine:
         blended = _Blended(self._n_blended, self._inner, last.column + self._inner - first.column, stride, reuses_memory)
         with (
             StripReader(self._scene, self.inputs, strip, self.tiling, len(rows), self._threads) as source,
-            TileThreads(self._at_once) as threads,
+            TileThreads(self.tiles_at_once) as threads,
         ):
 
             def begin(number: int) -> tuple[_Strip, list[slice]]:

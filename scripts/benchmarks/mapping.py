@@ -50,6 +50,7 @@ from core.mapping.blending import Tiling
 from core.mapping.engine import MappingEngine
 from core.mapping.journal import StripJournal, remove_journal
 from core.mapping.rasters import raster_environment
+from core.mapping.tile_threads import TileThreads
 from core.models.costs import forward_cost
 from core.models.estimator_model import EstimatorModel
 from core.models.inference import for_inference
@@ -72,6 +73,9 @@ FOREST, SCIKIT = "engine, forest as model", "the same forest, scikit-learn alone
 WHOLE, MONAI = "the same model, whole arrays in memory", "the same model, MONAI's sliding window in memory"
 ONE_WORKER, TWO_WORKERS = "forest by one worker of one thread", "forest by two workers of one thread"
 ROWS = (NOTHING, DEFAULT, SIXTEEN, HALF, FORWARD, FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS, WHOLE, MONAI)
+FORWARD_TILES = 24
+"""Of the bare forward pass."""
+
 FITTED_ON = 5000
 """Pixels that the forest has learned from."""
 
@@ -169,14 +173,10 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
     started, began = time.perf_counter(), time.process_time()
     pixels = window.width * window.height
     if row == FORWARD:
-        pixels, model = 0, for_inference(model)
         across, down = (-(-side // engine.tiling.stride) for side in (window.width, window.height))
-        n_tiles = across * down
-        for values in tiles_of(specification, engine.tiling.tile):
-            with torch.inference_mode():
-                model(values)
-            # Over the tiles of this scene: those at its edges reach beyond it.
-            pixels += window.width * window.height / n_tiles
+        # Over the tiles of this scene: those at its edges reach beyond it.
+        pixels = FORWARD_TILES * window.width * window.height // (across * down)
+        forward_passes(for_inference(model), engine, specification)
     elif row == SCIKIT:
         given = np.random.default_rng(2).normal(size=(1 << 18, forest.n_features_in_)).astype(np.float32)
         started, began = time.perf_counter(), time.process_time()
@@ -226,13 +226,27 @@ def matrix_rate(dtype: torch.dtype) -> float:
     return round(best, 1)
 
 
+def forward_passes(model: nn.Module, engine: MappingEngine, specification: ModelSpecification) -> None:
+    """A model on tiles in memory, as many side by side as the engine looks at."""
+    tiles = list(tiles_of(specification, engine.tiling.tile))
+
+    def look(_: None, place: slice) -> Tensor:
+        with torch.inference_mode():
+            answer: Tensor = model(tiles[place.start])
+        return answer
+
+    with TileThreads(engine.tiles_at_once) as threads:
+        for _ in threads.in_order(1, lambda number: (None, [slice(n, n + 1) for n in range(len(tiles))]), look):
+            pass
+
+
 def tiles_of(specification: ModelSpecification, tile: int) -> Iterator[dict[str, Tensor]]:
     """As many tiles as take a while, of what a tile looks like."""
     values = {}
     for entry in specification.modalities:
         side = tile * entry.finer // entry.coarser
         values[entry.name] = torch.randn(1, len(entry.bands), side, side)
-    for _ in range(12):
+    for _ in range(FORWARD_TILES):
         yield values
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from core.models.products import convolve, linear
+from core.models.products import convolve, convolve_onto, linear
 
 THREADS = (1, 2, 3, 5)
 
@@ -66,3 +66,33 @@ def test_nothing_comes_of_nothing():
     with torch.inference_mode():
         assert convolve(torch.zeros(0, 3, 4, 4), torch.zeros(2, 3, 1, 1)).shape == (0, 2, 4, 4)
         assert linear(torch.zeros(0, 3), torch.zeros(2, 3)).shape == (0, 2)
+
+
+@pytest.mark.usefixtures("restored_threads")
+@pytest.mark.parametrize(("given", "put_out", "side"), [(12, 26, 130), (24, 26, 64), (2, 26, 65), (16, 16, 20), (3, 5, 17)])
+def test_a_sum_is_that_of_two_convolutions_on_any_number_of_threads(given, put_out, side):
+    generator = torch.Generator().manual_seed(given)
+    one, other = (torch.randn(2, given, side, side, generator=generator) for _ in range(2))
+    weight = torch.randn(put_out, given, 1, 1, generator=generator) / given
+    found = answers(lambda: convolve_onto(convolve(one, weight), other, weight))
+    assert all(torch.equal(found[0], each) for each in found[1:])
+    expected = functional.conv2d(one, weight) + functional.conv2d(other, weight)
+    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sum_leaves_what_gradients_are_asked_of():
+    total, values, weight = torch.randn(1, 4, 9, 9), torch.randn(1, 3, 9, 9), torch.randn(4, 3, 1, 1, requires_grad=True)
+    before = total.clone()
+    convolve_onto(total, values, weight).sum().backward()
+    assert torch.equal(total, before)
+    assert weight.grad is not None
+
+
+@pytest.mark.usefixtures("restored_threads")
+@pytest.mark.parametrize("window", [5, 9, 17])
+def test_sums_along_a_line_are_the_same_on_any_number_of_threads(window):
+    values = torch.randn(1, 12, 70, 90, generator=torch.Generator().manual_seed(0))
+    ones = torch.ones(12, 1, 1, window)
+    found = answers(lambda: convolve(values, ones, padding=(0, window // 2), groups=12))
+    assert all(torch.equal(found[0], each) for each in found[1:])
+    torch.testing.assert_close(found[0], functional.conv2d(values, ones, padding=(0, window // 2), groups=12))
