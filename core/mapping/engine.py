@@ -37,6 +37,8 @@ Allowed = Callable[[Window], NDArray[np.bool_]]
 
 TILES_BYTES = 512 * 2**20
 """What tiles that are looked at side by side may take together; a single one takes what it has to."""
+MOST_IN_BATCH = 64
+"""More tiles at once gain nothing."""
 _LIBRARY_BYTES = 80 * 2**20
 """What libraries take when they are used for the first time: kernels that they make, tables of coordinate systems."""
 _READING_BYTES = 24
@@ -105,6 +107,8 @@ class MappingEngine:
         has_contributions: ask the model once more without each of its inputs. It has to have learned to do without.
         tile_bytes: that the model takes for a tile; by default worked out from its specification.
         dtype: that a network computes in, its stems apart.
+        tiles_in_batch: that the model is given at once; by default one on the processor, whose threads take one each, and on a
+            graphics card as many as half of its free memory holds. Where they do not fit after all, half as many.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class MappingEngine:
         has_contributions: bool = False,
         tile_bytes: int | None = None,
         dtype: torch.dtype = torch.float32,
+        tiles_in_batch: int | None = None,
     ) -> None:
         self._model = for_inference(model, dtype)
         own = {parameter.data_ptr() for parameter in model.parameters()}
@@ -143,6 +148,7 @@ class MappingEngine:
         self._forward_bytes = forward_bytes(specification, side, side, dtype) if tile_bytes is None else tile_bytes
         self.tiles_at_once = self._tiles_at_once(torch.get_num_threads())
         """How many tiles are looked at side by side."""
+        self.tiles_in_batch = tiles_in_batch or self._fitting_batch()
         self._allows_missing = allows_missing and card.allows_missing
         self._is_classified = n_features is None
         self._n_outputs = specification.n_classes if n_features is None else n_features
@@ -161,6 +167,13 @@ class MappingEngine:
         if self._device.type != "cpu":
             return 1
         return max(1, min(threads, TILES_BYTES // max(1, self._forward_bytes)))
+
+    def _fitting_batch(self) -> int:
+        """How many tiles the device is given at once."""
+        if self._device.type != "cuda":
+            return 1
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return max(1, min(MOST_IN_BATCH, free // 2 // max(1, self._forward_bytes)))
 
     def memory_bytes(self, width: int) -> int:
         """Bytes that mapping a window of that width takes above the model at the peak, whatever its height."""
@@ -240,10 +253,10 @@ class MappingEngine:
         blended = _Blended(self._n_blended, self._inner, last.column + self._inner - first.column, stride, reuses_memory)
         with (
             StripReader(self._scene, self.inputs, strip, self.tiling, len(rows), self._threads) as source,
-            TileThreads(self.tiles_at_once) as threads,
+            TileThreads(self.tiles_at_once, waits_elsewhere=self._device.type != "cpu") as threads,
         ):
 
-            def begin(number: int) -> tuple[_Strip, list[slice]]:
+            def begin(number: int) -> tuple[_Strip, list[list[slice]]]:
                 tiles = rows[number]
                 inner = Window(first.column + margin, tiles[0].row + margin, blended.columns, self._inner)
                 values, subset = source.next()
@@ -255,11 +268,13 @@ class MappingEngine:
                 places = [slice(start, start + self._inner) for start in starts if wanted[:, start : start + self._inner].any()]
                 finished = self._inner if number == len(rows) - 1 else stride
                 rows_done = Window(inner.column, inner.row, inner.width, finished).intersection(window)
-                return _Strip(values, there, wanted, inner, rows_done), places
+                batches = [places[first : first + self.tiles_in_batch] for first in range(0, len(places), self.tiles_in_batch)]
+                return _Strip(values, there, wanted, inner, rows_done), batches
 
             for looked_at, answer in threads.in_order(len(rows), begin, self._look):
                 if answer is not None:
-                    blended.add(answer[1], self._weights, answer[0])
+                    for place, values in zip(*answer, strict=True):
+                        blended.add(values, self._weights, place)
                     continue
                 if not looked_at.finished.is_empty:
                     part = looked_at.finished.slices_within(looked_at.inner)
@@ -268,18 +283,38 @@ class MappingEngine:
                 blended.shift()
                 source.release()
 
-    def _look(self, strip: _Strip, place: slice) -> torch.Tensor:
-        """What is blended of the inner part of a tile of a strip."""
-        whole = slice(place.start, place.start + self.tiling.tile)
-        return self._blended(self._cut(strip.values, whole), strip.subset[:, place])
+    def _look(self, strip: _Strip, places: list[slice]) -> list[torch.Tensor]:
+        """What is blended of the inner parts of some tiles of a strip."""
+        said: list[torch.Tensor] = []
+        while len(said) < len(places):
+            batch = places[len(said) : len(said) + self.tiles_in_batch]
+            answer = self._fitted(strip, batch)
+            if answer is not None:
+                said.extend(answer)
+        return said
 
-    def _cut(self, values: Arrays, columns: slice) -> dict[str, torch.Tensor]:
-        """A tile of a strip, each input on its own scale."""
+    def _fitted(self, strip: _Strip, batch: list[slice]) -> torch.Tensor | None:
+        """What is said of a batch; None where it takes more memory than there is and half as many are to be tried."""
+        try:
+            return self._blended(self._cut(strip.values, batch), np.stack([strip.subset[:, place] for place in batch]))
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        # Outside of the handler, which still holds what was made.
+        self.tiles_in_batch = len(batch) // 2
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _cut(self, values: Arrays, places: list[slice]) -> dict[str, torch.Tensor]:
+        """Tiles of a strip, each input on its own scale."""
         inputs = {}
         for acquisition in self._scene.acquisitions:
             finer, coarser = acquisition.scale.finer, acquisition.scale.coarser
-            part = slice(columns.start * finer // coarser, columns.stop * finer // coarser)
-            inputs[acquisition.name] = torch.from_numpy(values[acquisition.name][None, :, :, part])
+            columns = [slice(place.start, place.start + self.tiling.tile) for place in places]
+            parts = [slice(each.start * finer // coarser, each.stop * finer // coarser) for each in columns]
+            tiles = [torch.from_numpy(values[acquisition.name][None, :, :, part]) for part in parts]
+            inputs[acquisition.name] = tiles[0] if len(tiles) == 1 else torch.cat(tiles)
         return inputs
 
     def _inner_of(self, scores: torch.Tensor) -> torch.Tensor:
@@ -288,37 +323,43 @@ class MappingEngine:
         return scores[..., self._margin : stop, self._margin : stop]
 
     def _blended(self, inputs: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> torch.Tensor:
-        """Of the inner part of a tile all that is blended: probabilities or features, the novelty, what each input
-        contributes."""
+        """(B, values, rows, columns) of the inner parts of tiles all that is blended: probabilities or features, the novelty,
+        what each input contributes.
+
+        Args:
+            inputs: by acquisition (B, bands, h, w).
+            subset: (B, rows, columns) of the inner parts.
+        """
         with torch.inference_mode():
             given = {name: values.to(self._device) for name, values in inputs.items()}
             if not self._is_classified:
-                return self._inner_of(self._model(given)[0]).float().cpu()
+                return self._inner_of(self._model(given)).float().cpu()
             probabilities = self._probabilities(given, subset)
             parts = [probabilities]
             if self._novelty is not None:
-                parts.append(self._inner_of(self._novelty(given)).nan_to_num(nan=0.0).float())
-            parts.extend(self._moved(probabilities, given, subset, name)[None] for name in self._withheld)
-            return (torch.cat(parts) if len(parts) > 1 else probabilities).cpu()
+                parts.append(self._inner_of(self._novelty(given))[:, None].nan_to_num(nan=0.0).float())
+            parts.extend(self._moved(probabilities, given, subset, name)[:, None] for name in self._withheld)
+            return (torch.cat(parts, dim=1) if len(parts) > 1 else probabilities).cpu()
 
     def _probabilities(self, given: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> torch.Tensor:
-        scores = self._inner_of(self._model(given)[0]).float()
-        divisors = self.inputs.temperatures[subset] if subset.min() < subset.max() else self.inputs.temperatures[subset[:1, :1]]
-        return torch.softmax(scores / torch.from_numpy(divisors).to(self._device), dim=0)
+        scores = self._inner_of(self._model(given)).float()
+        asked = subset if subset.min() < subset.max() else subset[:1, :1, :1]
+        divisors = torch.from_numpy(self.inputs.temperatures[asked]).to(self._device)
+        return torch.softmax(scores / divisors[:, None], dim=1)
 
     def _moved(
         self, probabilities: torch.Tensor, given: dict[str, torch.Tensor], subset: NDArray[np.uint8], name: str
     ) -> torch.Tensor:
-        """(H, W) part of the probability that lies with other classes without an input (the total variation distance)."""
+        """(B, H, W) part of the probability that lies with other classes without an input (the total variation distance)."""
         left = self.inputs.without(subset, name)
         is_needed = torch.from_numpy((left != subset) & ~self.inputs.is_enough(left, True)).to(self._device)
         others = {other: values for other, values in given.items() if other != name}
         if name not in given:
-            return torch.zeros_like(probabilities[0])
+            return torch.zeros_like(probabilities[:, 0])
         if not others:
             return is_needed.float()
         # Without this input nothing could be said where the others do not show the ground.
-        moved = 0.5 * (probabilities - self._probabilities(others, left)).abs().sum(dim=0)
+        moved = 0.5 * (probabilities - self._probabilities(others, left)).abs().sum(dim=1)
         return torch.where(is_needed, torch.ones_like(moved), moved)
 
     def _finish(

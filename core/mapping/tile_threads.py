@@ -9,24 +9,25 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
 
 Strip = TypeVar("Strip")
+Place = TypeVar("Place")
+Answer = TypeVar("Answer")
 
 
 @dataclass(eq=False)
-class _Begun(Generic[Strip]):
+class _Begun(Generic[Strip, Place, Answer]):
     """A strip whose tiles are looked at.
 
     Attributes:
         strip: itself.
-        places: of the tiles that nobody has begun.
+        places: of the tiles, or groups of them, that nobody has begun.
         waiting: what was begun and not given away, in order.
     """
 
     strip: Strip
-    places: deque[slice]
-    waiting: deque[tuple[slice, Future[Tensor]]] = field(default_factory=deque)
+    places: deque[Place]
+    waiting: deque[tuple[Place, Future[Answer]]] = field(default_factory=deque)
 
 
 class TileThreads:
@@ -37,12 +38,14 @@ class TileThreads:
 
     Args:
         count: of the threads; with one, tiles are looked at where they are asked for, by all of torch's threads.
+        waits_elsewhere: one thread is worth its while, too: it waits for a graphics card while another puts answers together.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, waits_elsewhere: bool = False) -> None:
         self._count = count
         own = max(1, torch.get_num_threads() // count)
-        self._pool = ThreadPoolExecutor(count, "tile", torch.set_num_threads, (own,)) if count > 1 else None
+        has_pool = count > 1 or waits_elsewhere
+        self._pool = ThreadPoolExecutor(count, "tile", torch.set_num_threads, (own,)) if has_pool else None
 
     def __enter__(self) -> TileThreads:
         return self
@@ -52,8 +55,8 @@ class TileThreads:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def in_order(
-        self, count: int, begin: Callable[[int], tuple[Strip, Sequence[slice]]], look: Callable[[Strip, slice], Tensor]
-    ) -> Iterator[tuple[Strip, tuple[slice, Tensor] | None]]:
+        self, count: int, begin: Callable[[int], tuple[Strip, Sequence[Place]]], look: Callable[[Strip, Place], Answer]
+    ) -> Iterator[tuple[Strip, tuple[Place, Answer] | None]]:
         """What is said of each tile, strip by strip, and of each strip's tiles in order.
 
         The tiles of a strip are begun while those of the one before it are not all done, so that no thread waits for the
@@ -67,7 +70,7 @@ class TileThreads:
         Yields:
             A strip and one of its tiles with its answer; and after the last of them the strip and None.
         """
-        begun: deque[_Begun[Strip]] = deque()
+        begun: deque[_Begun[Strip, Place, Answer]] = deque()
         number = 0
         while begun or number < count:
             if begun and not begun[0].places and not begun[0].waiting:
@@ -77,7 +80,8 @@ class TileThreads:
                 if begun and begun[-1].places:
                     self._submit(begun[-1], look)
                 elif number < count and len(begun) < self._most_begun:
-                    begun.append(self._begun(begin, number))
+                    strip, places = begin(number)
+                    begun.append(_Begun(strip, deque(places)))
                     number += 1
                 else:
                     break
@@ -94,16 +98,11 @@ class TileThreads:
         """Tiles that are computed or wait to be asked for: as many again as there are threads, so that none runs dry."""
         return 1 if self._pool is None else 2 * self._count
 
-    @staticmethod
-    def _begun(begin: Callable[[int], tuple[Strip, Sequence[slice]]], number: int) -> _Begun[Strip]:
-        strip, places = begin(number)
-        return _Begun(strip, deque(places))
-
-    def _submit(self, begun: _Begun[Strip], look: Callable[[Strip, slice], Tensor]) -> None:
+    def _submit(self, begun: _Begun[Strip, Place, Answer], look: Callable[[Strip, Place], Answer]) -> None:
         place = begun.places.popleft()
         if self._pool is not None:
             begun.waiting.append((place, self._pool.submit(look, begun.strip, place)))
             return
-        answer: Future[Tensor] = Future()
+        answer: Future[Answer] = Future()
         answer.set_result(look(begun.strip, place))
         begun.waiting.append((place, answer))

@@ -64,13 +64,18 @@ class PixelModel(nn.Module):
 
 
 def engine_of(
-    scene: Scene, model: nn.Module, card: ModelCard, tiling: tuple[int, int] | None = None, overlap: float = 0.25
+    scene: Scene,
+    model: nn.Module,
+    card: ModelCard,
+    tiling: tuple[int, int] | None = None,
+    overlap: float = 0.25,
+    **options: Any,
 ) -> MappingEngine:
     """An engine with tiles of its own choice, or of ours: side and stride."""
     with pytest.MonkeyPatch.context() as patch:
         if tiling is not None:
             patch.setattr(engine_module, "choose_tiling", lambda *_: Tiling(*tiling))
-        return MappingEngine(model, card, scene, CPU, overlap)
+        return MappingEngine(model, card, scene, CPU, overlap, **options)
 
 
 def mapped(
@@ -253,6 +258,62 @@ def test_what_one_tile_says_everything_of_takes_one_tile(plain: Scene, tile: int
 def test_where_tiles_share_more_than_half_a_pixel_is_left(plain: Scene) -> None:
     engine = engine_of(plain, PixelModel(plain.main.name), card_of(specification_for(plain, CLASSES)), (64, 16))
     assert engine.within_a_tile(20, 30).shape == (1, 1)
+
+
+class Cramped(nn.Module):
+    """A model on a device that holds so many tiles at once."""
+
+    def __init__(self, model: nn.Module, most: int) -> None:
+        super().__init__()
+        self.model, self.most = model, most
+        self.batches: list[int] = []
+
+    def forward(self, values: dict[str, Tensor]) -> Tensor:
+        count = len(next(iter(values.values())))
+        if count > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        self.batches.append(count)
+        answer: Tensor = self.model(values)
+        return answer
+
+
+@pytest.mark.parametrize(("batch", "most", "expected"), [(1, 9, 1), (3, 9, 3), (64, 9, 9), (64, 3, 2), (5, 1, 1)])
+def test_tiles_in_batches_give_the_same_map_and_fewer_where_they_do_not_fit(
+    gapped: Scene, batch: int, most: int, expected: int
+) -> None:
+    model = random_model(specification_for(gapped, CLASSES, "unet_intermediate").model_copy(update={"depth": 1}))
+    card = card_of(model.specification, 0.5, allows_missing=True)
+    alone = engine_of(gapped, model, card, (48, 12))
+    cramped = Cramped(model, most)
+    engine = engine_of(gapped, cramped, card, (48, 12), tiles_in_batch=batch)
+    (one, is_mapped), (many, is_mapped_too) = (mapped(each, gapped.grid.window) for each in (alone, engine))
+    np.testing.assert_array_equal(is_mapped, is_mapped_too)
+    np.testing.assert_allclose(one, many, atol=1e-5)
+    assert max(cramped.batches) <= min(expected, most)
+    assert (max(cramped.batches) > 1) == (expected > 1)
+
+
+def test_a_tile_that_does_not_fit_alone_is_told(plain: Scene) -> None:
+    engine = engine_of(plain, Cramped(PixelModel("spot6_7"), 0), card_of(specification_for(plain, CLASSES)), tiles_in_batch=4)
+    with pytest.raises(torch.OutOfMemoryError):
+        mapped(engine, plain.grid.window)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_tiles_side_by_side_give_the_same_map(gapped: Scene, threads: int) -> None:
+    model = random_model(specification_for(gapped, CLASSES, "unet_intermediate").model_copy(update={"depth": 1}))
+    card = card_of(model.specification, 0.5, allows_missing=True)
+    before, found = torch.get_num_threads(), []
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            engine = engine_of(gapped, model, card, (48, 12))
+            assert engine.tiles_at_once == count
+            found.append(mapped(engine, gapped.grid.window))
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(("width", "height"), [(2, 1), (5, 3), (1, 40)])
