@@ -7,21 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from core.commands.options import (
-    Elevation,
-    ElevationSensor,
     Json,
     Layer,
-    Optical,
-    OpticalSensor,
-    Other,
-    OtherSensor,
-    Resolution,
-    Sar,
-    SarSensor,
-    Sentinel2OffsetOption,
+    Rasters,
     help_of,
-    inputs_of,
     labels_of,
+    with_rasters,
 )
 from core.commands.running import execute
 from core.jobs.schemas import DetectChangeJob, Labels
@@ -31,22 +22,14 @@ def _after(role: str) -> Any:
     return typer.Option(help=help_of(DetectChangeJob, f"after_{role}") + " May be given several times.")
 
 
+@with_rasters
 def detect_change(
     output: Annotated[str, typer.Option(help=help_of(DetectChangeJob, "output"))],
-    optical: Optical = None,
-    sar: Sar = None,
-    elevation: Elevation = None,
-    other: Other = None,
+    inputs: Rasters,
     after_optical: Annotated[list[str] | None, _after("optical")] = None,
     after_sar: Annotated[list[str] | None, _after("sar")] = None,
     after_elevation: Annotated[list[str] | None, _after("elevation")] = None,
     after_other: Annotated[list[str] | None, _after("other")] = None,
-    optical_sensor: OpticalSensor = "auto",
-    sar_sensor: SarSensor = "auto",
-    elevation_sensor: ElevationSensor = "auto",
-    other_sensor: OtherSensor = "auto",
-    resolution: Resolution = None,
-    sentinel2_offset: Sentinel2OffsetOption = "auto",
     after_sentinel2_offset: Annotated[str, typer.Option(help=help_of(DetectChangeJob, "after_sentinel2_offset"))] = "auto",
     labels: Annotated[str | None, typer.Option(help=help_of(Labels, "path"))] = None,
     class_field: Annotated[str | None, typer.Option(help=help_of(Labels, "class_field"))] = None,
@@ -64,7 +47,6 @@ def detect_change(
     json: Json = False,
 ) -> None:
     """Find change between the images of two dates, from labels of change or without any."""
-    inputs = inputs_of(locals())
     if (labels is None) != (class_field is None):
         raise typer.BadParameter("--labels and --class-field belong together: give both or none.")
     execute(

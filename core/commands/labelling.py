@@ -7,37 +7,20 @@ from typing import Annotated
 import typer
 
 from core.commands.options import (
-    Elevation,
-    ElevationSensor,
     Json,
-    Optical,
-    OpticalSensor,
-    Other,
-    OtherSensor,
-    Resolution,
-    Sar,
-    SarSensor,
-    Sentinel2OffsetOption,
+    Rasters,
     extent_of,
     help_of,
-    inputs_of,
+    with_rasters,
 )
 from core.commands.running import execute
 from core.jobs.schemas import PseudolabelsJob, SuggestLabelsJob
 
 
+@with_rasters
 def pseudolabels(
     output: Annotated[str, typer.Option(help=help_of(PseudolabelsJob, "output"))],
-    optical: Optical = None,
-    sar: Sar = None,
-    elevation: Elevation = None,
-    other: Other = None,
-    optical_sensor: OpticalSensor = "auto",
-    sar_sensor: SarSensor = "auto",
-    elevation_sensor: ElevationSensor = "auto",
-    other_sensor: OtherSensor = "auto",
-    resolution: Resolution = None,
-    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    inputs: Rasters,
     count: Annotated[int, typer.Option(help=help_of(PseudolabelsJob, "count"))] = 30,
     minimum_pixels: Annotated[int, typer.Option(help=help_of(PseudolabelsJob, "minimum_pixels"))] = 9,
     extent: Annotated[
@@ -46,7 +29,6 @@ def pseudolabels(
     json: Json = False,
 ) -> None:
     """Draw polygons where spectral indices are sure of water, vegetation, bare ground or built-up."""
-    inputs = inputs_of(locals())
     execute(
         {
             "kind": "pseudolabels",
@@ -60,19 +42,11 @@ def pseudolabels(
     )
 
 
+@with_rasters
 def suggest(
     model: Annotated[str, typer.Option(help=help_of(SuggestLabelsJob, "model"))],
     output: Annotated[str, typer.Option(help=help_of(SuggestLabelsJob, "output"))],
-    optical: Optical = None,
-    sar: Sar = None,
-    elevation: Elevation = None,
-    other: Other = None,
-    optical_sensor: OpticalSensor = "auto",
-    sar_sensor: SarSensor = "auto",
-    elevation_sensor: ElevationSensor = "auto",
-    other_sensor: OtherSensor = "auto",
-    resolution: Resolution = None,
-    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    inputs: Rasters,
     existing_labels: Annotated[str | None, typer.Option(help=help_of(SuggestLabelsJob, "existing_labels"))] = None,
     count: Annotated[int, typer.Option(help=help_of(SuggestLabelsJob, "count"))] = 10,
     unit_pixels: Annotated[int, typer.Option(help=help_of(SuggestLabelsJob, "unit_pixels"))] = 64,
@@ -84,7 +58,6 @@ def suggest(
     json: Json = False,
 ) -> None:
     """Say where to label next: places that a model doubts, no two of them alike."""
-    inputs = inputs_of(locals())
     execute(
         {
             "kind": "suggest-labels",

@@ -9,41 +9,24 @@ import typer
 from core.commands.options import (
     ClassField,
     ClassSchemeOption,
-    Elevation,
-    ElevationSensor,
     Json,
     Layer,
-    Optical,
-    OpticalSensor,
-    Other,
-    OtherSensor,
-    Resolution,
-    Sar,
-    SarSensor,
-    Sentinel2OffsetOption,
+    Rasters,
     help_of,
-    inputs_of,
     labels_of,
     switch_of,
+    with_rasters,
 )
 from core.commands.running import execute
 from core.jobs.schemas import DistilJob, FinetuneJob, Labels, PretrainJob
 
 
+@with_rasters
 def finetune(
     labels: Annotated[str, typer.Option(help=help_of(Labels, "path"))],
     class_field: ClassField,
     output_model: Annotated[str, typer.Option(help=help_of(FinetuneJob, "output_model"))],
-    optical: Optical = None,
-    sar: Sar = None,
-    elevation: Elevation = None,
-    other: Other = None,
-    optical_sensor: OpticalSensor = "auto",
-    sar_sensor: SarSensor = "auto",
-    elevation_sensor: ElevationSensor = "auto",
-    other_sensor: OtherSensor = "auto",
-    resolution: Resolution = None,
-    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    inputs: Rasters,
     layer: Layer = None,
     class_scheme: ClassSchemeOption = "auto",
     base_model: Annotated[str | None, typer.Option(help=help_of(FinetuneJob, "base_model"))] = None,
@@ -68,7 +51,6 @@ def finetune(
     json: Json = False,
 ) -> None:
     """Train a model on drawn labels."""
-    inputs = inputs_of(locals())
     execute(
         {
             "kind": "finetune",
@@ -99,18 +81,10 @@ def finetune(
     )
 
 
+@with_rasters
 def pretrain(
     output_model: Annotated[str, typer.Option(help=help_of(PretrainJob, "output_model"))],
-    optical: Optical = None,
-    sar: Sar = None,
-    elevation: Elevation = None,
-    other: Other = None,
-    optical_sensor: OpticalSensor = "auto",
-    sar_sensor: SarSensor = "auto",
-    elevation_sensor: ElevationSensor = "auto",
-    other_sensor: OtherSensor = "auto",
-    resolution: Resolution = None,
-    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    inputs: Rasters,
     scenes: Annotated[
         str | None,
         typer.Option(
@@ -147,7 +121,7 @@ def pretrain(
     execute(
         {
             "kind": "pretrain",
-            "scenes": [inputs_of(locals())],
+            "scenes": [inputs],
             "scenes_folder": scenes,
             "labels": None if labels is None else labels_of(labels, layer, class_field or "", "auto"),
             "method": method,
@@ -171,19 +145,11 @@ def pretrain(
     )
 
 
+@with_rasters
 def distil(
     model: Annotated[str, typer.Option(help=help_of(DistilJob, "model"))],
     output_model: Annotated[str, typer.Option(help=help_of(DistilJob, "output_model"))],
-    optical: Optical = None,
-    sar: Sar = None,
-    elevation: Elevation = None,
-    other: Other = None,
-    optical_sensor: OpticalSensor = "auto",
-    sar_sensor: SarSensor = "auto",
-    elevation_sensor: ElevationSensor = "auto",
-    other_sensor: OtherSensor = "auto",
-    resolution: Resolution = None,
-    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    inputs: Rasters,
     epochs: Annotated[int, typer.Option(help=help_of(DistilJob, "epochs"))] = 12,
     minutes: Annotated[float | None, typer.Option(help=help_of(DistilJob, "minutes"))] = None,
     windows: Annotated[int | None, typer.Option(help=help_of(DistilJob, "windows"))] = None,
@@ -195,7 +161,7 @@ def distil(
     execute(
         {
             "kind": "distil",
-            "inputs": inputs_of(locals()),
+            "inputs": inputs,
             "model": model,
             "epochs": epochs,
             "minutes": minutes,

@@ -7,20 +7,12 @@ from typing import Annotated
 import typer
 
 from core.commands.options import (
-    Elevation,
-    ElevationSensor,
+    ROLES,
     Json,
-    Optical,
-    OpticalSensor,
-    Other,
-    OtherSensor,
-    Resolution,
-    Sar,
-    SarSensor,
-    Sentinel2OffsetOption,
+    Rasters,
     extent_of,
     help_of,
-    inputs_of,
+    with_rasters,
 )
 from core.commands.running import execute
 from core.jobs.schemas import ExportJob, FeaturesJob, MapJob, SampleSceneJob
@@ -36,19 +28,11 @@ def sample_scene(
     execute({"kind": "sample-scene", "output": output, "size": size, "seed": seed}, json)
 
 
+@with_rasters
 def features(
     model: Annotated[str, typer.Option(help=help_of(FeaturesJob, "model"))],
     output: Annotated[str, typer.Option(help=help_of(FeaturesJob, "output"))],
-    optical: Optical = None,
-    sar: Sar = None,
-    elevation: Elevation = None,
-    other: Other = None,
-    optical_sensor: OpticalSensor = "auto",
-    sar_sensor: SarSensor = "auto",
-    elevation_sensor: ElevationSensor = "auto",
-    other_sensor: OtherSensor = "auto",
-    resolution: Resolution = None,
-    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    inputs: Rasters,
     components: Annotated[int, typer.Option(help=help_of(FeaturesJob, "components"))] = 0,
     picture: Annotated[bool, typer.Option("--picture", help=help_of(FeaturesJob, "picture"))] = False,
     extent: Annotated[
@@ -60,7 +44,6 @@ def features(
     json: Json = False,
 ) -> None:
     """Write what a model knows of each pixel, before it says a class."""
-    inputs = inputs_of(locals())
     execute(
         {
             "kind": "features",
@@ -78,19 +61,11 @@ def features(
     )
 
 
+@with_rasters
 def map_scene(
     model: Annotated[str, typer.Option(help=help_of(MapJob, "model"))],
     output: Annotated[str, typer.Option(help=help_of(MapJob, "output"))],
-    optical: Optical = None,
-    sar: Sar = None,
-    elevation: Elevation = None,
-    other: Other = None,
-    optical_sensor: OpticalSensor = "auto",
-    sar_sensor: SarSensor = "auto",
-    elevation_sensor: ElevationSensor = "auto",
-    other_sensor: OtherSensor = "auto",
-    resolution: Resolution = None,
-    sentinel2_offset: Sentinel2OffsetOption = "auto",
+    inputs: Rasters,
     extent: Annotated[
         str | None, typer.Option(help=help_of(MapJob, "extent") + " Written left,right,bottom,top [EPSG:code].")
     ] = None,
@@ -111,7 +86,6 @@ def map_scene(
     json: Json = False,
 ) -> None:
     """Map a scene with a model."""
-    inputs = inputs_of(locals())
     execute(
         {
             "kind": "map",
@@ -138,23 +112,24 @@ def map_scene(
     )
 
 
+@with_rasters
 def export(
     model: Annotated[str, typer.Option(help=help_of(ExportJob, "model"))],
     output: Annotated[str, typer.Option(help=help_of(ExportJob, "output"))],
+    inputs: Rasters,
     stac: Annotated[str | None, typer.Option(help=help_of(ExportJob, "stac"))] = None,
     int8: Annotated[bool, typer.Option("--int8", help=help_of(ExportJob, "int8"))] = False,
-    optical: Optical = None,
-    sar: Sar = None,
-    elevation: Elevation = None,
-    other: Other = None,
-    optical_sensor: OpticalSensor = "auto",
-    sar_sensor: SarSensor = "auto",
-    elevation_sensor: ElevationSensor = "auto",
-    other_sensor: OtherSensor = "auto",
-    resolution: Resolution = None,
-    sentinel2_offset: Sentinel2OffsetOption = "auto",
     json: Json = False,
 ) -> None:
     """Write a model as an ONNX graph, which other software runs without torch."""
-    inputs = inputs_of(locals()) if optical or sar or elevation or other else None
-    execute({"kind": "export", "model": model, "output": output, "stac": stac, "int8": int8, "inputs": inputs}, json)
+    execute(
+        {
+            "kind": "export",
+            "model": model,
+            "output": output,
+            "stac": stac,
+            "int8": int8,
+            "inputs": inputs if any(inputs[role] for role in ROLES) else None,
+        },
+        json,
+    )

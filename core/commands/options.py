@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -13,30 +16,46 @@ def help_of(schema: Any, name: str) -> str:
     return str(schema.model_fields[name].description)
 
 
-def inputs_option(name: str) -> Any:
-    return typer.Option(help=help_of(Inputs, name) + " May be given several times.")
+ROLES = ("optical", "sar", "elevation", "other")
+"""The inputs that are lists of rasters."""
 
+Rasters = dict[str, Any]
+"""The inputs of a job, as ``with_rasters`` gives them to a command."""
 
-Optical = Annotated[list[str] | None, inputs_option("optical")]
-Sar = Annotated[list[str] | None, inputs_option("sar")]
-Elevation = Annotated[list[str] | None, inputs_option("elevation")]
-Other = Annotated[list[str] | None, inputs_option("other")]
-OpticalSensor = Annotated[str, typer.Option(help=help_of(Inputs, "optical_sensor"))]
-SarSensor = Annotated[str, typer.Option(help=help_of(Inputs, "sar_sensor"))]
-ElevationSensor = Annotated[str, typer.Option(help=help_of(Inputs, "elevation_sensor"))]
-OtherSensor = Annotated[str, typer.Option(help=help_of(Inputs, "other_sensor"))]
-Resolution = Annotated[float | None, typer.Option(help=help_of(Inputs, "resolution"))]
-Sentinel2OffsetOption = Annotated[str, typer.Option(help=help_of(Inputs, "sentinel2_offset"))]
 ClassField = Annotated[str, typer.Option(help=help_of(Labels, "class_field"))]
 Layer = Annotated[str | None, typer.Option(help=help_of(Labels, "layer"))]
 ClassSchemeOption = Annotated[str, typer.Option(help=help_of(Labels, "class_scheme"))]
 Json = Annotated[bool, typer.Option("--json", help="Print events, one JSON object a line, instead of progress bars.")]
 
 
-def inputs_of(options: dict[str, Any]) -> dict[str, Any]:
-    """The inputs among a command's options; lists that were not given are empty."""
-    roles = ("optical", "sar", "elevation", "other")
-    return {name: options[name] or [] if name in roles else options[name] for name in Inputs.model_fields}
+def with_rasters(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that say which rasters to read, in the place of its parameter ``inputs``, which gets what
+    they say."""
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        parameters.extend(_RASTER_OPTIONS if parameter.name == "inputs" else [parameter])
+
+    @functools.wraps(command)
+    def filled(**given: Any) -> None:
+        inputs = {name: given.pop(name) for name in Inputs.model_fields}
+        # Lists that were not given are empty.
+        command(**given, inputs=inputs | {role: inputs[role] or [] for role in ROLES})
+
+    named = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    filled.__signature__ = inspect.Signature(named, return_annotation=None)  # type: ignore[attr-defined]
+    filled.__annotations__ = {parameter.name: parameter.annotation for parameter in named}
+    return filled
+
+
+def _raster_option(name: str) -> inspect.Parameter:
+    several = " May be given several times." if name in ROLES else ""
+    option = typer.Option(help=help_of(Inputs, name) + several)
+    kind: Any = list[str] | None if name in ROLES else float | None if name == "resolution" else str
+    default = None if name in ROLES else Inputs.model_fields[name].default
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
+
+
+_RASTER_OPTIONS = [_raster_option(name) for name in Inputs.model_fields]
 
 
 def switch_of(text: str) -> tuple[str, str]:

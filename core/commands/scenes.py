@@ -8,45 +8,28 @@ import typer
 
 from core.commands.options import (
     ClassSchemeOption,
-    Elevation,
-    ElevationSensor,
     Json,
     Layer,
-    Optical,
-    OpticalSensor,
-    Other,
-    OtherSensor,
-    Resolution,
-    Sar,
-    SarSensor,
-    Sentinel2OffsetOption,
+    Rasters,
     extent_of,
     help_of,
-    inputs_of,
     labels_of,
+    with_rasters,
 )
 from core.commands.running import execute
 from core.jobs.schemas import ClassifyScenesJob, Labels
 
 
+@with_rasters
 def scenes(
     output: Annotated[str, typer.Option(help=help_of(ClassifyScenesJob, "output"))],
+    inputs: Rasters,
     training: Annotated[str | None, typer.Option(help=help_of(Labels, "path"))] = None,
     class_field: Annotated[str | None, typer.Option(help=help_of(Labels, "class_field"))] = None,
     layer: Layer = None,
     class_scheme: ClassSchemeOption = "auto",
     multi_label: Annotated[str, typer.Option(help=help_of(ClassifyScenesJob, "multi_label"))] = "auto",
     units: Annotated[str | None, typer.Option(help=help_of(ClassifyScenesJob, "units"))] = None,
-    optical: Optical = None,
-    sar: Sar = None,
-    elevation: Elevation = None,
-    other: Other = None,
-    optical_sensor: OpticalSensor = "auto",
-    sar_sensor: SarSensor = "auto",
-    elevation_sensor: ElevationSensor = "auto",
-    other_sensor: OtherSensor = "auto",
-    resolution: Resolution = None,
-    sentinel2_offset: Sentinel2OffsetOption = "auto",
     extent: Annotated[
         str | None, typer.Option(help=help_of(ClassifyScenesJob, "extent") + " Written left,right,bottom,top [EPSG:code].")
     ] = None,
@@ -61,7 +44,6 @@ def scenes(
     json: Json = False,
 ) -> None:
     """Give polygons or grid cells the classes that they have as wholes."""
-    inputs = inputs_of(locals())
     if (training is None) != (class_field is None):
         raise typer.BadParameter("--training and --class-field belong together.")
     execute(

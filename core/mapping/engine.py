@@ -39,10 +39,12 @@ TILES_BYTES = 512 * 2**20
 """What tiles that are looked at side by side may take together; a single one takes what it has to."""
 MOST_IN_BATCH = 64
 """More tiles at once gain nothing."""
-_LIBRARY_BYTES = 80 * 2**20
-"""What libraries take when they are used for the first time: kernels that they make, tables of coordinate systems."""
-_READING_BYTES = 24
-"""Bytes a value that reading takes on its way: as it is stored, as a number, and warped."""
+_LIBRARY_BYTES = 45 * 2**20
+"""What libraries take when they are used for the first time, such as tables of coordinate systems."""
+_KERNEL_BYTES = 40 * 2**20
+"""What the kernels of a network take that are made when they are asked for."""
+_READING_BYTES = 12
+"""Bytes a value that reading takes on its way: as it is stored, and warped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,9 +191,11 @@ class MappingEngine:
         fresh = columns * self.tiling.stride
         reading = sum(min(fresh * each, VALUES_AT_ONCE) * _READING_BYTES for each in values)
         sources = {source.raster.path: source.raster for entry in self._scene.acquisitions for source in entry.files}
-        cached = sum(raster_bytes(source) for source in sources.values())
+        # Rasters are closed after each panel, and with them goes what was kept of them.
+        part = min(1.0, columns / self._scene.grid.width)
+        cached = part * sum(raster_bytes(source) for source in sources.values())
         forward = self.tiles_at_once * self._forward_bytes
-        libraries = _LIBRARY_BYTES + self._copied_bytes
+        libraries = _LIBRARY_BYTES + (_KERNEL_BYTES + self._copied_bytes if forward else 0)
         return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + libraries)
 
     def within_a_tile(self, row: int, column: int) -> Window:
