@@ -227,7 +227,9 @@ def choose_parts(
         raise UsageError(f"The encoder '{chosen}' does not come in the size '{size}'.", f"Choose one of {', '.join(sizes)}.")
     # Neighbourhood statistics are for the encoder that keeps every pixel apart.
     stem: StemName = "per_sensor" if own.stem == "statistics" and chosen != "unet" else own.stem
-    return Parts(stem, chosen, size or (own.size if own.size in sizes else "small"), fusion or own.fusion)
+    # An architecture's size is one of its own encoder.
+    usual: SizeName = own.size if chosen == own.encoder else "small"
+    return Parts(stem, chosen, size or usual, fusion or own.fusion)
 
 
 ESTIMATORS: dict[EstimatorName, str] = {
@@ -259,6 +261,7 @@ def title_of(specification: ModelSpecification) -> str:
     entry = next((entry for entry in ARCHITECTURES.values() if entry.name == specification.architecture), None)
     if entry is None:
         return specification.architecture
-    own = {"encoder": entry.encoder, "size": entry.size, "fusion": entry.fusion}
+    usual = choose_parts(entry.name, specification.encoder).size
+    own = {"encoder": entry.encoder, "size": usual, "fusion": entry.fusion}
     chosen = [f"{part} {getattr(specification, part)}" for part in own if getattr(specification, part) != own[part]]
     return f"{entry.title} ({', '.join(chosen)})" if chosen else entry.title

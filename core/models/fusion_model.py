@@ -233,8 +233,9 @@ class FusionModel(nn.Module):
             # Where which inputs are known says which models to ask, before the channels are made.
             begun = {name: stems[name].begin(padded[name], own) for name, own in seen.items()}
             question = linear.question({name: each.known for name, each in begun.items()})
+            dtype = None if self.computing == torch.float32 else self.computing
             for name in seen:
-                streams[name] = stems[name].finish(begun.pop(name), linear, question, self.computing)
+                streams[name] = stems[name].finish(begun.pop(name), linear, question, dtype)
         if self.geography is not None:
             some = next(iter(streams.values())).values
             unknown = torch.full((len(some), 3), torch.nan, dtype=torch.float64, device=some.device)

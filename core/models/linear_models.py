@@ -130,10 +130,13 @@ class LinearModels(nn.Module):
         """
         first, *others = question.numbers
         total = self._scores(0, first, inputs)
-        if question.models is None or not others:
+        if question.models is None:
             return total, self.network[first].view(1, 1, 1, 1)
         for position, number in enumerate(others, start=1):
             total = torch.where(question.models == number, self._scores(position, number, inputs), total)
+        if first:
+            # The first model counts nowhere but where nothing is known: there it says the same whatever is asked elsewhere.
+            total = torch.where(question.models == 0, self.intercept[0].view(1, -1, 1, 1), total)
         return total, self.network[question.models]
 
     def _scores(self, position: int, number: int, inputs: Mapping[str, LinearInput]) -> Tensor:

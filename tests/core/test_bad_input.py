@@ -203,7 +203,7 @@ def test_a_base_model_of_other_sensors(finetune_job, sample, trained, tmp_path):
 )
 def test_parts_that_a_base_model_does_not_have(finetune_job_beside, trained, tmp_path, parts, words):
     job = {**finetune_job_beside, "mode": "full", "base_model": str(trained.model), **parts}
-    has = "encoder 'unet', fusion 'intermediate', size 'small'"
+    has = "encoder 'unet', fusion 'intermediate', size 'tiny'"
     told = check_refused(job, tmp_path, *words, str(trained.model), has, code=2)
     assert "without a base model" in told.last["hint"]
 

@@ -148,7 +148,7 @@ def test_models_are_listed_with_their_use_and_cost():
         row = [entry.stem, entry.encoder, entry.size, entry.fusion]
         assert any(line.split()[:5] == [name, *row] for line in lines), name
     assert "Sentinel-2 MSI, L2A (12 bands, 10 m); Sentinel-1 C-band SAR (2 bands, 10 m)" in answer.stdout
-    assert "1:24 2:48 4:96" in answer.stdout
+    assert "1:16 2:32 4:64" in answer.stdout
 
 
 def test_models_as_json_over_stated_inputs():
@@ -165,7 +165,7 @@ def test_models_as_json_over_stated_inputs():
         "pixel_size_m": 0.5,
     }
     first = data["architectures"][0]
-    assert first["levels"] == [{"stride": 1, "channels": 24}, {"stride": 2, "channels": 48}, {"stride": 4, "channels": 96}]
+    assert first["levels"] == [{"stride": 1, "channels": 16}, {"stride": 2, "channels": 32}, {"stride": 4, "channels": 64}]
     assert first["parameters"] > 100_000
     assert first["gflop_per_megapixel"] > 10
     assert "combinations" not in data
@@ -190,7 +190,7 @@ def test_a_model_file_is_described(trained):
     assert answer.exit_code == 0, answer.output
     for words in (
         "model.safetensors: U-Net, intermediate fusion",
-        "encoder unet, size small, fusion intermediate",
+        "encoder unet, size tiny, fusion intermediate",
         "some may be missing",
         "sentinel1: Sentinel-1 C-band SAR (sar), 10 m, 2 bands",
         "Bare ground, Built-up",

@@ -93,9 +93,9 @@ class BandChannels(nn.Module):
         bases, known = self.bases(values, bands)
         return (bases if self.statistics is None else self.statistics(bases, known)), known
 
-    def mapped(self, bases: Tensor, known: Tensor, maps: Sequence[AffineMap], dtype: torch.dtype) -> list[Tensor]:
-        """What affine maps make of the channels of these bases, (B, D, h, w) of each, the first in numbers of that kind; the
-        channels are never all made."""
+    def mapped(self, bases: Tensor, known: Tensor, maps: Sequence[AffineMap], dtype: torch.dtype | None) -> list[Tensor]:
+        """What affine maps make of the channels of these bases, (B, D, h, w) of each, the first in numbers of that kind where
+        one is given; the channels are never all made."""
         return apply_maps([bases] if self.statistics is None else self.statistics.views(bases, known), maps, dtype)
 
     def bases(self, values: Tensor, bands: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:

@@ -81,7 +81,7 @@ class StatisticsStem(nn.Module):
         begun: StemBases,
         linear: LinearModels | None = None,
         question: LinearQuestion | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
     ) -> FeatureMap:
         """Features of a modality.
 
@@ -89,7 +89,7 @@ class StatisticsStem(nn.Module):
             begun: see ``begin``.
             linear: models of the channels, which are asked while these are at hand.
             question: to them.
-            dtype: of the features.
+            dtype: of the features; by default that of the values.
         """
         bases, known, stride = begun.values, begun.known, self.geometry.stride
         rows, weight, whole = self._rows(begun.index), self.kernels(begun.index), is_whole(begun.known)

@@ -160,7 +160,7 @@ def test_a_base_model_keeps_its_architecture_and_that_is_said(finetune_job, trai
         if event.get("phase", "").startswith("Fitting"):
             context.cancel()
 
-    told = run_here({**job, "encoder": "unet", "size": "small"}, stop)
+    told = run_here({**job, "encoder": "unet", "size": "tiny"}, stop)
     assert told.code == 130, told.last
     line = f"The architecture is that of the base model, U-Net, intermediate fusion; '{architecture}' is not used."
     for other in ("info", "warning"):
