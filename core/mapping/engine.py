@@ -192,8 +192,7 @@ class MappingEngine:
         reading = sum(min(fresh * each, VALUES_AT_ONCE) * _READING_BYTES for each in values)
         sources = {source.raster.path: source.raster for entry in self._scene.acquisitions for source in entry.files}
         # Rasters are closed after each panel, and with them goes what was kept of them.
-        part = min(1.0, columns / self._scene.grid.width)
-        cached = part * sum(raster_bytes(source) for source in sources.values())
+        cached = sum(raster_bytes(source) for source in sources.values()) * width / self._scene.grid.width
         forward = self.tiles_at_once * self._forward_bytes
         libraries = _LIBRARY_BYTES + (_KERNEL_BYTES + self._copied_bytes if forward else 0)
         return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + libraries)
