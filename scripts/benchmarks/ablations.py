@@ -136,6 +136,10 @@ CLAIMS: dict[str, Claim] = {
 }
 
 
+LEAST_DRAWS = 3
+"""That a verdict rests on."""
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Worth and difference by variant, in Markdown."""
     lines = [
@@ -171,6 +175,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _verdict(gains: Sequence[float]) -> str:
+    if len(gains) < LEAST_DRAWS:
+        return "too few draws"
     mean, spread = float(np.mean(gains)), float(np.std(gains, ddof=1))
     return "within the spread" if abs(mean) <= spread else "yes" if mean > 0 else "no, it costs"
 
