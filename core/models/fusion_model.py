@@ -187,7 +187,7 @@ class FusionModel(nn.Module):
         bands: Mapping[str, Sequence[str]] | None = None,
     ) -> Features:
         """What the fusion makes of the values; see ``forward``."""
-        return self._fused(self._streams(values, dates, geography, present, bands)[0])
+        return self._fused(self._streams(values, dates, geography, present, bands, asks_linear=False)[0])
 
     def _fused(self, streams: Streams) -> Features:
         """What the fusion makes of streams, which it takes out of the mapping."""

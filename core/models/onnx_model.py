@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ TOLERANCE = 1e-4
 _KEY = "rsfusion"
 _CHECKED_STEPS = ((8, 8), (11, 9))
 """Sides of the windows that a graph is checked on, in steps of the model; it is traced on the first."""
+
+_MAKING = Lock()
 
 
 class OnnxModel(nn.Module):
@@ -55,7 +58,9 @@ class OnnxModel(nn.Module):
         """
         height, width = size_of(values, self._modalities)
         rows, columns = (-(-side // self._step) * self._step for side in (height, width))
-        scores = self._session.run(None, graph_inputs(self.specification, values, (rows, columns)))[0]
+        with _MAKING:
+            session = self._session  # made once, and not by every thread
+        scores = session.run(None, graph_inputs(self.specification, values, (rows, columns)))[0]
         return torch.from_numpy(scores)[:, :, :height, :width]
 
     @cached_property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ BLOCK_ROWS = 1 << 12
 
 NODES_AT_ONCE = 1 << 14
 """Nodes of a forest's trees that a graph holds: about half a megabyte."""
+
+
+_MAKING = Lock()
 
 
 class Program:
@@ -41,7 +45,8 @@ class Program:
         """
         blocks = [rows[start : start + BLOCK_ROWS] for start in range(0, max(1, len(rows)), BLOCK_ROWS)]
         threads = min(torch.get_num_threads(), len(blocks))
-        _ = self._sessions  # made once, and not by every thread
+        with _MAKING:
+            _ = self._sessions  # made once, and not by every thread
         if threads < 2:
             return np.concatenate([self._of_block(block) for block in blocks])
         with ThreadPoolExecutor(threads) as pool:
