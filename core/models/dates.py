@@ -53,13 +53,16 @@ class DatePooling(nn.Module):
         return (weights * values).sum(dim=1), known.amax(dim=1)
 
     def _codes(self, dates: Tensor) -> Tensor:
-        days = torch.nan_to_num(dates.double(), nan=0.0)
-        # Whole parts of the year only: the same day of any year has the same code.
-        harmonics = torch.arange(1, HARMONICS + 1, dtype=torch.float64, device=days.device)
-        angles = 2 * torch.pi * days[..., None] * harmonics / YEAR_DAYS
-        waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
-        codes = self.day(waves.to(self.day.weight.dtype))
+        codes = self.day(day_code(torch.nan_to_num(dates, nan=0.0)).to(self.day.weight.dtype))
         return torch.as_tensor(codes * torch.isfinite(dates)[..., None])
+
+
+def day_code(dates: Tensor) -> Tensor:
+    """(..., 2 * HARMONICS) float64 of (...) days since the start of any year; NaN = unknown."""
+    # Whole parts of the year only: the same day of any year has the same code.
+    harmonics = torch.arange(1, HARMONICS + 1, dtype=torch.float64, device=dates.device)
+    angles = 2 * torch.pi * dates.double()[..., None] * harmonics / YEAR_DAYS
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
 def pool_dates(pooling: DatePooling, dated: FeatureMap, count: int, dates: Tensor | None) -> FeatureMap:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from core.models.circumstances import CircumstancesEncoding
 from core.models.dates import DatePooling, pool_dates
 from core.models.decoders.build import decoder_maker
 from core.models.features import FeatureMap, Features, Values, size_of
@@ -48,6 +49,8 @@ class FusionModel(nn.Module):
         names = list(self.modalities) if specification.has_dates else []
         self.date_poolings = nn.ModuleDict({name: DatePooling(geometry.channels) for name in names})
         self.geography = GeographicEncoding(geometry.channels) if specification.has_geography else None
+        names = list(self.modalities) if specification.has_circumstances else []
+        self.circumstances = nn.ModuleDict({name: CircumstancesEncoding(geometry.channels) for name in names})
         self.linear = self._make_linear() if specification.has_shortcut else None
         self.uses_shortcut = specification.has_shortcut
         """Switched off while the network learns by itself."""
@@ -241,7 +244,20 @@ class FusionModel(nn.Module):
             unknown = torch.full((len(some), 3), torch.nan, dtype=torch.float64, device=some.device)
             code = self.geography(unknown if geography is None else geography)[:, :, None, None]
             streams = {name: stream.masked(stream.values + code) for name, stream in streams.items()}
+        for name in self.circumstances:
+            if name in streams:
+                code = self._circumstances(name, streams[name], dates, geography)[:, :, None, None]
+                streams[name] = streams[name].masked(streams[name].values + code)
         return streams, question
+
+    def _circumstances(self, name: str, stream: FeatureMap, dates: Values | None, geography: Tensor | None) -> Tensor:
+        """(B, C) of a modality; of several dates the pooling knows, and here none counts."""
+        entry = self.modalities[name]
+        unknown = torch.full((len(stream.values),), torch.nan, dtype=torch.float64, device=stream.values.device)
+        given = None if dates is None else dates.get(name)
+        days = unknown if given is None or given.shape[1] != 1 else given[:, 0]
+        resolution = unknown if geography is None else geography[:, 2] * entry.coarser / entry.finer
+        return torch.as_tensor(self.circumstances[name](days, resolution))
 
     def _one_date(self, name: str, values: Tensor, size: tuple[int, int]) -> Tensor:
         """(B * T, C, h, w) of a modality, padded."""

@@ -41,12 +41,26 @@ class GeographicEncoding(nn.Module):
         latitude, longitude = geography[:, 0].double().deg2rad(), geography[:, 1].double().deg2rad()
         sphere = torch.stack([latitude.cos() * longitude.cos(), latitude.cos() * longitude.sin(), latitude.sin()], dim=1)
         place = fourier_features(sphere, FREQUENCIES, *PLACE_WAVELENGTHS).flatten(1)
-        fineness = fourier_features(geography[:, 2].double().log2(), FREQUENCIES, *RESOLUTION_WAVELENGTHS)
-        return self._or(place, self.place, self.no_place) + self._or(fineness, self.resolution, self.no_resolution)
+        fineness = resolution_code(geography[:, 2])
+        known = code_or_stand_in(place, self.place, self.no_place)
+        return known + code_or_stand_in(fineness, self.resolution, self.no_resolution)
 
-    def _or(self, code: Tensor, layer: nn.Linear, stand_in: Tensor) -> Tensor:
-        is_known = torch.isfinite(code).all(dim=1, keepdim=True)
-        if self.training:
-            is_known = is_known & (torch.rand(len(code), 1, device=code.device) >= DROPPED)
-        known = layer(torch.nan_to_num(code).to(layer.weight.dtype))
-        return torch.where(is_known, known, stand_in)
+
+def resolution_code(resolution: Tensor) -> Tensor:
+    """(B, 2 * FREQUENCIES) float64 of (B,) metres; NaN = unknown."""
+    return fourier_features(resolution.double().log2(), FREQUENCIES, *RESOLUTION_WAVELENGTHS)
+
+
+def code_or_stand_in(code: Tensor, layer: nn.Linear, stand_in: Tensor) -> Tensor:
+    """What a layer makes of a code, or what stands in for one that is not known, or is withheld in training.
+
+    Args:
+        code: (B, n), NaN = unknown.
+        layer: from n to C channels; whether it trains says whether codes are withheld.
+        stand_in: (C,).
+    """
+    is_known = torch.isfinite(code).all(dim=1, keepdim=True)
+    if layer.training:
+        is_known = is_known & (torch.rand(len(code), 1, device=code.device) >= DROPPED)
+    known = layer(torch.nan_to_num(code).to(layer.weight.dtype))
+    return torch.where(is_known, known, stand_in)

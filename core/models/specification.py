@@ -144,6 +144,7 @@ class ModelSpecification(_Value):
         has_shortcut: class scores are the sum of those of fitted linear models over the stems' statistics and the network's.
         has_dates: inputs may have several dates.
         has_geography: place and resolution are inputs.
+        has_circumstances: day of the year and pixel size of each modality are inputs.
         window: side in reference pixels of the windows that a model with a global view is trained on and maps with.
         estimator: what stands in place of the network, or behind it.
     """
@@ -167,6 +168,7 @@ class ModelSpecification(_Value):
     has_shortcut: bool = False
     has_dates: bool = False
     has_geography: bool = False
+    has_circumstances: bool = False
     window: int = Field(64, ge=16, le=512)
     estimator: EstimatorSpecification | None = None
 

@@ -18,7 +18,7 @@ from core.models.checkpoint import load_checkpoint, save_checkpoint
 from core.models.fusion_model import FusionModel
 from core.models.heads import DenseHead
 from core.pretraining.monitors import has_collapsed, look_at
-from core.pretraining.objectives.objective import Objective, Step, Windows
+from core.pretraining.objectives.objective import Objective, Step
 from core.pretraining.processes import AveragedBuffers, Processes, current
 from core.pretraining.records import PretrainingRecord
 from core.pretraining.scene_windows import SceneWindows
@@ -221,8 +221,7 @@ def _batch_losses(
     with torch.random.fork_rng(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
         torch.manual_seed(int(draws.integers(2**62)))
         batch = windows.batch(draws)
-        seen = Windows({name: values.to(device) for name, values in batch.values.items()}, batch.geography.to(device))
-        terms = run.objective(Step(run.model, seen, generator, done))
+        terms = run.objective(Step(run.model, batch.to(device), generator, done))
         if not terms:
             return {}
         total = torch.stack(list(terms.values())).sum() / count
@@ -239,8 +238,7 @@ def _batch_losses(
 def _record(run: _Run, windows: SceneWindows, epoch: int, sums: dict[str, Any], probe: Probe | None) -> PretrainingRecord:
     """What the epoch showed, on windows that are the same for all epochs as long as all of the scenes is in memory."""
     batch = windows.batch(np.random.default_rng((run.settings.seed, 13)))
-    seen = Windows({name: values.to(run.device) for name, values in batch.values.items()}, batch.geography.to(run.device))
-    health = look_at(run.model, seen)
+    health = look_at(run.model, batch.to(run.device))
     losses = {name: total / count for name, (total, count) in sums.items()}
     monitors = health.fusion | run.objective.monitors()
     if probe is not None and current().is_main:

@@ -66,7 +66,7 @@ def look_at(model: FusionModel, windows: Windows) -> FeatureHealth:
     model.eval()
     try:
         with _heard(model) as fusion:
-            level = model.features(windows.values, geography=windows.geography).levels[-1]
+            level = model.features(windows.values, dates=windows.dates, geography=windows.geography).levels[-1]
         features = places(level)
         dependence = {name: _dependence(model, windows, name, level) for name in windows.names}
     finally:
@@ -136,7 +136,7 @@ def _dependence(model: FusionModel, windows: Windows, name: str, level: FeatureM
     if len(windows) < 2:
         return 0.0
     exchanged = {n: values.roll(1, 0) if n == name else values for n, values in windows.values.items()}
-    other = model.features(exchanged, geography=windows.geography).levels[-1]
+    other = model.features(exchanged, dates=windows.dates, geography=windows.geography).levels[-1]
     moved = (other.values - level.values).square().mean().sqrt()
     apart = (level.values.roll(1, 0) - level.values).square().mean().sqrt()
     return float(moved / apart.clamp_min(1e-12))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,6 +72,7 @@ class SceneWindows:
         self.size, self.batch_size = size, batch_size
         self._memory_bytes = memory_bytes
         self._grounds = [_ground_of(scene) for scene in scenes]
+        self._dated = [_dated_ground(scene) for scene in scenes] if specification.has_circumstances else []
         self._parts: list[list[_Part]] = [[] for _ in scenes]
         self._is_whole = sum(_bytes_of(scene, scene.grid.window) for scene in scenes) <= memory_bytes
         if self._is_whole:
@@ -116,7 +118,8 @@ class SceneWindows:
         ]
         names = [a.name for a in self._scenes[number].acquisitions]
         values = {name: torch.from_numpy(np.stack([each[name] for each, _ in drawn])) for name in names}
-        return Windows(values, self._geography(number, [window for _, window in drawn]))
+        windows = [window for _, window in drawn]
+        return Windows(values, self._geography(number, windows), self._dates(number, windows))
 
     def _draw(self, part: _Part, generator: np.random.Generator) -> tuple[Arrays, Window]:
         """A window that lies within the part, and has data where the part has enough of it."""
@@ -144,13 +147,26 @@ class SceneWindows:
 
     def _geography(self, number: int, windows: Sequence[Window]) -> Tensor:
         grid = self._scenes[number].grid
-        if not self._specification.has_geography:
+        if not (self._specification.has_geography or self._specification.has_circumstances):
             return torch.full((len(windows), 3), torch.nan, dtype=torch.float64)
         rows = []
         for window in windows:
             longitude, latitude = grid.crop(window).center()
             rows.append([latitude, longitude, grid.resolution_m()])
         return torch.tensor(rows, dtype=torch.float64)
+
+    def _dates(self, number: int, windows: Sequence[Window]) -> dict[str, Tensor]:
+        """By acquisition the day of the year of what each window shows; of several files there on several days none."""
+        if not self._specification.has_circumstances:
+            return {}
+        found: dict[str, Tensor] = {}
+        for name, dated in self._dated[number].items():
+            rows = []
+            for window in windows:
+                days = {day for ground, day in dated if not ground.intersection(window).is_empty}
+                rows.append([days.pop() if len(days) == 1 else math.nan])
+            found[name] = torch.tensor(rows, dtype=torch.float64)
+        return found
 
     def _read_all(self) -> None:
         for number, scene in enumerate(self._scenes):
@@ -192,6 +208,18 @@ def _ground_of(scene: Scene) -> list[Window]:
         if _area(inside) > _area(best):
             best = inside
     return [grid.window] if _area(best) >= SCATTERED * grid.width * grid.height else best
+
+
+def _dated_ground(scene: Scene) -> dict[str, list[tuple[Window, float]]]:
+    """By acquisition of which any day is known where its files lie, and the days since the start of the year."""
+    grid = scene.grid
+    dated = {}
+    for acquisition in scene.acquisitions:
+        days = [math.nan if source.date is None else source.date.timetuple().tm_yday - 1.0 for source in acquisition.files]
+        if not all(math.isnan(day) for day in days):
+            bounds = [project_bounds(source.raster.bounds, source.raster.crs, grid.crs) for source in acquisition.files]
+            dated[acquisition.name] = [(grid.window_of(each), day) for each, day in zip(bounds, days, strict=True)]
+    return dated
 
 
 def _area(windows: Sequence[Window]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from itertools import combinations
 
 import numpy as np
@@ -13,7 +14,7 @@ from core.errors import GridError, RasterError, SensorError
 from core.scenes.grid import Bounds, Grid, Scale, nearest_scale, same_crs
 from core.scenes.raster_file import RasterFile, is_constant, read_raster_file
 from core.scenes.reference_grid import bounds_in, crs_name, reference_grid
-from core.sensors import Band, IdentifiedRaster, Role, Sensor, identify
+from core.sensors import Band, IdentifiedRaster, Role, Sensor, acquisition_date, identify
 from core.sensors.sentinel2_offset import OffsetChoice, OffsetSetting, darkest_level, sentinel2_offset
 
 ROLES: tuple[Role, ...] = ("optical", "sar", "other", "elevation")
@@ -30,6 +31,11 @@ class SourceFile:
     def band_index(self, name: str) -> int | None:
         """The 1-based index of a sensor's band in this file; None where the file lacks it."""
         return next((index for band, index in self.identified.match.bands if band == name), None)
+
+    @property
+    def date(self) -> date | None:
+        """The day on which it was taken, where the file or its name says so."""
+        return acquisition_date(self.raster.description)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 files.
 """
 
+from core.sensors.acquisition_date import acquisition_date
 from core.sensors.band_match import BandMatch, require_bands
 from core.sensors.calibration import Calibration
 from core.sensors.description import RasterDescription
@@ -23,6 +24,7 @@ __all__ = [
     "Role",
     "Sensor",
     "SensorKind",
+    "acquisition_date",
     "band_statistics",
     "get_sensor",
     "identify",

@@ -123,7 +123,7 @@ CLAIMS: dict[str, Claim] = {
         ),
     ),
     "latent": Claim(
-        "Ours: targets of single pixels, of patches told apart, with inputs withheld.",
+        "Ours: targets of single pixels, of patches told apart, with inputs withheld, days and pixel sizes told.",
         1.0,
         Variant("whole", "latent_targets"),
         (
@@ -131,6 +131,7 @@ CLAIMS: dict[str, Claim] = {
             Variant("direction alone, no contrast", "latent_targets", {"loss": "cosine"}),
             Variant("no input withheld", "latent_targets", {"withheld": 0.0}),
             Variant("no decoder", "latent_targets", {"decoder": False}),
+            Variant("not told days and pixel sizes", "latent_targets", {"circumstances": False}),
         ),
     ),
 }

@@ -27,7 +27,7 @@ def freeze(model: nn.Module, trained: TrainedPart) -> list[nn.Module]:
         return []
     if not isinstance(model, FusionModel):
         raise TypeError("only a model of parts can be trained in parts")
-    frozen: list[nn.Module] = [model.stems, model.date_poolings]
+    frozen: list[nn.Module] = [model.stems, model.date_poolings, model.circumstances]
     frozen += [module for module in (model.generator, model.geography) if module is not None]
     if trained in ("head", "adapters"):
         frozen.append(model.fusion)

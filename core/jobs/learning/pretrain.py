@@ -76,6 +76,8 @@ def run_pretrain(job: PretrainJob, context: JobContext) -> dict[str, Any]:
         f"{METHODS[job.method].title}: windows of {settings.window_size} pixels, {settings.batch_size} a batch, from "
         f"{len(scenes)} scene{'s' if len(scenes) > 1 else ''}."
     )
+    if specification.has_circumstances:
+        context.info(_days_known(scenes))
     path, checkpoint = Path(job.output_model), checkpoint_path(Path(job.output_model))
     check_training_space(path, model)
     identity = run_identity(
@@ -144,6 +146,16 @@ def _scenes_in_folder(job: PretrainJob, context: JobContext) -> list[Inputs]:
     return found
 
 
+def _days_known(scenes: tuple[Scene, ...]) -> str:
+    """Of how many rasters the day is known that the model is told."""
+    dates = [source.date for scene in scenes for acquisition in scene.acquisitions for source in acquisition.files]
+    known = sorted({date.isoformat() for date in dates if date is not None})
+    if not known:
+        return "No raster or its name says on which day it was taken; the model learns without."
+    shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
+    return f"The day is known of {sum(date is not None for date in dates)} of {len(dates)} rasters: {shown}."
+
+
 def _prepare(
     job: PretrainJob, recipe: Recipe, context: JobContext
 ) -> tuple[FusionModel, ModelSpecification, tuple[Scene, ...]]:
@@ -175,6 +187,9 @@ def _prepare(
     specification = with_inputs_of(found[0][1], scenes)
     specification = specification.model_copy(update={"head": "embedding", "n_classes": 1, "has_shortcut": False})
     wanted = recipe.specification(specification)
+    if wanted.has_circumstances and not specification.has_circumstances:
+        # What is added to features can be learned at any time.
+        specification = specification.model_copy(update={"has_circumstances": True})
     if wanted != specification:
         own, asked = specification.model_dump(), wanted.model_dump()
         parts = [f"{name} {asked[name]} and not {own[name]}" for name in own if own[name] != asked[name]]

@@ -104,7 +104,8 @@ class LatentTargets(Objective):
         """``latent <modality>`` of each modality of which anything is masked, and ``latent pixels <modality>``."""
         windows, model = step.windows, step.model
         masks = draw_masks(windows, model.modalities, self.patch, self.masks, step.generator)
-        features = model.features(hide(windows.values, masks, model.modalities), geography=windows.geography)
+        hidden = hide(windows.values, masks, model.modalities)
+        features = model.features(hidden, dates=windows.dates, geography=windows.geography)
         merged = self.decoders.merged(model, features)
         decoded = self.decoders(features, merged, masks, windows.geography)
         losses = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -19,10 +19,12 @@ class Windows:
     Attributes:
         values: by modality (B, C, h, w) float32 physical values, NaN = missing. All windows lack the same modalities.
         geography: (B, 3) float64 latitude, longitude in degrees and resolution in metres; NaN = unknown.
+        dates: by modality (B, 1) float64 days since the start of any year, NaN = unknown; of those that have any.
     """
 
     values: dict[str, Tensor]
     geography: Tensor
+    dates: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -30,6 +32,11 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.geography)
+
+    def to(self, device: torch.device) -> Windows:
+        """The same on a device."""
+        values, dates = ({name: each.to(device) for name, each in given.items()} for given in (self.values, self.dates))
+        return Windows(values, self.geography.to(device), dates)
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,8 @@ def test_the_model_the_report_and_the_log_say_what_was_done(job, pretrained):
     assert [record["epoch"] for record in data["records"]] == [1, 2]
     assert pretrained.outputs["EFFECTIVE_RANK"] == round(data["records"][-1]["effective_rank"], 2)
     assert "sentinel1: exchanging it moves the features" in pretrained.texts("info")
+    assert card.specification.has_circumstances
+    assert "The day is known of 2 of 2 rasters: 2021-07-02, 2021-07-03." in pretrained.texts("info")
     assert sorted(path.name for path in Path(job["report"]).parent.iterdir()) == ["base.safetensors", "report.html"]
 
 
@@ -92,6 +94,21 @@ def test_a_new_sensor_joins_a_model_that_is_kept_for_the_old_one(job, pretrained
     assert [entry.name for entry in card.specification.modalities] == ["sentinel2_l2a", "sentinel1", "dsm"]
     assert card.training["settings"]["accumulation"] == 2
     assert card.training["steps"] == 1
+
+
+def test_a_model_that_was_never_told_days_learns_them_later(job, pretrained, tmp_path):
+    untold = {**job, "switches": {"circumstances": False}, "epochs": 1, "report": None}
+    untold["output_model"] = str(tmp_path / "untold.safetensors")
+    assert run_here(untold).code == 0
+    assert not load_model(Path(untold["output_model"]))[1].specification.has_circumstances
+    later = {**job, "initial_model": untold["output_model"], "size": None, "epochs": 1, "report": None}
+    later["output_model"] = str(tmp_path / "later.safetensors")
+    told = run_here(later)
+    assert told.code == 0, told.last
+    assert load_model(Path(later["output_model"]))[1].specification.has_circumstances
+    # The other way round is said, and not done in silence.
+    wrong = {**later, "initial_model": job["output_model"], "switches": {"circumstances": False}}
+    check_refused({**wrong, "output_model": str(tmp_path / "other.safetensors")}, tmp_path, "has_circumstances", code=2)
 
 
 def test_what_is_kept_needs_a_model(job, tmp_path):

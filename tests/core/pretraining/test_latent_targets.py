@@ -232,3 +232,15 @@ def test_it_comes_to_know_a_window() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
+
+
+def test_days_and_pixel_sizes_are_told_to_the_model() -> None:
+    wanted = small_specification("unet", "intermediate", "usual").model_copy(update={"has_circumstances": True})
+    model, windows = small_model(wanted).eval(), small_windows(wanted, 32)
+    objective = small(model).eval()
+    geography = torch.tensor([[52.0, 13.0, 10.0]] * len(windows), dtype=torch.float64)
+    dates = {name: torch.full((len(windows), 1), 100.0, dtype=torch.float64) for name in windows.names}
+    told = [replace(windows, geography=geography, dates=given) for given in ({}, dates)]
+    found = [{name: float(loss) for name, loss in objective(step_of(model, each)).items()} for each in (windows, *told)]
+    assert found[0].keys() == found[1].keys() == found[2].keys()
+    assert all(len({terms[name] for terms in found}) == 3 for name in found[0])

@@ -188,3 +188,26 @@ def test_geography_is_that_of_the_windows(tmp_path):
     rows = batch.values["generic"][:, 0, 0, 0]
     order = rows.argsort()
     assert (batch.geography[order, 0].diff() <= 0).all()
+
+
+def test_days_are_those_of_the_files_that_a_window_shows(tmp_path):
+    """Two files side by side of two days, a third without: where they meet nobody knows the day."""
+    names = ("west_20210702.tif", "east_20200301.tif", "south.tif")
+    for name, origin in zip(names, ((500_000, 5_800_000), (500_640, 5_800_000), (500_000, 5_799_360)), strict=True):
+        values = coordinates(64, 64) + np.float32(origin[0] - 500_000) / 10
+        write_raster(tmp_path / name, values, 10, *origin)
+    scene = build_scene(SceneRequest({"other": [str(tmp_path / name) for name in names]}, {"other": "generic"}))
+    specification, renamed = specify_for_scenes([scene], "unet_early")
+    assert windows_of([scene]).batch(np.random.default_rng(0)).dates == {}
+    specification = specification.model_copy(update={"has_circumstances": True})
+    windows, seen = SceneWindows(renamed, specification, 32, 4), set()
+    for number in range(40):
+        batch = windows.batch(np.random.default_rng(number))
+        assert list(batch.dates) == ["generic"]
+        assert torch.allclose(batch.geography[:, 2], torch.tensor(10.0, dtype=torch.float64), rtol=0.01)
+        for (day,), values in zip(batch.dates["generic"].tolist(), batch.values["generic"], strict=True):
+            column = float(values[1][torch.isfinite(values[1])].max())
+            known = {True: 182.0, False: 60.0}[column < 64]
+            assert day == known or np.isnan(day)
+            seen.add(day if day == day else None)
+    assert seen == {182.0, 60.0, None}
