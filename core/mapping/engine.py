@@ -24,6 +24,7 @@ from core.mapping.strip_reader import Arrays, StripReader
 from core.mapping.tile_threads import TileThreads
 from core.mapping.uncertainty import likeliest
 from core.models.costs import forward_bytes
+from core.models.fusion_model import FusionModel
 from core.models.inference import for_inference
 from core.models.model_file import ModelCard
 from core.models.novelty import Novelty
@@ -146,7 +147,12 @@ class MappingEngine:
         else:
             self.tiling = choose_tiling(step, radius, overlap, finest)
         self._threads = ThreadPoolExecutor(max(1, len(scene.acquisitions)))
-        side = self.tiling.tile
+        # Of a tile only what lies further from its edges than the model sees is looked at, where neighbours say the rest.
+        self._margin = self.tiling.margin(radius or 0)
+        self._inner = self.tiling.tile - 2 * self._margin
+        # Most of a network does without what its stems alone look at.
+        spared = self._model.spared(self._margin) if isinstance(self._model, FusionModel) else 0
+        side = self.tiling.tile - 2 * spared
         self._forward_bytes = forward_bytes(specification, side, side, dtype) if tile_bytes is None else tile_bytes
         self.tiles_at_once = self._tiles_at_once(torch.get_num_threads())
         """How many tiles are looked at side by side."""
@@ -158,9 +164,6 @@ class MappingEngine:
         self._novelty = novelty
         self._withheld = [modality.name for modality in specification.modalities] if has_contributions else []
         self._n_blended = self._n_outputs + (novelty is not None) + len(self._withheld)
-        # Of a tile only what lies further from its edges than the model sees is looked at, where neighbours say the rest.
-        self._margin = self.tiling.margin(radius or 0)
-        self._inner = self.tiling.tile - 2 * self._margin
         weights = blending_weights(self.tiling, radius or 0)[self._margin : self.tiling.tile - self._margin]
         self._weights = None if self._inner == self.tiling.stride else np.outer(weights, weights)
 
@@ -345,7 +348,10 @@ class MappingEngine:
             return (torch.cat(parts, dim=1) if len(parts) > 1 else probabilities).cpu()
 
     def _probabilities(self, given: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> torch.Tensor:
-        scores = self._inner_of(self._model(given)).float()
+        if isinstance(self._model, FusionModel):
+            scores = self._model(given, margin=self._margin)
+        else:
+            scores = self._inner_of(self._model(given)).float()
         asked = subset if subset.min() < subset.max() else subset[:1, :1, :1]
         divisors = torch.from_numpy(self.inputs.temperatures[asked]).to(self._device)
         return torch.softmax(scores / divisors[:, None], dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -42,21 +42,6 @@ AffineMap = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class LinearInput:
-    """What linear models say of a modality.
-
-    Attributes:
-        answers: (B, K, H, W) of each model that was asked.
-        known: (B, 1, H, W) float32, 1 or 0.
-        is_whole: all of it is known for sure.
-    """
-
-    answers: Sequence[Tensor]
-    known: Tensor
-    is_whole: bool
-
-
-@dataclass(frozen=True, eq=False)
 class FeatureMap:
     """Features on a grid, and where they rest on data.
 
@@ -65,7 +50,6 @@ class FeatureMap:
         known: (B, 1, h, w) float32, 1 where any pixel beneath was measured, else 0.
         stride: reference pixels from one feature to the next.
         registers: (B, R, C) tokens of no place, such as a transformer's class token; None where there are none.
-        linear: what the linear models beside the network say; None where none was asked.
         is_whole: all of it is known for sure: then nothing has to be masked, which is a good part of what a map costs.
     """
 
@@ -73,7 +57,6 @@ class FeatureMap:
     known: Tensor
     stride: int
     registers: Tensor | None = None
-    linear: LinearInput | None = None
     is_whole: bool = False
 
     def to(self, dtype: torch.dtype) -> FeatureMap:
@@ -84,6 +67,13 @@ class FeatureMap:
     def masked(self, values: Tensor) -> FeatureMap:
         """Other values on the same grid, zero where nothing is known."""
         return replace(self, values=values if self.is_whole else values * self.known)
+
+    def cut(self, margin: int) -> FeatureMap:
+        """Without so many reference pixels along each edge, a multiple of the stride; registers stay as they are."""
+        if not margin:
+            return self
+        values, known = (inner_part(each, margin // self.stride) for each in (self.values, self.known))
+        return replace(self, values=values, known=known)
 
     def coarser(self, values: Tensor) -> FeatureMap:
         """Values on the grid of twice the stride."""
@@ -118,6 +108,11 @@ class Features:
     @property
     def strides(self) -> tuple[int, ...]:
         return tuple(level.stride for level in self.levels)
+
+
+def inner_part(values: Tensor, edge: int) -> Tensor:
+    """(..., H, W) without so many rows and columns along each edge."""
+    return values[..., edge : values.shape[-2] - edge, edge : values.shape[-1] - edge] if edge else values
 
 
 def features_of(levels: list[FeatureMap], by_modality: Mapping[str, FeatureMap] | None = None) -> Features:

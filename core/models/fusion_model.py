@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,35 @@ from torch.nn import functional
 from core.models.circumstances import CircumstancesEncoding
 from core.models.dates import DatePooling, pool_dates
 from core.models.decoders.build import decoder_maker
-from core.models.features import FeatureMap, Features, Values, size_of
+from core.models.features import FeatureMap, Features, Values, is_whole, size_of
 from core.models.fusion.base import Fusion, Streams
 from core.models.fusion.build import build_fusion
 from core.models.geography import GeographicEncoding
 from core.models.heads import DenseHead, EmbeddingHead, SceneHead, difference
-from core.models.linear_models import LinearModels, LinearQuestion
+from core.models.linear_models import LinearModels, LinearTally
 from core.models.products import is_plain
 from core.models.specification import ModalitySpecification, ModelSpecification
 from core.models.stems.band_codes import BandCodes
-from core.models.stems.channels import channels_radius
+from core.models.stems.channels import STATISTICS_RADIUS, channels_radius
 from core.models.stems.stem import GeneratedStem, PerSensorStem, StatisticsStem
 from core.models.subsets import input_subsets
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What of a model is computed.
+
+    Attributes:
+        linear: what its linear models say.
+        network: what its network says.
+        spared: reference pixels along each edge that only stems look at.
+        bands: see ``FusionModel.forward``.
+    """
+
+    linear: bool = False
+    network: bool = True
+    spared: int = 0
+    bands: Mapping[str, Sequence[str]] | None = None
 
 
 class FusionModel(nn.Module):
@@ -118,6 +135,7 @@ class FusionModel(nn.Module):
         bands: Mapping[str, Sequence[str]] | None = None,
         after_dates: Values | None = None,
         after_present: Values | None = None,
+        margin: int = 0,
     ) -> Tensor:
         """Class scores, embeddings or change scores.
 
@@ -134,9 +152,11 @@ class FusionModel(nn.Module):
             bands: by modality, the names of the bands given, where these are not all in the specification's order. To
                 the linear models beside a network a band that is not given adds nothing.
             after_dates, after_present: of the later time.
+            margin: reference pixels along each edge that nobody asks about. The answer is that of the rest within the
+                whole, and costs less than the whole.
 
         Returns:
-            (B, n_classes, H, W) on the reference grid, or (B, n_classes) of the scene head.
+            (B, n_classes, H, W) on the reference grid, less the margin, or (B, n_classes) of the scene head.
 
         Raises:
             ValueError: no modality, an unknown one, or shapes that do not belong together.
@@ -147,23 +167,29 @@ class FusionModel(nn.Module):
                 raise ValueError("a model of change needs the values of the later date")
             values, after = shown_twice(_as_present(values, present), _as_present(after, after_present))
             present = None
-        streams, question = self._streams(values, dates, geography, present, bands)
-        linear, share = None, None
-        if self.linear is not None and question is not None:
-            linear, share = _linear_answer(self.linear, streams, question)
-            if not self.training and not torch.compiler.is_exporting() and self.is_linear:
-                return torch.as_tensor(linear[:, :, :height, :width])
-            # What the linear models have seen is more than the network holds, and need not stay in memory for it.
-            streams = _without_linear(streams)
+        asked = replace(self._asked(margin), bands=bands)
+        streams, tally = self._streams(values, dates, geography, present, asked)
+        edge, inside = margin - asked.spared, (height - 2 * margin, width - 2 * margin)
+        linear, share = (None, None) if tally is None else tally.result()
+        if linear is not None and not asked.network:
+            return _within(linear, edge, inside)
         features = self._fused(streams)
         if after is not None:
             later = self.features(after, dates=after_dates, geography=geography, bands=bands)
             features = difference(features, later)
-        answer: Tensor = self.head(features).float()
+        if isinstance(self.head, SceneHead):
+            scene: Tensor = self.head(features)
+            return scene.float()
+        # What is padded for the sake of the levels is cut off in the end; a graph is asked about sides that need none.
+        is_even = torch.compiler.is_exporting() or (height % self.step == 0 and width % self.step == 0)
+        answer: Tensor = self.head(features, edge if is_even else 0).float()
+        answer = answer if is_even else _within(answer, edge, inside)
         if linear is not None and share is not None:
+            if edge or not is_even:
+                linear, share = (_within(each, edge, inside) for each in (linear, share))
             # In place where nobody asks for gradients: these are as large as what went in.
             answer = answer.mul_(share).add_(linear) if is_plain(answer) else share * answer + linear
-        return answer if answer.ndim == 2 else answer[:, :, :height, :width]
+        return answer
 
     def linear_scores(self, values: Values) -> Tensor:
         """What the linear models alone say; see ``forward``.
@@ -174,11 +200,10 @@ class FusionModel(nn.Module):
         if self.linear is None:
             raise TypeError("the model has no linear models")
         height, width = self.size_of(values)
-        streams, question = self._streams(values, None, None, None, None, asks_linear=True)
-        if question is None:
-            raise TypeError("the stems of the model have no channels for linear models")
-        scores, _ = _linear_answer(self.linear, streams, question)
-        return torch.as_tensor(scores[:, :, :height, :width])
+        _, tally = self._streams(values, None, None, None, _Asked(linear=True, network=False))
+        if tally is None:
+            raise TypeError("the model has no linear models")
+        return _within(tally.result()[0], 0, (height, width))
 
     def features(
         self,
@@ -190,14 +215,31 @@ class FusionModel(nn.Module):
         bands: Mapping[str, Sequence[str]] | None = None,
     ) -> Features:
         """What the fusion makes of the values; see ``forward``."""
-        return self._fused(self._streams(values, dates, geography, present, bands, asks_linear=False)[0])
+        return self._fused(self._streams(values, dates, geography, present, _Asked(bands=bands))[0])
 
     def _fused(self, streams: Streams) -> Features:
         """What the fusion makes of streams, which it takes out of the mapping."""
-        given = _without_linear(streams)
-        streams.clear()
-        features: Features = self.fusion(given)
+        features: Features = self.fusion(streams)
         return features
+
+    def spared(self, margin: int) -> int:
+        """Reference pixels along each edge that are looked at by stems alone where nobody asks about a margin."""
+        return self._asked(margin).spared
+
+    def _asked(self, margin: int) -> _Asked:
+        """What is computed for the scores beyond a margin."""
+        linear = self.linear is not None and self.uses_shortcut
+        network = not linear or self.training or torch.compiler.is_exporting() or not self.is_linear
+        stems = [stem for stem in self.stems.values() if isinstance(stem, StatisticsStem)]
+        is_plain_map = self.specification.head == "dense" and not self.specification.has_dates and not self.training
+        if not margin or len(stems) < len(self.stems) or not is_plain_map or any(not stem.keeps_pixels for stem in stems):
+            return _Asked(linear, network)
+        parts = (self.fusion.radius, self.head.radius) if network else ()
+        if any(part is None for part in parts):
+            return _Asked(linear, network)
+        # Beyond what is seen from the rest, in steps, so that pooled pixels stay the same ones.
+        seen = STATISTICS_RADIUS + sum(part or 0 for part in parts)
+        return _Asked(linear, network, max(0, margin - seen) // self.step * self.step)
 
     def dense(self, features: Features) -> FeatureMap:
         """What the decoder makes of features: a map of the finest stride.
@@ -215,30 +257,38 @@ class FusionModel(nn.Module):
         dates: Values | None,
         geography: Tensor | None,
         present: Values | None,
-        bands: Mapping[str, Sequence[str]] | None,
-        asks_linear: bool | None = None,
-    ) -> tuple[Streams, LinearQuestion | None]:
-        """What the stems make of the values, by modality; and what linear models were asked on the way, where there are any
-        and they are in use."""
+        asked: _Asked = _Asked(),
+    ) -> tuple[Streams, LinearTally | None]:
+        """What the stems make of the values, by modality, for the network; and what linear models said on the way, where any
+        were asked."""
         size = self.size_of(values)
         streams: Streams = {}
         values = _as_present(values, present)
-        linear = self.linear if (self.uses_shortcut if asks_linear is None else asks_linear) else None
-        seen = {name: None if bands is None else bands.get(name) for name in self._seen(values)}
+        seen = {name: None if asked.bands is None else asked.bands.get(name) for name in self._seen(values)}
         padded = {name: self._one_date(name, values[name], size) for name in seen}
-        question = None
+        linear = self.linear if asked.linear else None
+        dtype = None if self.computing == torch.float32 else self.computing
         if linear is None:
             for name, own in seen.items():
-                stream = self._pooled(name, self.stems[name](padded[name], own), values[name], dates)
-                streams[name] = stream if self.computing == torch.float32 else stream.to(self.computing)
+                stream = self._pooled(name, self._stem(name, padded[name], own, asked.spared), values[name], dates)
+                streams[name] = stream if dtype is None else stream.to(dtype)
+            tally = None
         else:
             stems = {name: stem for name, stem in self.stems.items() if isinstance(stem, StatisticsStem)}
             # Where which inputs are known says which models to ask, before the channels are made.
-            begun = {name: stems[name].begin(padded[name], own) for name, own in seen.items()}
+            begun = {name: stems[name].begin(padded[name], own).cut(asked.spared) for name, own in seen.items()}
             question = linear.question({name: each.known for name, each in begun.items()})
-            dtype = None if self.computing == torch.float32 else self.computing
+            tally = LinearTally(linear, question)
             for name in seen:
-                streams[name] = stems[name].finish(begun.pop(name), linear, question, dtype)
+                stem, bases = stems[name], begun.pop(name)
+                maps, is_known = linear.maps(name, stem.rows(bases.index), question), is_whole(bases.known)
+                if asked.network:
+                    streams[name], answers = stem.finish(bases, maps, dtype)
+                else:
+                    answers = stem.answers(bases, maps)
+                tally.add(name, answers, bases.known, is_known)
+            if not asked.network:
+                return {}, tally
         if self.geography is not None:
             some = next(iter(streams.values())).values
             unknown = torch.full((len(some), 3), torch.nan, dtype=torch.float64, device=some.device)
@@ -248,7 +298,15 @@ class FusionModel(nn.Module):
             if name in streams:
                 code = self._circumstances(name, streams[name], dates, geography)[:, :, None, None]
                 streams[name] = streams[name].masked(streams[name].values + code)
-        return streams, question
+        return streams, tally
+
+    def _stem(self, name: str, values: Tensor, bands: Sequence[str] | None, spared: int) -> FeatureMap:
+        """What a stem makes of a modality's values, without so many reference pixels along each edge."""
+        stem = self.stems[name]
+        if isinstance(stem, StatisticsStem) and spared:
+            return stem.finish(stem.begin(values, bands).cut(spared))[0]
+        stream: FeatureMap = stem(values, bands)
+        return stream
 
     def _circumstances(self, name: str, stream: FeatureMap, dates: Values | None, geography: Tensor | None) -> Tensor:
         """(B, C) of a modality; of several dates the pooling knows, and here none counts."""
@@ -305,15 +363,11 @@ class FusionModel(nn.Module):
         return functional.pad(values, (0, more[1], 0, more[0]), value=torch.nan) if any(more) else values
 
 
-def _without_linear(streams: Streams) -> Streams:
-    return {name: replace(stream, linear=None) for name, stream in streams.items()}
-
-
-def _linear_answer(linear: LinearModels, streams: Streams, question: LinearQuestion) -> tuple[Tensor, Tensor]:
-    """What the linear models say of the streams; see ``LinearModels.forward``."""
-    asked = {name: stream.linear for name, stream in streams.items() if stream.linear is not None}
-    scores, share = linear(asked, question)
-    return scores, share
+def _within(values: Tensor, edge: int, size: tuple[int, int]) -> Tensor:
+    """(B, C, *size) of a map behind so many rows and columns; as it is where it is the same everywhere."""
+    if values.shape[-2:] == (1, 1) != size:
+        return values
+    return values[:, :, edge : edge + size[0], edge : edge + size[1]]
 
 
 def _as_present(values: Values, present: Values | None) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from core.models.decoders.decoder import Decoder
-from core.models.features import FeatureMap, Features, features_of, masked_mean
+from core.models.features import FeatureMap, Features, features_of, inner_part, masked_mean
 
 MakeDecoder = Callable[[Sequence[int], Sequence[int]], Decoder]
 
@@ -32,23 +32,24 @@ class DenseHead(nn.Module):
         self.radius: int | None = 0 if self.decoder is None else self.decoder.radius
         self.stride = strides[0] if self.decoder is None else self.decoder.stride
 
-    def forward(self, features: Features) -> Tensor:
-        """(B, n_classes, H, W) scores."""
-        level = self.dense(features)
+    def forward(self, features: Features, margin: int = 0) -> Tensor:
+        """(B, n_classes, H, W) scores, without ``margin`` pixels along each edge."""
+        # What is enlarged looks beyond what is left of it.
+        level = self.dense(features, margin if self.stride == 1 else 0)
         scores: Tensor = self.classifier(level.values)
-        return enlarged_to_pixels(scores, level.stride)
+        return scores if level.stride == 1 else inner_part(enlarged_to_pixels(scores, level.stride), margin)
 
-    def dense(self, features: Features) -> FeatureMap:
-        """What the classifier sees."""
-        return features.levels[0] if self.decoder is None else self.decoder(features.levels)
+    def dense(self, features: Features, margin: int = 0) -> FeatureMap:
+        """What the classifier sees, without so many reference pixels along each edge, a multiple of its stride."""
+        return features.levels[0].cut(margin) if self.decoder is None else self.decoder(features.levels, margin)
 
 
 class EmbeddingHead(DenseHead):
     """A unit vector for every reference pixel."""
 
-    def forward(self, features: Features) -> Tensor:
+    def forward(self, features: Features, margin: int = 0) -> Tensor:
         """(B, n_classes, H, W), of length one in the second dimension."""
-        return functional.normalize(super().forward(features), dim=1, eps=1e-6)
+        return functional.normalize(super().forward(features, margin), dim=1, eps=1e-6)
 
 
 class SceneHead(nn.Module):

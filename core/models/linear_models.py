@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from core.models.features import AffineMap, LinearInput, is_whole
+from core.models.features import AffineMap, inner_part, is_whole
+from core.models.products import is_plain
 from core.models.subsets import subset_numbers
 
 
@@ -27,6 +28,10 @@ class LinearQuestion:
 
     numbers: list[int]
     models: Tensor | None
+
+    def cut(self, edge: int) -> LinearQuestion:
+        """Without so many rows and columns along each edge."""
+        return self if self.models is None else LinearQuestion(self.numbers, inner_part(self.models, edge))
 
 
 class ModalityWeights(nn.Module):
@@ -67,6 +72,7 @@ class LinearModels(nn.Module):
     def __init__(self, channels: Mapping[str, int], subsets: Sequence[frozenset[str]], n_classes: int) -> None:
         super().__init__()
         self.names = tuple(channels)
+        self.members = tuple(subsets)
         self.parts = nn.ModuleDict({name: ModalityWeights(len(subsets), n_classes, count) for name, count in channels.items()})
         self.register_buffer("intercept", torch.zeros(len(subsets), n_classes))
         self.register_buffer("network", torch.ones(len(subsets)))
@@ -115,35 +121,68 @@ class LinearModels(nn.Module):
         occurring = torch.bincount(found.flatten(), minlength=len(self.table))[1:].nonzero().flatten() + 1
         return LinearQuestion(sorted(set(self.table[occurring].tolist())) or [0], models)
 
+    def asked(self, name: str, question: LinearQuestion) -> list[int]:
+        """Which of the models that are asked look at a modality: the others count only where it is missing."""
+        return [number for number in question.numbers if number == 0 or name in self.members[number]]
+
     def maps(self, name: str, rows: Sequence[int], question: LinearQuestion) -> list[AffineMap]:
-        """What each of the models that are asked multiplies some channels of a modality with, and adds to them."""
+        """What each of the models that are asked of a modality multiplies some of its channels with, and adds to them."""
         part, own = self.part(name), list(rows)
-        weights = [part.weight[number][:, own] for number in question.numbers]
+        weights = [part.weight[number][:, own] for number in self.asked(name, question)]
         return [(weight, -(weight @ part.centre[own])) for weight in weights]
 
-    def forward(self, inputs: Mapping[str, LinearInput], question: LinearQuestion) -> tuple[Tensor, Tensor]:
-        """Scores (B, K, H, W), and how much the network's count beside them, (B, 1, H, W) or (1, 1, 1, 1).
+
+class LinearTally:
+    """What linear models say, modality by modality: of each place only what its own model says is kept.
+
+    Args:
+        linear: the models.
+        question: which of them are asked.
+    """
+
+    def __init__(self, linear: LinearModels, question: LinearQuestion) -> None:
+        self._linear, self._question = linear, question
+        self._total: Tensor | None = None
+
+    def add(self, name: str, answers: Sequence[Tensor], known: Tensor, is_known: bool) -> None:
+        """Adds what the models say of a modality; the modalities come in the order of the models.
 
         Args:
-            inputs: by modality, those that are there.
-            question: that they were asked.
+            name: of the modality.
+            answers: (B, K, H, W) of each model that was asked, see ``LinearModels.asked``.
+            known: (B, 1, H, W), 1 or 0.
+            is_known: all of it is known for sure.
         """
-        first, *others = question.numbers
-        total = self._scores(0, first, inputs)
-        if question.models is None:
-            return total, self.network[first].view(1, 1, 1, 1)
-        for position, number in enumerate(others, start=1):
-            total = torch.where(question.models == number, self._scores(position, number, inputs), total)
-        if first:
-            # The first model counts nowhere but where nothing is known: there it says the same whatever is asked elsewhere.
-            total = torch.where(question.models == 0, self.intercept[0].view(1, -1, 1, 1), total)
-        return total, self.network[question.models]
+        numbers, models = self._linear.asked(name, self._question), self._question.models
+        total = self._start() if self._total is None else self._total
+        chosen: Tensor | None = None
+        for number, answer in zip(numbers, answers, strict=True):
+            if models is None or len(self._question.numbers) == 1:
+                chosen = answer
+            else:
+                chosen = torch.where(models == number, answer, 0.0 if chosen is None else chosen)
+        if chosen is None:
+            return
+        if not is_known:
+            chosen = chosen * known
+        is_own = self._total is not None and is_plain(chosen)
+        self._total = total.add_(chosen) if is_own else total + chosen
 
-    def _scores(self, position: int, number: int, inputs: Mapping[str, LinearInput]) -> Tensor:
-        total = self.intercept[number].view(1, -1, 1, 1)
-        for name in self.names:
-            if name in inputs:
-                given = inputs[name]
-                scores = given.answers[position]
-                total = total + (scores if given.is_whole else scores * given.known)
-        return total
+    def _start(self) -> Tensor:
+        """What models add to all that they are shown, (B, K, H, W) or (1, K, 1, 1)."""
+        intercept, models = self._linear.intercept, self._question.models
+        if models is None:
+            return intercept[self._question.numbers[0]].view(1, -1, 1, 1)
+        return intercept[models[:, 0]].movedim(-1, 1)
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Scores (B, K, H, W), and how much the network's count beside them, (B, 1, H, W) or (1, 1, 1, 1).
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if self._total is None:
+            raise ValueError("no modality was added")
+        if self._question.models is None:
+            return self._total, self._linear.network[self._question.numbers[0]].view(1, 1, 1, 1)
+        return self._total, self._linear.network[self._question.models]

@@ -114,7 +114,7 @@ def parted(features: Features, count: int) -> list[Features]:
 def _chunks(level: FeatureMap, count: int) -> list[FeatureMap]:
     registers = [None] * count if level.registers is None else list(level.registers.chunk(count))
     parts = zip(level.values.chunk(count), level.known.chunk(count), registers, strict=True)
-    whole = replace(level, linear=None, is_whole=False)
+    whole = replace(level, is_whole=False)
     return [replace(whole, values=values, known=known, registers=own) for values, known, own in parts]
 
 

@@ -25,5 +25,10 @@ class Decoder(nn.Module):
     radius: int | None
 
     @abstractmethod
-    def forward(self, levels: Sequence[FeatureMap]) -> FeatureMap:
-        """Decodes levels, finest first."""
+    def forward(self, levels: Sequence[FeatureMap], margin: int = 0) -> FeatureMap:
+        """Decodes levels, finest first.
+
+        Args:
+            levels: of one window.
+            margin: reference pixels along each edge of it that are left out of what is put out, a multiple of the stride.
+        """

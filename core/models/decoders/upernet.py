@@ -42,7 +42,7 @@ class UPerNetDecoder(Decoder):
         self.channels, self.stride = width, stride // self.scales[0]
         self.radius = None
 
-    def forward(self, levels: Sequence[FeatureMap]) -> FeatureMap:
+    def forward(self, levels: Sequence[FeatureMap], margin: int = 0) -> FeatureMap:
         last = levels[-1]
         maps = [lateral(level.values) for lateral, level in zip(self.laterals, levels, strict=True)]
         maps[-1] = self.context(torch.cat([maps[-1], *self._pooled(last)], dim=1))
@@ -54,7 +54,7 @@ class UPerNetDecoder(Decoder):
         size = scaled[0].shape[-2:]
         values = self.joint(torch.cat([_resized(each, size) for each in scaled], dim=1))
         known = levels[0].known.repeat_interleave(self.scales[0], 2).repeat_interleave(self.scales[0], 3)
-        return FeatureMap(values * known, known, self.stride)
+        return FeatureMap(values * known, known, self.stride).cut(margin)
 
     def _pooled(self, level: FeatureMap) -> list[Tensor]:
         """Means over the known places of each cell of each pool."""

@@ -24,6 +24,10 @@ RELIEF = ((9, 5.0), (33, 20.0))
 one in each: trees and houses, then slopes and valleys."""
 
 
+STATISTICS_RADIUS = max(STATISTICS_WINDOWS) // 2
+"""Pixels that the statistics of neighbourhoods look far."""
+
+
 class BandChannels(nn.Module):
     """Normalised bands, each seen in several views: its value, its spread below a pixel, its neighbourhoods' statistics.
 
@@ -182,7 +186,7 @@ def channels_radius(specification: ModalitySpecification, *, has_statistics: boo
     scale = specification.scale
     # Interpolation reaches to the next coarse pixel.
     radius = (own + (scale.coarser > 1)) * scale.coarser
-    return radius + (max(STATISTICS_WINDOWS) // 2 if has_statistics else 0)
+    return radius + (STATISTICS_RADIUS if has_statistics else 0)
 
 
 def is_relief(specification: ModalitySpecification) -> bool:

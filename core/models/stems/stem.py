@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.models.features import FeatureMap, LinearInput, coarser_known, is_whole
-from core.models.linear_models import LinearModels, LinearQuestion
+from core.models.features import AffineMap, FeatureMap, coarser_known, inner_part, is_whole
 from core.models.specification import ModalitySpecification
 from core.models.stems.affine_maps import apply_maps
 from core.models.stems.band_codes import BandCodes
@@ -40,6 +39,10 @@ class StemBases:
     values: Tensor
     known: Tensor
     index: list[int]
+
+    def cut(self, edge: int) -> StemBases:
+        """Without so many rows and columns along each edge."""
+        return StemBases(inner_part(self.values, edge), inner_part(self.known, edge), self.index) if edge else self
 
 
 class StatisticsStem(nn.Module):
@@ -66,7 +69,12 @@ class StatisticsStem(nn.Module):
 
     def forward(self, values: Tensor, bands: Sequence[str] | None = None) -> FeatureMap:
         """Features of a modality; see ``BandChannels.forward`` for the arguments."""
-        return self.finish(self.begin(values, bands))
+        return self.finish(self.begin(values, bands))[0]
+
+    @property
+    def keeps_pixels(self) -> bool:
+        """Whether features are those of single pixels' channels."""
+        return self.geometry.kernel == 1 and self.geometry.stride == 1
 
     def begin(self, values: Tensor, bands: Sequence[str] | None = None) -> StemBases:
         """What the statistics are made of; see ``BandChannels.bases`` for the arguments."""
@@ -79,21 +87,18 @@ class StatisticsStem(nn.Module):
     def finish(
         self,
         begun: StemBases,
-        linear: LinearModels | None = None,
-        question: LinearQuestion | None = None,
+        maps: Sequence[AffineMap] = (),
         dtype: torch.dtype | None = None,
-    ) -> FeatureMap:
-        """Features of a modality.
+    ) -> tuple[FeatureMap, list[Tensor]]:
+        """Features of a modality, and what affine maps make of its channels while these are at hand, (B, K, H, W) each.
 
         Args:
             begun: see ``begin``.
-            linear: models of the channels, which are asked while these are at hand.
-            question: to them.
+            maps: of the channels that ``rows`` names.
             dtype: of the features; by default that of the values.
         """
         bases, known, stride = begun.values, begun.known, self.geometry.stride
-        rows, weight, whole = self._rows(begun.index), self.kernels(begun.index), is_whole(begun.known)
-        maps = [] if linear is None or question is None else linear.maps(self.name, rows, question)
+        rows, weight = self.rows(begun.index), self.kernels(begun.index)
         if self.training or self.geometry.kernel > 1 or stride > 1:
             channels = bases if self.channels.statistics is None else self.channels.statistics(bases, known)
             answers = apply_maps([channels], maps)
@@ -104,12 +109,14 @@ class StatisticsStem(nn.Module):
             scale, mean = self.standardisation.scale_and_mean(rows)
             kernel = weight[:, :, 0, 0] * scale
             features, *answers = self.channels.mapped(bases, known, [(kernel, -(kernel @ mean)), *maps], dtype)
-        shown = LinearInput(answers, known, whole) if maps else None
         known = coarser_known(known, stride).to(features.dtype)
-        stream = FeatureMap(features, known, stride, linear=shown, is_whole=whole if stride == 1 else is_whole(known))
-        return stream.masked(features)
+        return FeatureMap(features, known, stride, is_whole=is_whole(known)).masked(features), answers
 
-    def _rows(self, index: list[int]) -> list[int]:
+    def answers(self, begun: StemBases, maps: Sequence[AffineMap]) -> list[Tensor]:
+        """What affine maps alone make of the channels; see ``finish``."""
+        return self.channels.mapped(begun.values, begun.known, maps, None)
+
+    def rows(self, index: list[int]) -> list[int]:
         """The channels of some of the bands."""
         return [view * self.channels.count + band for view in range(len(self.channels.views)) for band in index]
 

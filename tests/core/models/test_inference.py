@@ -104,10 +104,10 @@ def test_what_is_wholly_known_is_not_masked_and_says_the_same() -> None:
     wanted = specification("unet_intermediate", "three")
     model, values = random_model(wanted).eval(), inputs(wanted, 48, 48)
     with torch.inference_mode():
-        streams, _ = model._streams(values, None, None, None, None)
+        streams, _ = model._streams(values, None, None, None)
         found = model(values)
     assert all(stream.is_whole for stream in streams.values())
     torch.testing.assert_close(found, model(values).detach(), rtol=1e-4, atol=1e-4)
     values["optical"][:, :, 3, 4] = torch.nan
     with torch.inference_mode():
-        assert not model._streams(values, None, None, None, None)[0]["optical"].is_whole
+        assert not model._streams(values, None, None, None)[0]["optical"].is_whole
