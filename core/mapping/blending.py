@@ -13,6 +13,10 @@ LEAST_WEIGHT = 1e-6
 SMALLEST = 256
 """Side of a tile, in pixels, where the receptive field asks for less: smaller ones share much of their area."""
 
+USUAL, RADII = 448, 12
+"""Side of a tile, in pixels and in radii of the receptive field, whichever is less, where the overlap allows smaller ones, too:
+what tiles share is computed up to four times, and memory grows with their area."""
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -52,7 +56,7 @@ def choose_tiling(step: int, radius: int, overlap: float, finest: int) -> Tiling
         finest: pixels of the finest modality along a reference pixel.
     """
     largest = max(96, 1024 // finest if finest > 1 else 512)
-    wanted = 2 * radius / overlap if overlap > 0 else 4 * radius
+    wanted = max(2 * radius / overlap, min(USUAL, RADII * radius)) if overlap > 0 else 4 * radius
     # Two steps at least: a tile of one has nothing to share.
     tile = max(2, round(min(max(wanted, SMALLEST), largest) / step)) * step
 

@@ -197,6 +197,10 @@ class MappingEngine:
         # Rasters are closed after each panel, and with them goes what was kept of them.
         cached = sum(raster_bytes(source) for source in sources.values()) * width / self._scene.grid.width
         forward = self.tiles_at_once * self._forward_bytes
+        if self.tiles_in_batch > 1:
+            # Batches that are put together, and answers of two that wait.
+            batch = min(self.tiles_in_batch, tiles)
+            forward += int(4 * batch * (tile**2 * sum(values) + 2 * self._n_blended * self._inner**2))
         libraries = _LIBRARY_BYTES + (_KERNEL_BYTES + self._copied_bytes if forward else 0)
         return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + libraries)
 

@@ -74,7 +74,10 @@ class StripReader:
         if self._asked < min(self._count, self._given + 1, self._released + 2):
             number = self._asked
             self._asked += 1
-            self._coming = [(entry.name, self._threads.submit(self._read, entry, number)) for entry in self._scene.acquisitions]
+            self._coming = []
+            for entry in self._scene.acquisitions:
+                # One by one: who is interrupted here still waits for those that read.
+                self._coming.append((entry.name, self._threads.submit(self._read, entry, number)))
 
     def _read(self, acquisition: Acquisition, number: int) -> NDArray[np.bool_]:
         """Fills the place of a strip with an acquisition; (fresh rows, columns) where it is valid."""

@@ -53,6 +53,8 @@ class TileThreads:
     def __exit__(self, *error: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+            # What a thread of the pool was given is what torch gives to any new thread from then on.
+            torch.set_num_threads(torch.get_num_threads())
 
     def in_order(
         self, count: int, begin: Callable[[int], tuple[Strip, Sequence[Place]]], look: Callable[[Strip, Place], Answer]

@@ -281,12 +281,14 @@ class FusionModel(nn.Module):
             tally = LinearTally(linear, question)
             for name in seen:
                 stem, bases = stems[name], begun.pop(name)
-                maps, is_known = linear.maps(name, stem.rows(bases.index), question), is_whole(bases.known)
-                if asked.network:
-                    streams[name], answers = stem.finish(bases, maps, dtype)
-                else:
-                    answers = stem.answers(bases, maps)
-                tally.add(name, answers, bases.known, is_known)
+                rows, is_known = stem.rows(bases.index), is_whole(bases.known)
+                for numbers in linear.asked(name, question) or [[]]:
+                    maps = linear.maps(name, rows, numbers)
+                    if asked.network and name not in streams:
+                        streams[name], answers = stem.finish(bases, maps, dtype)
+                    else:
+                        answers = stem.answers(bases, maps)
+                    tally.add(numbers, answers, bases.known, is_known)
             if not asked.network:
                 return {}, tally
         if self.geography is not None:

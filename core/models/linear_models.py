@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from core.models.features import AffineMap, inner_part, is_whole
+from core.models.features import AffineMap, is_whole
 from core.models.products import is_plain
 from core.models.subsets import subset_numbers
+
+MOST_ANSWERS = 48
+"""Scores of a pixel that several models say at once: where inputs have gaps, most models are asked of every tile."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +31,6 @@ class LinearQuestion:
 
     numbers: list[int]
     models: Tensor | None
-
-    def cut(self, edge: int) -> LinearQuestion:
-        """Without so many rows and columns along each edge."""
-        return self if self.models is None else LinearQuestion(self.numbers, inner_part(self.models, edge))
 
 
 class ModalityWeights(nn.Module):
@@ -121,14 +120,17 @@ class LinearModels(nn.Module):
         occurring = torch.bincount(found.flatten(), minlength=len(self.table))[1:].nonzero().flatten() + 1
         return LinearQuestion(sorted(set(self.table[occurring].tolist())) or [0], models)
 
-    def asked(self, name: str, question: LinearQuestion) -> list[int]:
-        """Which of the models that are asked look at a modality: the others count only where it is missing."""
-        return [number for number in question.numbers if number == 0 or name in self.members[number]]
+    def asked(self, name: str, question: LinearQuestion) -> list[list[int]]:
+        """Which of the models that are asked look at a modality: the others count only where it is missing. In groups, of whose
+        answers there is memory for one at a time."""
+        numbers = [number for number in question.numbers if number == 0 or name in self.members[number]]
+        size = max(1, MOST_ANSWERS // self.intercept.shape[1])
+        return [numbers[first : first + size] for first in range(0, len(numbers), size)]
 
-    def maps(self, name: str, rows: Sequence[int], question: LinearQuestion) -> list[AffineMap]:
-        """What each of the models that are asked of a modality multiplies some of its channels with, and adds to them."""
+    def maps(self, name: str, rows: Sequence[int], numbers: Sequence[int]) -> list[AffineMap]:
+        """What each of some models multiplies some channels of a modality with, and adds to them."""
         part, own = self.part(name), list(rows)
-        weights = [part.weight[number][:, own] for number in self.asked(name, question)]
+        weights = [part.weight[number][:, own] for number in numbers]
         return [(weight, -(weight @ part.centre[own])) for weight in weights]
 
 
@@ -144,16 +146,16 @@ class LinearTally:
         self._linear, self._question = linear, question
         self._total: Tensor | None = None
 
-    def add(self, name: str, answers: Sequence[Tensor], known: Tensor, is_known: bool) -> None:
-        """Adds what the models say of a modality; the modalities come in the order of the models.
+    def add(self, numbers: Sequence[int], answers: Sequence[Tensor], known: Tensor, is_known: bool) -> None:
+        """Adds what some models say of a modality; the modalities come in the order of the models.
 
         Args:
-            name: of the modality.
-            answers: (B, K, H, W) of each model that was asked, see ``LinearModels.asked``.
-            known: (B, 1, H, W), 1 or 0.
+            numbers: of the models, see ``LinearModels.asked``.
+            answers: (B, K, H, W) of each of them.
+            known: (B, 1, H, W), 1 or 0, where the modality is.
             is_known: all of it is known for sure.
         """
-        numbers, models = self._linear.asked(name, self._question), self._question.models
+        models = self._question.models
         total = self._start() if self._total is None else self._total
         chosen: Tensor | None = None
         for number, answer in zip(numbers, answers, strict=True):

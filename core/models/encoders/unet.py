@@ -44,5 +44,6 @@ class UNetEncoder(Encoder):
 
 
 def unet_radius(strides: tuple[int, ...]) -> int:
-    """Two 3 x 3 convolutions a level, and a pixel of the coarser level at each pooling."""
-    return sum(2 * stride + (stride if number else 0) for number, stride in enumerate(strides))
+    """Two 3 x 3 convolutions a level. What is pooled lies below the pixel that it makes, all of which whoever looks at a
+    level counts as looked at."""
+    return sum(2 * stride for stride in strides)

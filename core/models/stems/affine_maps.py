@@ -37,16 +37,13 @@ def apply_maps(parts: Iterable[Tensor], maps: Sequence[AffineMap], dtype: torch.
         start = stop
     if total is None:
         raise ValueError("no channels")
-    dtypes = [dtype or total.dtype, *itertools.repeat(total.dtype, len(maps) - 1)]
     if len(maps) == 1:
-        return [total.to(dtypes[0])]
-    # Each in memory of its own: one may be needed longer than the others.
-    edges = itertools.pairwise([0, *itertools.accumulate(len(each) for each, _ in maps)])
+        return [total.to(dtype or total.dtype)]
+    (_, stop), *others = itertools.pairwise([0, *itertools.accumulate(len(each) for each, _ in maps)])
     laid = torch.channels_last
-    return [
-        total[:, a:b].to(own, memory_format=laid).contiguous(memory_format=laid)
-        for (a, b), own in zip(edges, dtypes, strict=True)
-    ]
+    # In memory of its own: the first is needed longer than the others.
+    first = total[:, :stop].to(dtype or total.dtype, memory_format=laid).contiguous(memory_format=laid)
+    return [first, *(total[:, a:b] for a, b in others)]
 
 
 def _grouped(parts: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -36,10 +36,10 @@ def test_overlap_covers_the_receptive_field_where_memory_allows(step: int, radiu
 @pytest.mark.parametrize(
     ("radius", "finest", "tile", "overlap"),
     [
-        (40, 1, 320, 80),
+        (40, 1, 448, 80),
         (56, 1, 448, 112),
         (56, 4, 256, 64),
-        (24, 1, 256, 48),
+        (24, 1, 288, 48),
         (300, 16, 96, 24),
         (8, 1, 256, 16),
         (0, 1, 256, 0),

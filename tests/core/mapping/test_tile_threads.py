@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -56,6 +57,9 @@ def test_threads_share_out_those_of_torch() -> None:
             found = pool.in_order(1, lambda number: (number, places(4)), lambda *_: torch.tensor(torch.get_num_threads()))
             assert [int(answer[1]) for _, answer in found if answer is not None] == [2, 2, 2, 2]
         assert torch.get_num_threads() == 6
+        # Nor do threads that others begin afterwards keep what those of the pool had.
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(torch.get_num_threads).result() == 6
     finally:
         torch.set_num_threads(before)
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from core.models.costs import forward_bytes, forward_cost
+from core.models.costs import _LiveBytes, forward_bytes, forward_cost
 from core.models.encoders.vit import VITS
+from core.models.inference import for_inference
 from core.models.registry import build_model, count_parameters
 from core.models.specification import FusionName, HeadName
-from tests.core.models.specifications import FUSIONS, combination, specification
+from tests.core.models.specifications import FUSIONS, MODALITY_SETS, combination, modality, specification
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -138,3 +139,24 @@ def test_a_process_stays_below_the_memory_that_is_said() -> None:
     assert len(lines) == 6
     for name, taken, said in lines:
         assert 0.2 * int(said) < int(taken) <= int(said), name
+
+
+@pytest.mark.parametrize("n_classes", [5, 20])
+@pytest.mark.parametrize("modalities", ["usual", "three", "four"])
+def test_inputs_with_gaps_take_no_more_than_is_said(modalities: str, n_classes: int) -> None:
+    """Most of the linear models beside a network are asked of such a tile, each of which makes scores of every pixel."""
+    four = (*MODALITY_SETS["three"], modality("thermal", 1, "other"))
+    wanted = specification("unet_intermediate", n_classes=n_classes, width=16, has_shortcut=True)
+    wanted = wanted.model_copy(update={"modalities": four if modalities == "four" else MODALITY_SETS[modalities]})
+    model, side = for_inference(build_model(wanted).eval()), 128
+    torch.manual_seed(0)
+    values = {}
+    for entry in wanted.modalities:
+        own = side * entry.finer // entry.coarser
+        gone = torch.rand(1, 1, own // 16, own // 16).lt(0.25).repeat_interleave(16, 2).repeat_interleave(16, 3)
+        values[entry.name] = torch.randn(1, len(entry.bands), own, own).masked_fill(gone, torch.nan)
+    memory = _LiveBytes()
+    with torch.no_grad(), memory:
+        model(values)
+    said = forward_cost(wanted).bytes_per_pixel * side * side
+    assert 0.5 * said < memory.peak < said
