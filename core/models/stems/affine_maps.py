@@ -11,7 +11,7 @@ from torch import Tensor
 from core.models.features import AffineMap
 from core.models.products import convolve, convolve_onto
 
-_MOST_WAITING = 24
+_MOST_WAITING = 12
 """Channels that are worth a convolution of their own."""
 
 
