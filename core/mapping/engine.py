@@ -148,10 +148,11 @@ class MappingEngine:
             self.tiling = choose_tiling(step, radius, overlap, finest)
         self._threads = ThreadPoolExecutor(max(1, len(scene.acquisitions)))
         # Of a tile only what lies further from its edges than the model sees is looked at, where neighbours say the rest.
-        self._margin = self.tiling.margin(radius or 0)
-        self._inner = self.tiling.tile - 2 * self._margin
+        self.margin = self.tiling.margin(radius or 0)
+        """Pixels along each edge of a tile that it says nothing of."""
+        self._inner = self.tiling.tile - 2 * self.margin
         # Most of a network does without what its stems alone look at.
-        spared = self._model.spared(self._margin) if isinstance(self._model, FusionModel) else 0
+        spared = self._model.spared(self.margin) if isinstance(self._model, FusionModel) else 0
         side = self.tiling.tile - 2 * spared
         self._forward_bytes = forward_bytes(specification, side, side, dtype) if tile_bytes is None else tile_bytes
         self.tiles_at_once = self._tiles_at_once(torch.get_num_threads())
@@ -164,7 +165,7 @@ class MappingEngine:
         self._novelty = novelty
         self._withheld = [modality.name for modality in specification.modalities] if has_contributions else []
         self._n_blended = self._n_outputs + (novelty is not None) + len(self._withheld)
-        weights = blending_weights(self.tiling, radius or 0)[self._margin : self.tiling.tile - self._margin]
+        weights = blending_weights(self.tiling, radius or 0)[self.margin : self.tiling.tile - self.margin]
         self._weights = None if self._inner == self.tiling.stride else np.outer(weights, weights)
 
     def _tiles_at_once(self, threads: int) -> int:
@@ -206,10 +207,10 @@ class MappingEngine:
 
     def within_a_tile(self, row: int, column: int) -> Window:
         """A square near a place that a single tile says everything of, where tiles share less than half; else a pixel."""
-        place = Window(column, row, 1, 1).translated(-self._margin, -self._margin)
+        place = Window(column, row, 1, 1).translated(-self.margin, -self.margin)
         corner = lattice(self._scene.grid, place, self._inner, self.tiling.stride)[0][0]
         side = max(1, 2 * self.tiling.stride - self._inner)
-        first = self._margin + (self._inner - side) // 2
+        first = self.margin + (self._inner - side) // 2
         return Window(corner.column + first, corner.row + first, side, side)
 
     def panels(self, window: Window, most_bytes: float) -> list[Window]:
@@ -217,14 +218,14 @@ class MappingEngine:
         by side do not; of one width, from west to east. Mapped one after the other they are the map of the window.
         """
         stride = self.tiling.stride
-        tiles = lattice(self._scene.grid, window.translated(-self._margin, -self._margin), self._inner, stride)[0]
+        tiles = lattice(self._scene.grid, window.translated(-self.margin, -self.margin), self._inner, stride)[0]
         # What tiles share with others is computed anew in every panel: such tiles do not count as columns of their own.
         columns = max(1, len(tiles) - (self._inner - 1) // stride)
         most = columns
         while most > self.tiles_at_once and self.memory_bytes(min(most * stride, window.width)) > most_bytes:
             most -= 1
         width = -(-columns // -(-columns // most)) * stride
-        first = aligned(self._scene.grid, window.translated(-self._margin, 0), stride).column + self._margin
+        first = aligned(self._scene.grid, window.translated(-self.margin, 0), stride).column + self.margin
         edges = [window.column, *range(first + width, window.stop_column, width), window.stop_column]
         return [
             Window(left, window.row, right - left, window.height) for left, right in itertools.pairwise(edges) if right > left
@@ -232,7 +233,7 @@ class MappingEngine:
 
     def strip_rows(self, window: Window) -> list[Window]:
         """The windows of what ``strips`` returns."""
-        stride, margin = self.tiling.stride, self._margin
+        stride, margin = self.tiling.stride, self.margin
         found = []
         rows = lattice(self._scene.grid, window.translated(-margin, -margin), self._inner, stride)
         for number, tiles in enumerate(rows):
@@ -254,7 +255,7 @@ class MappingEngine:
         Raises:
             RasterError: a raster cannot be read.
         """
-        margin, stride = self._margin, self.tiling.stride
+        margin, stride = self.margin, self.tiling.stride
         # Inner parts of tiles, in rows.
         rows = lattice(self._scene.grid, window.translated(-margin, -margin), self._inner, stride)
         tile = self.tiling.tile
@@ -329,8 +330,8 @@ class MappingEngine:
 
     def _inner_of(self, scores: torch.Tensor) -> torch.Tensor:
         """The part of (..., H, W) of a tile that it says something of."""
-        stop = self.tiling.tile - self._margin
-        return scores[..., self._margin : stop, self._margin : stop]
+        stop = self.tiling.tile - self.margin
+        return scores[..., self.margin : stop, self.margin : stop]
 
     def _blended(self, inputs: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> torch.Tensor:
         """(B, values, rows, columns) of the inner parts of tiles all that is blended: probabilities or features, the novelty,
@@ -353,7 +354,7 @@ class MappingEngine:
 
     def _probabilities(self, given: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> torch.Tensor:
         if isinstance(self._model, FusionModel):
-            scores = self._model(given, margin=self._margin)
+            scores = self._model(given, margin=self.margin)
         else:
             scores = self._inner_of(self._model(given)).float()
         asked = subset if subset.min() < subset.max() else subset[:1, :1, :1]

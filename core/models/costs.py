@@ -63,11 +63,7 @@ def forward_cost(specification: ModelSpecification, dtype: torch.dtype = torch.f
         own = side * entry.finer // entry.coarser
         values[entry.name] = torch.zeros(1, len(entry.bands), own, own)
     after = {"after": values} if specification.head == "change" else {}
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    counted = {attention: _attention_flops, torch.ops.aten.mkldnn_convolution: _convolution_flops}
-    if has_sums():
-        counted[torch.ops.mkldnn._convolution_pointwise_] = _added_flops
-    flops, memory, gapped = FlopCounterMode(display=False, custom_mapping=counted), _LiveBytes(), _LiveBytes()
+    flops, memory, gapped = operations_counter(), _LiveBytes(), _LiveBytes()
     parameters = count_parameters(model)
     model.requires_grad_(False)
     mapping = for_inference(model, dtype)
@@ -89,6 +85,15 @@ def _every_subset(values: dict[str, Tensor]) -> dict[str, Tensor]:
         stripes = 2 ** len(values) * torch.arange(given.shape[-1]) // given.shape[-1]
         gapped[name] = given.masked_fill(stripes >> bit & 1 == 0, torch.nan)
     return gapped
+
+
+def operations_counter() -> FlopCounterMode:
+    """Counts the floating-point operations of what runs within it, those of oneDNN, too."""
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    counted = {attention: _attention_flops, torch.ops.aten.mkldnn_convolution: _convolution_flops}
+    if has_sums():
+        counted[torch.ops.mkldnn._convolution_pointwise_] = _added_flops
+    return FlopCounterMode(display=False, custom_mapping=counted)
 
 
 def forward_bytes(specification: ModelSpecification, height: int, width: int, dtype: torch.dtype = torch.float32) -> int:

@@ -51,7 +51,7 @@ from core.mapping.engine import MappingEngine
 from core.mapping.journal import StripJournal, remove_journal
 from core.mapping.rasters import raster_environment
 from core.mapping.tile_threads import TileThreads
-from core.models.costs import forward_cost
+from core.models.costs import operations_counter
 from core.models.estimator_model import EstimatorModel
 from core.models.inference import for_inference
 from core.models.model_file import ModelCard, class_cards, save_model
@@ -69,10 +69,12 @@ PATTERN = 1024
 S2_BANDS = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B11", "B12")
 NOTHING, DEFAULT, FORWARD = "engine, a model that does nothing", "engine, default model", "default model, bare forward pass"
 SIXTEEN, HALF = "engine, default model in 16 bits", "engine, default model at half the width"
+FORWARD_SIXTEEN = "default model in 16 bits, bare forward pass"
 FOREST, SCIKIT = "engine, forest as model", "the same forest, scikit-learn alone"
 WHOLE, MONAI = "the same model, whole arrays in memory", "the same model, MONAI's sliding window in memory"
 ONE_WORKER, TWO_WORKERS = "forest by one worker of one thread", "forest by two workers of one thread"
-ROWS = (NOTHING, DEFAULT, SIXTEEN, HALF, FORWARD, FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS, WHOLE, MONAI)
+ROWS = (NOTHING, DEFAULT, SIXTEEN, HALF, FORWARD, FORWARD_SIXTEEN, FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS, WHOLE, MONAI)
+NETWORKS = (DEFAULT, SIXTEEN, HALF, FORWARD, FORWARD_SIXTEEN)
 FORWARD_TILES = 24
 """Of the bare forward pass."""
 
@@ -155,15 +157,15 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
     specification = specify_model(scene, "unet_intermediate", N_CLASSES)
     model: nn.Module = Nothing()
     forest = None
-    if row in (DEFAULT, SIXTEEN, HALF, FORWARD):
+    if row in NETWORKS:
         torch.manual_seed(0)
         specification = with_half_width(specification) if row == HALF else specification
-        model = build_model(specification).eval()
+        model = build_model(specification).eval().requires_grad_(False)
     elif row in (FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS):
         model, forest = forest_of(scene)
         specification = model.specification
     tile_bytes = 0 if row == NOTHING else None
-    dtype = torch.bfloat16 if row == SIXTEEN else torch.float32
+    dtype = torch.bfloat16 if row in (SIXTEEN, FORWARD_SIXTEEN) else torch.float32
     engine = MappingEngine(model, card_of(specification), scene, torch.device("cpu"), tile_bytes=tile_bytes, dtype=dtype)
     window = scene.grid.window
     if forest is not None:
@@ -172,11 +174,11 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
     before = resident_bytes()
     started, began = time.perf_counter(), time.process_time()
     pixels = window.width * window.height
-    if row == FORWARD:
+    if row in (FORWARD, FORWARD_SIXTEEN):
         across, down = (-(-side // engine.tiling.stride) for side in (window.width, window.height))
         # Over the tiles of this scene: those at its edges reach beyond it.
         pixels = FORWARD_TILES * window.width * window.height // (across * down)
-        forward_passes(for_inference(model), engine, specification)
+        forward_passes(for_inference(model, dtype), engine, specification)
     elif row == SCIKIT:
         given = np.random.default_rng(2).normal(size=(1 << 18, forest.n_features_in_)).astype(np.float32)
         started, began = time.perf_counter(), time.process_time()
@@ -193,8 +195,8 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
     is_said = row in (NOTHING, DEFAULT, SIXTEEN, HALF, FOREST)
     promised = write_map(engine, scene, specification, folder, only_said=True) if is_said else None
     operations, peak_rate = None, None
-    if row in (DEFAULT, SIXTEEN, HALF, FORWARD):
-        operations = forward_cost(specification).flops_per_pixel
+    if row in NETWORKS:
+        operations = operations_of_a_tile(for_inference(model), engine, specification) / engine.tiling.tile**2
         peak_rate = matrix_rate(dtype)
     return {
         "row": row,
@@ -232,12 +234,21 @@ def forward_passes(model: nn.Module, engine: MappingEngine, specification: Model
 
     def look(_: None, place: slice) -> Tensor:
         with torch.inference_mode():
-            answer: Tensor = model(tiles[place.start])
+            answer: Tensor = model(tiles[place.start], margin=engine.margin)
         return answer
 
     with TileThreads(engine.tiles_at_once) as threads:
         for _ in threads.in_order(1, lambda number: (None, [slice(n, n + 1) for n in range(len(tiles))]), look):
             pass
+
+
+def operations_of_a_tile(model: nn.Module, engine: MappingEngine, specification: ModelSpecification) -> int:
+    """Floating-point operations of a network on one tile, of which nobody asks about the margin."""
+    tile = next(tiles_of(specification, engine.tiling.tile))
+    counter = operations_counter()
+    with torch.no_grad(), counter:
+        model(tile, margin=engine.margin)
+    return int(counter.get_total_flops())
 
 
 def tiles_of(specification: ModelSpecification, tile: int) -> Iterator[dict[str, Tensor]]:
