@@ -54,7 +54,7 @@ from core.mapping.tile_threads import TileThreads
 from core.models.costs import operations_counter
 from core.models.estimator_model import EstimatorModel
 from core.models.inference import for_inference
-from core.models.model_file import ModelCard, class_cards, save_model
+from core.models.model_file import ModelCard, class_cards, load_model, save_model
 from core.models.products import convolve
 from core.models.registry import build_model
 from core.models.specification import EstimatorSpecification, ModelSpecification
@@ -161,14 +161,20 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
         torch.manual_seed(0)
         specification = with_half_width(specification) if row == HALF else specification
         model = build_model(specification).eval().requires_grad_(False)
-    elif row in (FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS):
+    elif row in (SCIKIT, ONE_WORKER, TWO_WORKERS):
         model, forest = forest_of(scene)
         specification = model.specification
+    elif row == FOREST:
+        # Fitted by another process: what fitting leaves behind in memory would be mapped in.
+        path = folder / "fitted.safetensors"
+        subprocess.run([sys.executable, __file__, "--fit", str(folder), str(path)], check=True)
+        model, card = load_model(path)
+        specification = card.specification
     tile_bytes = 0 if row == NOTHING else None
     dtype = torch.bfloat16 if row in (SIXTEEN, FORWARD_SIXTEEN) else torch.float32
     engine = MappingEngine(model, card_of(specification), scene, torch.device("cpu"), tile_bytes=tile_bytes, dtype=dtype)
     window = scene.grid.window
-    if forest is not None:
+    if isinstance(model, EstimatorModel):
         with torch.inference_mode():  # a forest is read when it is asked for the first time
             model(next(tiles_of(specification, 96)))
     before = resident_bytes()
@@ -417,7 +423,12 @@ def main() -> None:
     parser.add_argument("--anew", action="store_true", help="measure again what was measured")
     parser.add_argument("--output", type=Path, default=RESULTS / "mapping", help="path without ending")
     parser.add_argument("--one", nargs=2, metavar=("ROW", "FOLDER"), help="measure one row on rasters that are there")
+    parser.add_argument("--fit", nargs=2, metavar=("FOLDER", "MODEL"), help="fit the forest and save it")
     options = parser.parse_args()
+    if options.fit:
+        fitted, _ = forest_of(open_rasters(Path(options.fit[0])))
+        save_model(Path(options.fit[1]), fitted, card_of(fitted.specification))
+        return
     if options.one:
         begin()
         with raster_environment():
