@@ -230,11 +230,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "| data | variant | seeds | features | heads of the alignment | steps | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, variant in dict.fromkeys((row["data"], row["variant"]) for row in rows):
-        own = [row for row in rows if (row["data"], row["variant"]) == (name, variant)]
+    for name, variant, steps in sorted({(row["data"], row["variant"], row["steps"]) for row in rows}):
+        own = [row for row in rows if (row["data"], row["variant"], row["steps"]) == (name, variant, steps)]
         cells = [name, variant, str(len(own))]
         cells += [cell([100 * row[kind] for row in own if kind in row], 0) for kind in ("features", "heads")]
-        cells += [f"{own[0]['steps']}", f"{np.mean([row['seconds'] for row in own]):.0f}"]
+        cells += [f"{steps}", f"{np.mean([row['seconds'] for row in own]):.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 
