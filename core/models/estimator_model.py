@@ -105,6 +105,10 @@ class EstimatorModel(nn.Module):
         self._programs[number] = Program(program, is_linear=self.estimator.kind == "logistic")
         self._classes[number] = np.asarray(classes, np.int64)
 
+    def graph(self, number: int) -> bytes:
+        """The ONNX graph of the estimator of a set of inputs."""
+        return self._programs[number].graph
+
     def rows(self, values: Values) -> tuple[Tensor, Tensor]:
         """What estimators see, (B, columns, H, W), zero where unknown; and by pixel (B, H, W) the bits of the inputs known.
 

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ import rasterio
 import torch
 from affine import Affine
 from fusion import RESULTS
+from numpy.typing import NDArray
 from pages import read
 from rasterio.windows import Window as RasterioWindow
 from scipy.ndimage import gaussian_filter
@@ -56,9 +57,11 @@ from core.models.estimator_model import EstimatorModel
 from core.models.inference import for_inference
 from core.models.model_file import ModelCard, class_cards, load_model, save_model
 from core.models.products import convolve
+from core.models.programs import Program
 from core.models.registry import build_model
 from core.models.specification import EstimatorSpecification, ModelSpecification
 from core.models.specify import specify_model, with_half_width
+from core.scenes.grid import Window
 from core.scenes.reading import SceneReader
 from core.scenes.scene import Scene, SceneRequest, build_scene
 
@@ -71,10 +74,12 @@ NOTHING, DEFAULT, FORWARD = "engine, a model that does nothing", "engine, defaul
 SIXTEEN, HALF = "engine, default model in 16 bits", "engine, default model at half the width"
 FORWARD_SIXTEEN = "default model in 16 bits, bare forward pass"
 FOREST, SCIKIT = "engine, forest as model", "the same forest, scikit-learn alone"
+TREES_ALONE, RUNTIME_ALONE = "the same forest, its trees alone", "the same forest, ONNX's runtime alone"
+ALONE = (TREES_ALONE, SCIKIT, RUNTIME_ALONE)
 WHOLE, MONAI = "the same model, whole arrays in memory", "the same model, MONAI's sliding window in memory"
 ONE_WORKER, TWO_WORKERS = "forest by one worker of one thread", "forest by two workers of one thread"
-ROWS = (NOTHING, DEFAULT, SIXTEEN, HALF, FORWARD, FORWARD_SIXTEEN, FOREST, SCIKIT, ONE_WORKER, TWO_WORKERS, WHOLE, MONAI)
 NETWORKS = (DEFAULT, SIXTEEN, HALF, FORWARD, FORWARD_SIXTEEN)
+ROWS = (NOTHING, *NETWORKS, FOREST, *ALONE, ONE_WORKER, TWO_WORKERS, WHOLE, MONAI)
 FORWARD_TILES = 24
 """Of the bare forward pass."""
 
@@ -161,7 +166,7 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
         torch.manual_seed(0)
         specification = with_half_width(specification) if row == HALF else specification
         model = build_model(specification).eval().requires_grad_(False)
-    elif row in (SCIKIT, ONE_WORKER, TWO_WORKERS):
+    elif row in (*ALONE, ONE_WORKER, TWO_WORKERS):
         model, forest = forest_of(scene)
         specification = model.specification
     elif row == FOREST:
@@ -185,10 +190,13 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
         # Over the tiles of this scene: those at its edges reach beyond it.
         pixels = FORWARD_TILES * window.width * window.height // (across * down)
         forward_passes(for_inference(model, dtype), engine, specification)
-    elif row == SCIKIT:
-        given = np.random.default_rng(2).normal(size=(1 << 18, forest.n_features_in_)).astype(np.float32)
+    elif row in ALONE:
+        given = pixels_of(scene, model)
+        asked = {SCIKIT: forest.predict_proba, TREES_ALONE: Program(model.graph(0), False).shares}
+        ask = asked[row] if row in asked else by_runtime(model.graph(0))
+        ask(given[:4096])
         started, began = time.perf_counter(), time.process_time()
-        forest.predict_proba(given)
+        ask(given)
         pixels = len(given)
     elif row in (ONE_WORKER, TWO_WORKERS):
         started = map_with_workers(2 if row == TWO_WORKERS else 1, model, folder)
@@ -218,6 +226,23 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
         "operations_a_pixel": operations,
         "matrix_gflops": peak_rate,
     }
+
+
+def pixels_of(scene: Scene, model: EstimatorModel) -> NDArray[np.float32]:
+    """(n, columns) what a forest sees of pixels from the middle of a scene, row by row."""
+    grid, side = scene.grid, 512
+    with SceneReader(scene) as reader, torch.inference_mode():
+        read_values = reader.read(Window((grid.width - side) // 2, (grid.height - side) // 2, side, side))
+        rows, _ = model.rows({name: torch.from_numpy(values[None]) for name, values in read_values.items()})
+    return np.ascontiguousarray(rows[0].flatten(1).T.numpy())
+
+
+def by_runtime(graph: bytes) -> Callable[[NDArray[np.float32]], Any]:
+    """A forest as ONNX's runtime has it, on all processors."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    return lambda rows: session.run(None, {"X": rows})
 
 
 def matrix_rate(dtype: torch.dtype) -> float:
