@@ -24,11 +24,14 @@ from core.mapping.strip_reader import Arrays, StripReader
 from core.mapping.tile_threads import TileThreads
 from core.mapping.uncertainty import likeliest
 from core.models.costs import forward_bytes
+from core.models.estimator_model import EstimatorModel
+from core.models.features import inner_part
 from core.models.fusion_model import FusionModel
 from core.models.inference import for_inference
 from core.models.model_file import ModelCard
 from core.models.novelty import Novelty
 from core.models.registry import model_step, receptive_radius
+from core.models.vote_model import VoteModel
 from core.scenes.grid import Window, aligned, lattice
 from core.scenes.raster_file import raster_bytes
 from core.scenes.reading import VALUES_AT_ONCE
@@ -328,11 +331,6 @@ class MappingEngine:
             inputs[acquisition.name] = tiles[0] if len(tiles) == 1 else torch.cat(tiles)
         return inputs
 
-    def _inner_of(self, scores: torch.Tensor) -> torch.Tensor:
-        """The part of (..., H, W) of a tile that it says something of."""
-        stop = self.tiling.tile - self.margin
-        return scores[..., self.margin : stop, self.margin : stop]
-
     def _blended(self, inputs: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> torch.Tensor:
         """(B, values, rows, columns) of the inner parts of tiles all that is blended: probabilities or features, the novelty,
         what each input contributes.
@@ -344,19 +342,19 @@ class MappingEngine:
         with torch.inference_mode():
             given = {name: values.to(self._device) for name, values in inputs.items()}
             if not self._is_classified:
-                return self._inner_of(self._model(given)).float().cpu()
+                return inner_part(self._model(given), self.margin).float().cpu()
             probabilities = self._probabilities(given, subset)
             parts = [probabilities]
             if self._novelty is not None:
-                parts.append(self._inner_of(self._novelty(given))[:, None].nan_to_num(nan=0.0).float())
+                parts.append(inner_part(self._novelty(given), self.margin)[:, None].nan_to_num(nan=0.0).float())
             parts.extend(self._moved(probabilities, given, subset, name)[:, None] for name in self._withheld)
             return (torch.cat(parts, dim=1) if len(parts) > 1 else probabilities).cpu()
 
     def _probabilities(self, given: dict[str, torch.Tensor], subset: NDArray[np.uint8]) -> torch.Tensor:
-        if isinstance(self._model, FusionModel):
+        if isinstance(self._model, FusionModel | EstimatorModel | VoteModel):
             scores = self._model(given, margin=self.margin)
         else:
-            scores = self._inner_of(self._model(given)).float()
+            scores = inner_part(self._model(given), self.margin).float()
         asked = subset if subset.min() < subset.max() else subset[:1, :1, :1]
         divisors = torch.from_numpy(self.inputs.temperatures[asked]).to(self._device)
         return torch.softmax(scores / divisors[:, None], dim=1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.models.feature_model import FeatureModel
-from core.models.features import Values
+from core.models.features import Values, inner_part
 from core.models.fusion_model import FusionModel
 from core.models.pixel_rows import PixelRows
 from core.models.programs import Program
@@ -109,24 +109,29 @@ class EstimatorModel(nn.Module):
         """The ONNX graph of the estimator of a set of inputs."""
         return self._programs[number].graph
 
-    def rows(self, values: Values) -> tuple[Tensor, Tensor]:
+    def rows(self, values: Values, margin: int = 0) -> tuple[Tensor, Tensor]:
         """What estimators see, (B, columns, H, W), zero where unknown; and by pixel (B, H, W) the bits of the inputs known.
+
+        Args:
+            values, margin: see ``FusionModel.forward``.
 
         Raises:
             ValueError: see ``FusionModel.forward``.
         """
-        rows, bits = self.pixels(values)
-        return (rows if self.base is None else torch.cat([rows, self._features()(values)], dim=1)), bits
+        rows, bits = (inner_part(each, margin) for each in self.pixels(values))
+        if self.base is None:
+            return rows, bits
+        return torch.cat([rows, inner_part(self._features()(values), margin)], dim=1), bits
 
-    def forward(self, values: Values) -> Tensor:
-        """(B, n_classes, H, W) logarithms of probabilities; even where no estimator was fitted yet. See
+    def forward(self, values: Values, margin: int = 0) -> Tensor:
+        """(B, n_classes, H, W) logarithms of probabilities; even where nothing is known, or no estimator was fitted yet. See
         ``FusionModel.forward``."""
-        rows, bits = self.rows(values)
+        rows, bits = self.rows(values, margin)
         batch, _, height, width = rows.shape
         scores = torch.full((batch, self.n_classes, height, width), math.log(1 / self.n_classes), device=rows.device)
-        numbers = self._table().to(bits.device)[bits]
+        numbers = torch.where(bits > 0, self._table().to(bits.device)[bits], -1)
         for own, said, chosen in zip(rows.flatten(2), scores.flatten(2), numbers.flatten(1), strict=True):
-            for number in torch.unique(chosen).tolist() if self._programs else ():
+            for number in [each for each in torch.unique(chosen).tolist() if each in self._programs]:
                 for places in torch.split(torch.nonzero(chosen == number)[:, 0], ROWS_AT_ONCE):
                     said[:, places] = self._said(number, own[:, places].T).T
         return scores

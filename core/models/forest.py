@@ -71,7 +71,8 @@ class Forest:
         filled = np.zeros((-(-len(rows) // LANES) * LANES, rows.shape[1]), np.int32)
         filled[: len(rows)] = ordered(rows)
         said = np.zeros((len(filled), self.shares.shape[1]), np.float32)
-        self._descend(filled, min(self.block_rows, max(LANES, len(filled))), self.nodes, self.roots, self.leaves, self.shares, said)
+        block = min(self.block_rows, max(LANES, len(filled)))
+        self._descend(filled, block, self.nodes, self.roots, self.leaves, self.shares, said)
         said = said[: len(rows)]
         return np.concatenate([1 - said, said], axis=1) if said.shape[1] < self.n_classes else said
 
@@ -129,7 +130,7 @@ def _laid_out(lists: dict[str, Any], n_columns: int, n_classes: int) -> Forest:
     def found(trees: NDArray[np.int64], nodes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where nodes of trees are listed."""
         wanted = trees * span + nodes
-        places = order[np.searchsorted(names[order], wanted).clip(max=count - 1)]
+        places: NDArray[np.int64] = order[np.searchsorted(names[order], wanted).clip(max=count - 1)]
         if (names[places] != wanted).any():
             raise ValueError("a branch leads nowhere")
         return places

@@ -47,10 +47,11 @@ class VoteModel(nn.Module):
     def _each(self) -> list[EstimatorModel]:
         return [member for member in self.members if isinstance(member, EstimatorModel)]
 
-    def forward(self, values: Values) -> Tensor:
+    def forward(self, values: Values, margin: int = 0) -> Tensor:
         """(B, n_classes, H, W) logarithms of the mean probabilities. See ``FusionModel.forward``."""
         temperatures = self.temperatures.tolist()
-        shares = torch.stack([torch.softmax(m(values) / t, dim=1) for m, t in zip(self.members, temperatures, strict=True)])
+        said = [member(values, margin) / own for member, own in zip(self.members, temperatures, strict=True)]
+        shares = torch.stack([torch.softmax(each, dim=1) for each in said])
         return shares.mean(dim=0).clamp_min(LEAST_SHARE).log()
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
