@@ -50,18 +50,17 @@ def descend(
     Args:
         rows: (n, columns) in order-preserving whole numbers, n a multiple of ``LANES``.
         block_rows: that one tree looks at before the next, a multiple of ``LANES``.
-        nodes, roots, leaves, shares: of the forest, the last of the shares being nothing.
+        nodes, roots, leaves, shares: of the forest, the first of the shares being nothing.
         said: (n, classes).
     """
     columns = np.uint32(rows.shape[1])
-    nothing = shares.shape[0] - 1
     # What four trees say is added up at once: sums lie in memory, and are fetched less often.
     found = np.empty((block_rows, 4), np.int32)
     for first in range(0, rows.shape[0], block_rows):
         block = rows[first : first + block_rows]
         values = block.reshape(block.size)
         for tree in range(0, roots.size, 4):
-            found[:] = nothing
+            found[:] = 0
             for member, root in enumerate(roots[tree : tree + 4]):
                 for row in range(0, block.shape[0], LANES):
                     at = np.uint32(row) * columns
