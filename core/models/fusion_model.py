@@ -218,7 +218,7 @@ class FusionModel(nn.Module):
         return self._fused(self._streams(values, dates, geography, present, _Asked(bands=bands))[0])
 
     def _fused(self, streams: Streams) -> Features:
-        """What the fusion makes of streams, which it takes out of the mapping."""
+        """What the fusion makes of streams."""
         features: Features = self.fusion(streams)
         return features
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from core.errors import RasterError
 from core.models.specification import ModelSpecification
 from core.pretraining.objectives.objective import Windows
-from core.scenes.grid import Window, aligned, project_bounds
+from core.scenes.grid import Grid, Window, aligned, project_bounds
 from core.scenes.reading import SceneReader, usable_pixels
-from core.scenes.scene import Scene
+from core.scenes.scene import Scene, SourceFile
 
 MEMORY_BYTES = 512 * 2**20
 """For all parts of scenes that are held at a time."""
@@ -202,9 +202,8 @@ def _ground_of(scene: Scene) -> list[Window]:
     grid = scene.grid
     best: list[Window] = []
     for acquisition in scene.acquisitions:
-        rasters = [source.raster for source in acquisition.files]
-        found = [grid.window_of(project_bounds(raster.bounds, raster.crs, grid.crs)) for raster in rasters]
-        inside = [window for window in (each.intersection(grid.window) for each in found) if not window.is_empty]
+        found = (_place(source, grid).intersection(grid.window) for source in acquisition.files)
+        inside = [window for window in found if not window.is_empty]
         if _area(inside) > _area(best):
             best = inside
     return [grid.window] if _area(best) >= SCATTERED * grid.width * grid.height else best
@@ -212,14 +211,19 @@ def _ground_of(scene: Scene) -> list[Window]:
 
 def _dated_ground(scene: Scene) -> dict[str, list[tuple[Window, float]]]:
     """By acquisition of which any day is known where its files lie, and the days since the start of the year."""
-    grid = scene.grid
     dated = {}
     for acquisition in scene.acquisitions:
-        days = [math.nan if source.date is None else source.date.timetuple().tm_yday - 1.0 for source in acquisition.files]
-        if not all(math.isnan(day) for day in days):
-            bounds = [project_bounds(source.raster.bounds, source.raster.crs, grid.crs) for source in acquisition.files]
-            dated[acquisition.name] = [(grid.window_of(each), day) for each, day in zip(bounds, days, strict=True)]
+        dates = [source.date for source in acquisition.files]
+        if any(dates):
+            days = [math.nan if date is None else date.timetuple().tm_yday - 1.0 for date in dates]
+            places = [_place(source, scene.grid) for source in acquisition.files]
+            dated[acquisition.name] = list(zip(places, days, strict=True))
     return dated
+
+
+def _place(source: SourceFile, grid: Grid) -> Window:
+    """Where a file lies in a grid, which it may reach beyond."""
+    return grid.window_of(project_bounds(source.raster.bounds, source.raster.crs, grid.crs))
 
 
 def _area(windows: Sequence[Window]) -> int:

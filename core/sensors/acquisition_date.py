@@ -27,7 +27,7 @@ _DATE = re.compile(r"(?<!\d)(19[5-9]\d|20\d\d)([-_.]?)(0[1-9]|1[0-2])\2(0[1-9]|[
 
 
 def acquisition_date(description: RasterDescription) -> date | None:
-    """The day on which an image was taken; None where nobody says it, or a mosaic has several.
+    """The day on which an image was taken; None where nobody says it.
 
     Products name the time of sensing before that of processing: of several dates in a name the first counts.
 
@@ -35,7 +35,7 @@ def acquisition_date(description: RasterDescription) -> date | None:
         description: of the raster.
     """
     tags = description.file_tags()
-    for text in (*(tags[key] for key in _KEYS if key in tags), *reversed(re.split("/", place_text(description.path)))):
+    for text in (*(tags[key] for key in _KEYS if key in tags), *reversed(place_text(description.path).split("/"))):
         found = _first_date(text)
         if found is not None:
             return found
