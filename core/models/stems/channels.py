@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, NeighbourhoodStatistics, box_sums
+from core.models.blocks import NORMALISED_LIMIT, box_sums
 from core.models.features import AffineMap
 from core.models.products import convolve
 from core.models.specification import ModalitySpecification
 from core.models.stems.affine_maps import apply_maps
+from core.models.stems.neighbourhoods import STATISTICS_WINDOWS, NeighbourhoodStatistics, is_swift
 
 MANY_BANDS = 32
 """With more bands than this, the statistics of each would cost more than the network, and say the same over and over."""
@@ -99,8 +100,12 @@ class BandChannels(nn.Module):
 
     def mapped(self, bases: Tensor, known: Tensor, maps: Sequence[AffineMap], dtype: torch.dtype | None) -> list[Tensor]:
         """What affine maps make of the channels of these bases, (B, D, h, w) of each, the first in numbers of that kind where
-        one is given; the channels are never all made."""
-        return apply_maps([bases] if self.statistics is None else self.statistics.views(bases, known), maps, dtype)
+        one is given."""
+        if self.statistics is None:
+            return apply_maps(bases, maps, dtype)
+        if is_swift(bases):
+            return self.statistics.mapped(bases, known, maps, dtype)
+        return apply_maps(self.statistics(bases, known), maps, dtype)
 
     def bases(self, values: Tensor, bands: Sequence[str] | None = None) -> tuple[Tensor, Tensor]:
         """What statistics are made of, and where it is known.

@@ -101,7 +101,7 @@ class StatisticsStem(nn.Module):
         rows, weight = self.rows(begun.index), self.kernels(begun.index)
         if self.training or self.geometry.kernel > 1 or stride > 1:
             channels = bases if self.channels.statistics is None else self.channels.statistics(bases, known)
-            answers = apply_maps([channels], maps)
+            answers = apply_maps(channels, maps)
             standardised = self.dropout(self.standardisation(channels, known, rows))
             features = apply_kernel(standardised, weight, stride, self.geometry.padding_mode)
         else:

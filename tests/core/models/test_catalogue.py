@@ -8,7 +8,6 @@ import pytest
 
 from core.errors import RsfusionError, SensorError, UsageError
 from core.models.architectures import ARCHITECTURES, ArchitectureName, choose_parts
-from core.models.blocks import STATISTICS_WINDOWS
 from core.models.catalogue import (
     N_CLASSES,
     all_specifications,
@@ -18,6 +17,7 @@ from core.models.catalogue import (
 )
 from core.models.registry import build_model, count_parameters, receptive_radius
 from core.models.specification import SIZES, FusionName, SizeName
+from core.models.stems.neighbourhoods import STATISTICS_WINDOWS
 
 USUAL = "sentinel2_l2a,sentinel1,dsm@2.5"
 

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.models.blocks import NORMALISED_LIMIT, STATISTICS_WINDOWS, box_sums
+from core.models.blocks import NORMALISED_LIMIT, box_sums
 from core.models.specification import ModalitySpecification
 from core.models.stems.channels import RELIEF, BandChannels, view_names
+from core.models.stems.neighbourhoods import STATISTICS_WINDOWS
 from tests.core.models.specifications import modality
 
 ROUNDING = 1e-6
