@@ -78,6 +78,20 @@ class MapStrip:
         return likeliest(self.probabilities)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A tile, or what is left of it within the scene.
+
+    Attributes:
+        rows, columns: of what it says something of, among those of a strip's inner parts.
+        within: rows and columns of the same within the inner part of a whole tile.
+    """
+
+    rows: slice
+    columns: slice
+    within: tuple[slice, slice]
+
+
 @dataclass(frozen=True, eq=False)
 class _Strip:
     """A strip of tiles as it is looked at.
@@ -144,7 +158,7 @@ class MappingEngine:
         if radius is not None and novelty is not None:
             radius = max(radius, novelty.radius)
         finest = max(modality.finer for modality in specification.modalities)
-        step = model_step(specification)
+        step = self._step = model_step(specification)
         if radius is None:
             self.tiling: Tiling = fixed_tiling(step, specification.window, overlap)
         else:
@@ -154,6 +168,9 @@ class MappingEngine:
         self.margin = self.tiling.margin(radius or 0)
         """Pixels along each edge of a tile that it says nothing of."""
         self._inner = self.tiling.tile - 2 * self.margin
+        # Whose answer for a pixel is the same to the bit in tiles of any size. Batches are of tiles of one size.
+        is_local = isinstance(self._model, FusionModel | EstimatorModel | VoteModel) and novelty is None
+        self._trims = is_local and device.type == "cpu" and radius is not None and self.margin == radius
         # Most of a network does without what its stems alone look at.
         spared = self._model.spared(self.margin) if isinstance(self._model, FusionModel) else 0
         side = self.tiling.tile - 2 * spared
@@ -270,7 +287,7 @@ class MappingEngine:
             TileThreads(self.tiles_at_once, waits_elsewhere=self._device.type != "cpu") as threads,
         ):
 
-            def begin(number: int) -> tuple[_Strip, list[list[slice]]]:
+            def begin(number: int) -> tuple[_Strip, list[list[_Place]]]:
                 tiles = rows[number]
                 inner = Window(first.column + margin, tiles[0].row + margin, blended.columns, self._inner)
                 values, subset = source.next()
@@ -278,8 +295,7 @@ class MappingEngine:
                 wanted = self.inputs.is_enough(there, self._allows_missing) & _inside(inner, window)
                 if allowed is not None:
                     wanted &= allowed(inner)
-                starts = [corner.column - first.column for corner in tiles]
-                places = [slice(start, start + self._inner) for start in starts if wanted[:, start : start + self._inner].any()]
+                places = [place for corner in tiles if (place := self._place(corner, first.column, wanted)) is not None]
                 finished = self._inner if number == len(rows) - 1 else stride
                 rows_done = Window(inner.column, inner.row, inner.width, finished).intersection(window)
                 batches = [places[first : first + self.tiles_in_batch] for first in range(0, len(places), self.tiles_in_batch)]
@@ -288,7 +304,8 @@ class MappingEngine:
             for looked_at, answer in threads.in_order(len(rows), begin, self._look):
                 if answer is not None:
                     for place, values in zip(*answer, strict=True):
-                        blended.add(values, self._weights, place)
+                        weights = None if self._weights is None else self._weights[place.within]
+                        blended.add(values, weights, place.rows, place.columns)
                     continue
                 if not looked_at.finished.is_empty:
                     part = looked_at.finished.slices_within(looked_at.inner)
@@ -297,7 +314,33 @@ class MappingEngine:
                 blended.shift()
                 source.release()
 
-    def _look(self, strip: _Strip, places: list[slice]) -> list[torch.Tensor]:
+    def _place(self, corner: Window, first_column: int, wanted: NDArray[np.bool_]) -> _Place | None:
+        """A tile of a strip; None where nothing of it is wanted.
+
+        Args:
+            corner: of the tile, in the scene's grid.
+            first_column: of the strip, likewise.
+            wanted: (rows, columns) of the strip's inner parts.
+        """
+        left = corner.column - first_column
+        if not wanted[:, left : left + self._inner].any():
+            return None
+        rows = columns = slice(0, self._inner)
+        if self._trims:
+            grid = self._scene.grid
+            rows, columns = self._within(corner.row, grid.height), self._within(corner.column, grid.width)
+        return _Place(rows, slice(left + columns.start, left + columns.stop), (rows, columns))
+
+    def _within(self, start: int, length: int) -> slice:
+        """What of a tile's inner part lies within the scene, along one side, and up to a step more: tiles begin and end at
+        whole steps, so that pooled pixels stay the same ones."""
+        begin, end = (edge - start - self.margin for edge in (0, length))
+        return slice(
+            max(0, begin) // self._step * self._step,
+            self._inner - max(0, self._inner - end) // self._step * self._step,
+        )
+
+    def _look(self, strip: _Strip, places: list[_Place]) -> list[torch.Tensor]:
         """What is blended of the inner parts of some tiles of a strip."""
         said: list[torch.Tensor] = []
         while len(said) < len(places):
@@ -307,10 +350,11 @@ class MappingEngine:
                 said.extend(answer)
         return said
 
-    def _fitted(self, strip: _Strip, batch: list[slice]) -> torch.Tensor | None:
+    def _fitted(self, strip: _Strip, batch: list[_Place]) -> torch.Tensor | None:
         """What is said of a batch; None where it takes more memory than there is and half as many are to be tried."""
         try:
-            return self._blended(self._cut(strip.values, batch), np.stack([strip.subset[:, place] for place in batch]))
+            subset = np.stack([strip.subset[place.rows, place.columns] for place in batch])
+            return self._blended(self._cut(strip.values, batch), subset)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -320,14 +364,18 @@ class MappingEngine:
             torch.cuda.empty_cache()
         return None
 
-    def _cut(self, values: Arrays, places: list[slice]) -> dict[str, torch.Tensor]:
+    def _cut(self, values: Arrays, places: list[_Place]) -> dict[str, torch.Tensor]:
         """Tiles of a strip, each input on its own scale."""
         inputs = {}
         for acquisition in self._scene.acquisitions:
             finer, coarser = acquisition.scale.finer, acquisition.scale.coarser
-            columns = [slice(place.start, place.start + self.tiling.tile) for place in places]
-            parts = [slice(each.start * finer // coarser, each.stop * finer // coarser) for each in columns]
-            tiles = [torch.from_numpy(values[acquisition.name][None, :, :, part]) for part in parts]
+
+            def own(side: slice) -> slice:
+                # The tile of an inner part begins where that does, and ends two margins later.
+                return slice(side.start * finer // coarser, (side.stop + 2 * self.margin) * finer // coarser)  # noqa: B023
+
+            given = values[acquisition.name]
+            tiles = [torch.from_numpy(given[None, :, own(place.rows), own(place.columns)]) for place in places]
             inputs[acquisition.name] = tiles[0] if len(tiles) == 1 else torch.cat(tiles)
         return inputs
 
@@ -408,15 +456,15 @@ class _Blended:
         self._sums = np.zeros((count, inner, columns), np.float32)
         self._totals = np.zeros((inner, columns), np.float32)
 
-    def add(self, values: torch.Tensor, weights: NDArray[np.float32] | None, place: slice) -> None:
-        """Adds (count, inner, inner) values of a tile; without weights nothing is shared with others."""
-        sums = torch.from_numpy(self._sums)[:, :, place]
+    def add(self, values: torch.Tensor, weights: NDArray[np.float32] | None, rows: slice, columns: slice) -> None:
+        """Adds (count, rows, columns) values of a tile; without weights nothing is shared with others."""
+        sums = torch.from_numpy(self._sums)[:, rows, columns]
         if weights is None:
             sums.copy_(values)
-            self._totals[:, place] = 1
+            self._totals[rows, columns] = 1
         else:
             sums.addcmul_(values, torch.from_numpy(weights))
-            self._totals[:, place] += weights
+            self._totals[rows, columns] += weights
 
     def means(self, rows: slice, columns: slice) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(count, rows, columns) weighted means of a part; (rows, columns) where there are any."""

@@ -78,7 +78,7 @@ class FeatureMap:
 
     def coarser(self, values: Tensor) -> FeatureMap:
         """Values on the grid of twice the stride."""
-        known = coarser_known(self.known, 2)
+        known = self.known[..., ::2, ::2] if self.is_whole else coarser_known(self.known, 2)
         return FeatureMap(values, known, 2 * self.stride, self.registers, is_whole=self.is_whole).masked(values)
 
 

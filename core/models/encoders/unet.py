@@ -7,9 +7,8 @@ default width is ours: it lets a network that is trained from scratch on a dozen
 from __future__ import annotations
 
 from torch import nn
-from torch.nn import functional
 
-from core.models.blocks import ResidualBlock
+from core.models.blocks import ResidualBlock, halved
 from core.models.encoders.encoder import Encoder
 from core.models.features import FeatureMap
 from core.models.stems.kernels import StemGeometry
@@ -40,7 +39,7 @@ class UNetEncoder(Encoder):
     def step(self, number: int, state: FeatureMap) -> FeatureMap:
         if number == 0:
             return state.masked(self.stages[0](state.values))
-        return state.coarser(self.stages[number](functional.max_pool2d(state.values, 2)))
+        return state.coarser(self.stages[number](halved(state.values)))
 
 
 def unet_radius(strides: tuple[int, ...]) -> int:
