@@ -228,6 +228,31 @@ def test_an_extent_of_a_warped_scene_with_the_usual_tiles(sample: Any, overlap: 
     np.testing.assert_array_equal(is_cut, is_mapped[rows, columns])
 
 
+@pytest.mark.parametrize("overlap", [0.25, 0.5])
+def test_tiles_end_with_the_scene_and_say_the_same(tmp_path: Path, overlap: float) -> None:
+    values = np.random.default_rng(5).uniform(0, 1, (4, 300, 390))
+    path = write_raster(tmp_path / "scene.tif", values, 10, -330, -70)
+    scene = build_scene(SceneRequest({"optical": [path]}, {"optical": "spot6_7"}))
+    specification = specification_for(scene, CLASSES)
+    model = random_model(specification)
+    pixels: list[int] = []
+
+    def counted(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        pixels.append(arguments[0][scene.main.name].shape[-1] * arguments[0][scene.main.name].shape[-2])
+
+    model.register_forward_pre_hook(counted)
+    engine = engine_of(scene, model, card_of(specification), overlap=overlap)
+    assert engine.margin > 0
+    short = mapped(engine, scene.grid.window)
+    few = sum(pixels)
+    pixels.clear()
+    engine._trims = False
+    whole = mapped(engine, scene.grid.window)
+    for one, other in zip(short, whole, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert few < 0.8 * sum(pixels)
+
+
 def test_one_missing_pixel_makes_one_pixel_nodata(tmp_path: Path, plain: Scene) -> None:
     with SceneReader(plain) as reader:
         values = reader.read(plain.grid.window)["spot6_7"].astype(np.float64)
