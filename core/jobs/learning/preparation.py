@@ -39,7 +39,8 @@ TRAINED_PARTS: dict[str, TrainedPart] = {"linear": "head", "partial": "last", "a
 
 LAYER_DECAYS = {"full": 0.8}
 """By mode, of the learning rate from part to part; none by default. It is ELECTRA's for its small and base models (Clark
-et al. 2020, arXiv:2003.10555, appendix on fine-tuning), and was not compared with others here."""
+et al. 2020, arXiv:2003.10555, appendix on fine-tuning). On two scenes none at all was ahead by less than the spread, see
+``scripts/benchmarks/fine_tuning_modes.py``."""
 
 
 @dataclass(frozen=True, eq=False)
