@@ -33,6 +33,9 @@ SIZES: dict[EncoderName, tuple[SizeName, ...]] = {
 }
 """Which sizes an encoder comes in: tiny, small, base and large ``resnet`` are the half-width 18, 18, 34 and 50."""
 
+MOST_INPUTS = 8
+"""Of a model: which of them are there at a pixel is a number of eight bits."""
+
 
 class _Value(BaseModel):
     # A NaN would be written as null and could not be read back.
@@ -155,7 +158,7 @@ class ModelSpecification(_Value):
     size: SizeName = "small"
     fusion: FusionName = "intermediate"
     head: HeadName = "dense"
-    modalities: tuple[ModalitySpecification, ...] = Field(min_length=1)
+    modalities: tuple[ModalitySpecification, ...] = Field(min_length=1, max_length=MOST_INPUTS)
     n_classes: int = Field(ge=1, le=4096)
     resolution_m: float = Field(10.0, gt=0)
     finest: int | None = Field(None, ge=1, le=32)

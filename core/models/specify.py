@@ -12,6 +12,7 @@ from core.errors import RasterError, UsageError
 from core.models.architectures import ArchitectureName, choose_parts
 from core.models.encoders.build import UNET_WIDTHS
 from core.models.specification import (
+    MOST_INPUTS,
     BandSpecification,
     EncoderName,
     FusionName,
@@ -25,9 +26,6 @@ from core.sensors import robust_statistics
 
 LEAST_WIDTH = 8
 """Channels of the finest level of ``unet`` below which it is not halved."""
-
-MOST_INPUTS = 8
-"""Of a model: which of them are there is a bit each in the map's strips."""
 
 FLAT = 1e-6
 """A band that varies less than this around its mean tells nothing; its spread counts as one."""

@@ -27,8 +27,8 @@ from core.models.architectures import ArchitectureName, title_of
 from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard, class_cards
 from core.models.pair_model import PairModel, pair_specification
-from core.models.specification import ModelSpecification
-from core.models.specify import MOST_INPUTS, specify_model, with_change
+from core.models.specification import MOST_INPUTS, ModelSpecification
+from core.models.specify import specify_model, with_change
 from core.scenes.date_pair import DatePair
 from core.scenes.scene import select
 

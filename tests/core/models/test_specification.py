@@ -18,6 +18,7 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("dropout", {"dropout": 1.0}),
     ("depth", {"depth": 0}),
     ("modalities", {"modalities": ()}),
+    ("at most 8 items", {"modalities": tuple(modality(f"optical_{number}", 3) for number in range(9))}),
     ("encoder 'vit' comes in the sizes tiny, small, base, not 'large'", {"encoder": "vit", "size": "large"}),
     ("encoder 'resunet' comes in the sizes small, base, large", {"encoder": "resunet", "size": "tiny"}),
     ("finest stride of 1 or 2, not 4", {"encoder": "resnet", "finest": 4}),
