@@ -1,7 +1,7 @@
 """Random forests: eight pixels at a time go down a tree, and a block of pixels through one tree before the next.
 
 ONNX's runtime sends a pixel through all trees before the next pixel, so that every step waits for the one before it and every
-tree is fetched anew: it takes four to six times as long, see ``scripts/benchmarks/mapping.py``.
+tree is fetched anew: it takes four to ten times as long, see ``scripts/benchmarks/mapping.py``.
 """
 
 from __future__ import annotations
