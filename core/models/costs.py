@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count, sdpa_flop_count
@@ -48,12 +48,56 @@ class ForwardCost:
 
 @lru_cache(maxsize=256)
 def forward_cost(specification: ModelSpecification, dtype: torch.dtype = torch.float32) -> ForwardCost:
-    """Builds the model as it maps, see ``core.models.inference``, and runs it once on a small window.
+    """Builds the model as it maps, see ``core.models.inference``, and runs it on a small window.
 
     Args:
         specification: of the model.
         dtype: that a network computes in.
     """
+    probe, flops = _probe(specification, dtype), operations_counter()
+    with torch.no_grad(), flops:
+        probe.model(probe.values, **probe.after)
+    return ForwardCost(probe.parameters, flops.get_total_flops() / probe.pixels, _bytes_per_pixel(specification, dtype))
+
+
+def forward_bytes(specification: ModelSpecification, height: int, width: int, dtype: torch.dtype = torch.float32) -> int:
+    """Bytes that one forward pass takes above the weights, for one window of reference pixels; an upper bound."""
+    return int(_bytes_per_pixel(specification, dtype) * height * width)
+
+
+@lru_cache(maxsize=256)
+def _bytes_per_pixel(specification: ModelSpecification, dtype: torch.dtype) -> float:
+    """See ``ForwardCost``. Asked for on its own: to count operations, torch loads its compiler, a second and 70 MiB."""
+    probe, memory, gapped = _probe(specification, dtype), _LiveBytes(), _LiveBytes()
+    with torch.no_grad(), memory:
+        probe.model(probe.values, **probe.after)
+    if specification.has_shortcut and len(probe.values) > 1:
+        # Where inputs have gaps, most of the linear models are asked.
+        with torch.no_grad(), gapped:
+            probe.model(_every_subset(probe.values))
+    return max(SCRATCH * memory.peak, GAPPED_SCRATCH * gapped.peak) / probe.pixels
+
+
+@dataclass(frozen=True, eq=False)
+class _Probe:
+    """A model as it maps, and what it is asked about.
+
+    Attributes:
+        model: in evaluation mode.
+        parameters: trainable values.
+        values: by input (1, bands, h, w), zeros.
+        after: the same for models of change, under the name of their argument.
+        pixels: of the window.
+    """
+
+    model: nn.Module
+    parameters: int
+    values: dict[str, Tensor]
+    after: dict[str, dict[str, Tensor]]
+    pixels: int
+
+
+def _probe(specification: ModelSpecification, dtype: torch.dtype) -> _Probe:
     with torch.random.fork_rng():
         model = any_model(specification).eval()
     step = model_step(specification)
@@ -63,19 +107,9 @@ def forward_cost(specification: ModelSpecification, dtype: torch.dtype = torch.f
         own = side * entry.finer // entry.coarser
         values[entry.name] = torch.zeros(1, len(entry.bands), own, own)
     after = {"after": values} if specification.head == "change" else {}
-    flops, memory, gapped = operations_counter(), _LiveBytes(), _LiveBytes()
     parameters = count_parameters(model)
     model.requires_grad_(False)
-    mapping = for_inference(model, dtype)
-    with torch.no_grad(), flops, memory:
-        mapping(values, **after)
-    if specification.has_shortcut and len(values) > 1:
-        # Where inputs have gaps, most of the linear models are asked.
-        with torch.no_grad(), gapped:
-            mapping(_every_subset(values))
-    pixels = side * side
-    peak = max(SCRATCH * memory.peak, GAPPED_SCRATCH * gapped.peak)
-    return ForwardCost(parameters, flops.get_total_flops() / pixels, peak / pixels)
+    return _Probe(for_inference(model, dtype), parameters, values, after, side * side)
 
 
 def _every_subset(values: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -94,11 +128,6 @@ def operations_counter() -> FlopCounterMode:
     if has_sums():
         counted[torch.ops.mkldnn._convolution_pointwise_] = _added_flops
     return FlopCounterMode(display=False, custom_mapping=counted)
-
-
-def forward_bytes(specification: ModelSpecification, height: int, width: int, dtype: torch.dtype = torch.float32) -> int:
-    """Bytes that one forward pass takes above the weights, for one window of reference pixels; an upper bound."""
-    return int(forward_cost(specification, dtype).bytes_per_pixel * height * width)
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
@@ -124,6 +153,11 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = 0
         self._now = 0
         self._users: dict[int, int] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing that is measured here is compiled, and asking the compiler to leave it alone loads it."""
+        return False
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from core.models.estimator_model import EstimatorModel
 from core.models.fusion_model import FusionModel
@@ -50,9 +53,23 @@ def receptive_radius(specification: ModelSpecification) -> int | None:
 @lru_cache(maxsize=64)
 def _window_needs(specification: ModelSpecification) -> tuple[int, int | None]:
     # Shapes alone are asked for: no memory is taken, and no random number drawn.
-    with torch.device("meta"):
+    with torch.device("meta"), _Unwritten():
         model = any_model(specification)
     return model.step, model.radius
+
+
+class _Unwritten(TorchFunctionMode):
+    """Leaves tensors without values as they are: to write to one of the meta device, torch loads its compiler, which takes a
+    second and 70 MiB."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        name = getattr(function, "__name__", "")
+        if name.endswith("_") and not name.endswith("__"):
+            return args[0] if args else named["tensor"]
+        return function(*args, **named)
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -62,8 +62,10 @@ class BandCodes(nn.Module):
         """
         by_name = {band.name: band for band in specification.bands}
         own_m = resolution_m * specification.coarser / specification.finer
-        physics = torch.stack([_physics(by_name[name], specification.kind, own_m) for name in bands])
-        seen = torch.stack([_view(name) for name in views])
+        # Few numbers, worked out on the processor even where shapes alone are asked for: see ``core.models.registry``.
+        with torch.device("cpu"):
+            physics = torch.stack([_physics(by_name[name], specification.kind, own_m) for name in bands])
+            seen = torch.stack([_view(name) for name in views])
         parts = [physics[None].expand(len(views), -1, -1), seen[:, None].expand(-1, len(bands), -1)]
         return torch.cat(parts, dim=2).contiguous()
 

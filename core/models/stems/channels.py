@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -67,9 +68,10 @@ class BandChannels(nn.Module):
         self.statistics = NeighbourhoodStatistics() if has_statistics else None
         ordered = sorted(specification.bands, key=lambda band: band.name)
         mean = torch.tensor([band.mean for band in ordered], dtype=torch.float32)
-        deviation = torch.tensor([band.standard_deviation for band in ordered], dtype=torch.float32)
+        # Divided by NumPy: on the meta device a division of tensors makes torch load its compiler, a second and 70 MiB.
+        inverse = 1 / np.array([band.standard_deviation for band in ordered], np.float32)
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("inverse_deviation", deviation.reciprocal().view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("inverse_deviation", torch.tensor(inverse.tolist()).view(1, -1, 1, 1), persistent=False)
         many = reduces_many and len(self.bands) > MANY_BANDS and not self.is_relief
         self.mixtures: Tensor | None
         self.register_buffer("mixtures", _cosines(specification) if many else None, persistent=False)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core.models import registry
-from core.models.costs import forward_cost
+from core.models.costs import _bytes_per_pixel, forward_cost
 from core.models.decoders import upernet
 from core.models.encoders.resnet import RESNETS
 from core.models.encoders.resunet import RESUNETS
@@ -47,3 +47,4 @@ def _small_networks() -> Iterator[None]:
 def _forget() -> None:
     registry._window_needs.cache_clear()
     forward_cost.cache_clear()
+    _bytes_per_pixel.cache_clear()
