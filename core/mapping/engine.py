@@ -7,7 +7,7 @@ width alone: a strip of the rasters as high as a tile, and the class probabiliti
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from core.mapping.blended import Blended
 from core.mapping.blending import Tiling, blending_weights, choose_tiling, fixed_tiling
 from core.mapping.missing import InputSubsets
 from core.mapping.rasters import BLOCK_CACHE_BYTES
-from core.mapping.strip_reader import Arrays, StripReader
+from core.mapping.strip_reader import Arrays, Strip, StripReader
 from core.mapping.tile_threads import TileThreads
 from core.mapping.uncertainty import likeliest
 from core.models.costs import forward_bytes
@@ -47,6 +48,10 @@ _LIBRARY_BYTES = 45 * 2**20
 """What libraries take when they are used for the first time, such as tables of coordinate systems."""
 _KERNEL_BYTES = 40 * 2**20
 """What the kernels of a network take that are made when they are asked for."""
+BLOCK_ROWS = 512
+"""Rows of the blocks that most files have; those of others are no higher, or lie in strips of few rows."""
+KEPT_OF_CACHE = 0.75
+"""Of GDAL's cache, what the blocks that strips share may take: the next row of them is read while they are kept."""
 _READING_BYTES = 12
 """Bytes a value that reading takes on its way: as it is stored, and warped."""
 
@@ -93,22 +98,37 @@ class _Place:
 
 
 @dataclass(frozen=True, eq=False)
+class _Step:
+    """A strip of tiles.
+
+    Attributes:
+        strip: that is read.
+        tiles: corners of its tiles.
+        inner: where the tiles' inner parts are.
+        finished: what no later strip says anything more of.
+    """
+
+    strip: Strip
+    tiles: list[Window]
+    inner: Window
+    finished: Window
+
+
+@dataclass(frozen=True, eq=False)
 class _Strip:
     """A strip of tiles as it is looked at.
 
     Attributes:
+        step: which.
         values: by acquisition.
         subset: (rows, columns) uint8, of the tiles' inner parts: the set of inputs that are there.
         wanted: (rows, columns) bool, which of them are to be mapped.
-        inner: where those rows and columns are.
-        finished: what no other strip says anything more of.
     """
 
+    step: _Step
     values: Arrays
     subset: NDArray[np.uint8]
     wanted: NDArray[np.bool_]
-    inner: Window
-    finished: Window
 
 
 class MappingEngine:
@@ -201,10 +221,11 @@ class MappingEngine:
         free, _ = torch.cuda.mem_get_info(self._device)
         return max(1, min(MOST_IN_BATCH, free // 2 // max(1, self._forward_bytes)))
 
-    def memory_bytes(self, width: int) -> int:
-        """Bytes that mapping a window of that width takes above the model at the peak, whatever its height."""
-        specification, tile = self._card.specification, self.tiling.tile
-        tiles = -(-width // self.tiling.stride) + 1
+    def memory_bytes(self, asked: Window | Sequence[Window]) -> int:
+        """Bytes that mapping a window, or several in turn, takes above the model at the peak, whatever their height."""
+        windows = [asked] if isinstance(asked, Window) else asked
+        specification, tile, overlap = self._card.specification, self.tiling.tile, self.tiling.overlap
+        tiles = max(self._tiles_across(window) for window in windows)
         columns = (tiles - 1) * self.tiling.stride + tile
         cells = [modality.finer**2 / modality.coarser**2 for modality in specification.modalities]
         values = [len(modality.bands) * cell for modality, cell in zip(specification.modalities, cells, strict=True)]
@@ -212,18 +233,29 @@ class MappingEngine:
         strips = columns * tile * (2 * 4 * sum(values) + 2)
         n_sums = 2 if self._inner == self.tiling.stride else 3
         results = columns * self._inner * (4 * n_sums * self._n_blended + 4 + 8)
+        # What strips share with the next ones, of all windows that are looked at in turn.
+        groups = list(self._groups(windows))
+        across = [max(each.stop_column for each in group) - min(each.column for each in group) for group in groups]
+        shared_rows = 4 * sum(values) + 1, 4 * self._n_blended + 4
+        in_turn = max(width + len(group) * overlap for width, group in zip(across, groups, strict=True))
+        shared = in_turn * (overlap * shared_rows[0] + (self._inner - self.tiling.stride) * shared_rows[1])
         fresh = columns * self.tiling.stride
         reading = sum(min(fresh * each, VALUES_AT_ONCE) * _READING_BYTES for each in values)
         sources = {source.raster.path: source.raster for entry in self._scene.acquisitions for source in entry.files}
-        # Rasters are closed after each panel, and with them goes what was kept of them.
-        cached = sum(raster_bytes(source) for source in sources.values()) * width / self._scene.grid.width
+        # Rasters are closed after each group, and with them goes what was kept of them.
+        cached = sum(raster_bytes(source) for source in sources.values()) * max(across) / self._scene.grid.width
         forward = self.tiles_at_once * self._forward_bytes
         if self.tiles_in_batch > 1:
             # Batches that are put together, and answers of two that wait.
             batch = min(self.tiles_in_batch, tiles)
             forward += int(4 * batch * (tile**2 * sum(values) + 2 * self._n_blended * self._inner**2))
         libraries = _LIBRARY_BYTES + (_KERNEL_BYTES + self._copied_bytes if forward else 0)
-        return int(strips + results + reading + min(cached, BLOCK_CACHE_BYTES) + forward + libraries)
+        return int(strips + results + shared + reading + min(cached, BLOCK_CACHE_BYTES) + forward + libraries)
+
+    def _tiles_across(self, window: Window) -> int:
+        """Tiles side by side that say something of a window."""
+        row = Window(window.column, window.row, window.width, 1).translated(-self.margin, -self.margin)
+        return len(lattice(self._scene.grid, row, self._inner, self.tiling.stride)[0])
 
     def within_a_tile(self, row: int, column: int) -> Window:
         """A square near a place that a single tile says everything of, where tiles share less than half; else a pixel."""
@@ -234,18 +266,23 @@ class MappingEngine:
         return Window(corner.column + first, corner.row + first, side, side)
 
     def panels(self, window: Window, most_bytes: float) -> list[Window]:
-        """A window cut into columns of tiles, each of which takes no more memory than that where as many as are looked at side
-        by side do not; of one width, from west to east. Mapped one after the other they are the map of the window.
+        """A window cut into columns of tiles that take no more memory in turn than that, where as many as are looked at side by
+        side do not; of one width, from west to east. Together they are the map of the window.
         """
         stride = self.tiling.stride
-        tiles = lattice(self._scene.grid, window.translated(-self.margin, -self.margin), self._inner, stride)[0]
         # What tiles share with others is computed anew in every panel: such tiles do not count as columns of their own.
-        columns = max(1, len(tiles) - (self._inner - 1) // stride)
+        columns = max(1, self._tiles_across(window) - (self._inner - 1) // stride)
         most = columns
-        while most > self.tiles_at_once and self.memory_bytes(min(most * stride, window.width)) > most_bytes:
+        panels = self._cut_across(window, columns, most)
+        while most > self.tiles_at_once and self.memory_bytes(panels) > most_bytes:
             most -= 1
-        width = -(-columns // -(-columns // most)) * stride
-        first = aligned(self._scene.grid, window.translated(-self.margin, 0), stride).column + self.margin
+            panels = self._cut_across(window, columns, most)
+        return panels
+
+    def _cut_across(self, window: Window, columns: int, most: int) -> list[Window]:
+        """A window of so many columns of tiles cut into panels of about as many, ``most`` of them in each."""
+        width = -(-columns // -(-columns // most)) * self.tiling.stride
+        first = aligned(self._scene.grid, window.translated(-self.margin, 0), self.tiling.stride).column + self.margin
         edges = [window.column, *range(first + width, window.stop_column, width), window.stop_column]
         return [
             Window(left, window.row, right - left, window.height) for left, right in itertools.pairwise(edges) if right > left
@@ -263,11 +300,13 @@ class MappingEngine:
                 found.append(part)
         return found
 
-    def strips(self, window: Window, allowed: Allowed | None = None, reuses_memory: bool = False) -> Iterator[MapStrip]:
-        """The map of a window, from north to south.
+    def strips(
+        self, asked: Window | Sequence[Window], allowed: Allowed | None = None, reuses_memory: bool = False
+    ) -> Iterator[MapStrip]:
+        """The map of a window, from north to south; of several, those at one height in turn.
 
         Args:
-            window: inside the scene's grid.
+            asked: a window inside the scene's grid, or several that share no pixel, such as ``panels`` returns.
             allowed: which pixels of a window are wanted, (rows, columns) bool; all by default.
             reuses_memory: each strip changes with the one after the next. Fresh memory for each would cost more time than
                 what is done in it.
@@ -275,44 +314,88 @@ class MappingEngine:
         Raises:
             RasterError: a raster cannot be read.
         """
-        margin, stride = self.margin, self.tiling.stride
-        # Inner parts of tiles, in rows.
-        rows = lattice(self._scene.grid, window.translated(-margin, -margin), self._inner, stride)
-        tile = self.tiling.tile
-        first, last = rows[0][0], rows[0][-1]
-        strip = Window(first.column, first.row, last.column + tile - first.column, tile)
-        blended = _Blended(self._n_blended, self._inner, last.column + self._inner - first.column, stride, reuses_memory)
+        windows = [asked] if isinstance(asked, Window) else asked
+        for group in self._groups(windows):
+            yield from self._side_by_side(group, allowed, reuses_memory)
+
+    def _groups(self, windows: Sequence[Window]) -> Iterator[list[Window]]:
+        """Windows of which a strip is looked at in turn, from west to east: as many as a row of the files' blocks is kept of,
+        so that no block is unpacked for each of them."""
+        group: list[Window] = []
+        left, most = 0, self._kept_columns()
+        for window in sorted(windows, key=lambda each: (each.column, each.row)):
+            if group and window.stop_column - left > most:
+                yield group
+                group = []
+            if not group:
+                left = window.column
+            group.append(window)
+        if group:
+            yield group
+
+    def _kept_columns(self) -> int:
+        """Of how many columns GDAL keeps a row of blocks of all rasters."""
+        pixel = 0.0
+        for entry in self._scene.acquisitions:
+            stored = entry.files[0].raster
+            pixel += raster_bytes(stored) / (stored.width * stored.height) * entry.scale.finer / entry.scale.coarser
+        return int(KEPT_OF_CACHE * BLOCK_CACHE_BYTES / (pixel * BLOCK_ROWS))
+
+    def _side_by_side(self, windows: list[Window], allowed: Allowed | None, reuses_memory: bool) -> Iterator[MapStrip]:
+        steps = self._steps(windows)
+        widest = max(step.strip.window.width for step in steps)
+        blended = Blended(self._n_blended, self._inner, widest - 2 * self.margin, self.tiling.stride, reuses_memory)
+        margin, tile = self.margin, self.tiling.tile
         with (
-            StripReader(self._scene, self.inputs, strip, self.tiling, len(rows), self._threads) as source,
+            StripReader(self._scene, self.inputs, [step.strip for step in steps], self.tiling, self._threads) as source,
             TileThreads(self.tiles_at_once, waits_elsewhere=self._device.type != "cpu") as threads,
         ):
 
             def begin(number: int) -> tuple[_Strip, list[list[_Place]]]:
-                tiles = rows[number]
-                inner = Window(first.column + margin, tiles[0].row + margin, blended.columns, self._inner)
+                step = steps[number]
                 values, subset = source.next()
-                there = subset[margin : tile - margin, margin : margin + inner.width]
-                wanted = self.inputs.is_enough(there, self._allows_missing) & _inside(inner, window)
+                there = subset[margin : tile - margin, margin : margin + step.inner.width]
+                wanted = self.inputs.is_enough(there, self._allows_missing) & _inside(step.inner, windows[step.strip.panel])
                 if allowed is not None:
-                    wanted &= allowed(inner)
-                places = [place for corner in tiles if (place := self._place(corner, first.column, wanted)) is not None]
-                finished = self._inner if number == len(rows) - 1 else stride
-                rows_done = Window(inner.column, inner.row, inner.width, finished).intersection(window)
+                    wanted &= allowed(step.inner)
+                left = step.inner.column - margin
+                places = [place for corner in step.tiles if (place := self._place(corner, left, wanted)) is not None]
                 batches = [places[first : first + self.tiles_in_batch] for first in range(0, len(places), self.tiles_in_batch)]
-                return _Strip(values, there, wanted, inner, rows_done), batches
+                return _Strip(step, values, there, wanted), batches
 
-            for looked_at, answer in threads.in_order(len(rows), begin, self._look):
+            begun: _Step | None = None
+            for looked_at, answer in threads.in_order(len(steps), begin, self._look):
+                step = looked_at.step
+                if begun is not step:
+                    begun = step
+                    blended.begin(step.strip.panel, step.inner.width)
                 if answer is not None:
                     for place, values in zip(*answer, strict=True):
                         weights = None if self._weights is None else self._weights[place.within]
                         blended.add(values, weights, place.rows, place.columns)
                     continue
-                if not looked_at.finished.is_empty:
-                    part = looked_at.finished.slices_within(looked_at.inner)
+                if not step.finished.is_empty:
+                    part = step.finished.slices_within(step.inner)
                     means = blended.means(*part)
-                    yield self._finish(looked_at.finished, *means, looked_at.wanted[part], looked_at.subset[part])
-                blended.shift()
+                    yield self._finish(step.finished, *means, looked_at.wanted[part], looked_at.subset[part])
+                blended.end(step.strip.panel, step.strip.is_last)
                 source.release()
+
+    def _steps(self, windows: list[Window]) -> list[_Step]:
+        """The strips of some windows in the order in which they are looked at: from north to south, and from west to east."""
+        margin, stride, tile, inner = self.margin, self.tiling.stride, self.tiling.tile, self._inner
+        steps = []
+        for panel, window in enumerate(windows):
+            # Inner parts of tiles, in rows.
+            rows = lattice(self._scene.grid, window.translated(-margin, -margin), inner, stride)
+            for number, tiles in enumerate(rows):
+                first, is_last = tiles[0], number == len(rows) - 1
+                width = tiles[-1].column + tile - first.column
+                strip = Strip(Window(first.column, first.row, width, tile), panel, number == 0, is_last)
+                inside = Window(first.column + margin, first.row + margin, width - 2 * margin, inner)
+                done = Window(inside.column, inside.row, inside.width, inner if is_last else stride).intersection(window)
+                steps.append(_Step(strip, tiles, inside, done))
+        return sorted(steps, key=lambda step: (step.strip.window.row, step.strip.panel))
 
     def _place(self, corner: Window, first_column: int, wanted: NDArray[np.bool_]) -> _Place | None:
         """A tile of a strip; None where nothing of it is wanted.
@@ -435,67 +518,6 @@ class MappingEngine:
             means[:, ~mapped] = 0
         first, rest = self._n_outputs, self._n_blended - len(self._withheld)
         return MapStrip(window, means[:first], mapped, subset.copy(), means[first:rest], means[rest:])
-
-
-class _Blended:
-    """What the tiles of a strip say together, and those of the next on top of what they share with it.
-
-    Args:
-        count: of the values of a pixel.
-        inner: side of the part of a tile that counts.
-        columns: of the strip.
-        stride: rows from a strip to the next.
-        reuses_memory: whether ``means`` lie in two places that are used in turn.
-    """
-
-    def __init__(self, count: int, inner: int, columns: int, stride: int, reuses_memory: bool) -> None:
-        self.columns = columns
-        self._stride = stride
-        self._reuses_memory = reuses_memory
-        self._spare: list[NDArray[np.float32]] = []
-        self._sums = np.zeros((count, inner, columns), np.float32)
-        self._totals = np.zeros((inner, columns), np.float32)
-
-    def add(self, values: torch.Tensor, weights: NDArray[np.float32] | None, rows: slice, columns: slice) -> None:
-        """Adds (count, rows, columns) values of a tile; without weights nothing is shared with others."""
-        sums = torch.from_numpy(self._sums)[:, rows, columns]
-        if weights is None:
-            sums.copy_(values)
-            self._totals[rows, columns] = 1
-        else:
-            sums.addcmul_(values, torch.from_numpy(weights))
-            self._totals[rows, columns] += weights
-
-    def means(self, rows: slice, columns: slice) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(count, rows, columns) weighted means of a part; (rows, columns) where there are any."""
-        totals = self._totals[rows, columns]
-        is_covered = totals > 0
-        sums = self._sums[:, rows, columns]
-        is_plain = self._stride == self._sums.shape[1]
-        # With what is being gathered, or with the two before it, that makes two strips that are not touched.
-        is_full = len(self._spare) == (1 if is_plain else 2)
-        place = self._spare.pop(0) if is_full else np.empty_like(self._sums)
-        if is_plain:
-            # Nothing is kept for the next strip: what was gathered is given away.
-            given, self._sums = self._sums, place
-            means = sums
-        else:
-            given = place
-            means = place[:, : sums.shape[1], : sums.shape[2]]
-            np.divide(sums, np.where(is_covered, totals, 1), out=means)
-        if self._reuses_memory:
-            self._spare.append(given)
-        return means, is_covered
-
-    def shift(self) -> None:
-        """Moves on to the next strip."""
-        kept = self._totals.shape[0] - self._stride
-        if kept:
-            for rows in self._sums:
-                rows[:kept] = rows[self._stride :].copy()
-            self._sums[:, kept:] = 0
-            self._totals[:kept] = self._totals[self._stride :].copy()
-        self._totals[kept:] = 0
 
 
 def _inside(strip: Window, window: Window) -> NDArray[np.bool_]:

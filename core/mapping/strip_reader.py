@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from types import TracebackType
 
 import numpy as np
@@ -18,8 +20,24 @@ from core.scenes.scene import Acquisition, Scene
 Arrays = dict[str, NDArray[np.float32]]
 
 
+@dataclass(frozen=True)
+class Strip:
+    """Where something is read.
+
+    Attributes:
+        window: as high as a tile, in the scene's grid.
+        panel: which of several windows it is a strip of. Strips of one panel follow each other from north to south.
+        is_first, is_last: of the panel.
+    """
+
+    window: Window
+    panel: int
+    is_first: bool
+    is_last: bool
+
+
 class StripReader:
-    """A strip of the scene as high as a tile, moved south by a stride at a time; what overlaps is kept, not read anew.
+    """Strips of the scene as high as tiles. What a strip shares with the one before it in its panel is kept, not read anew.
 
     While the model looks at one strip the next is read, every acquisition by a thread of its own, into the second of two
     places in memory that are used in turn: whoever is done with a strip releases it.
@@ -27,38 +45,36 @@ class StripReader:
     Args:
         scene: that is read.
         inputs: numbers the sets of inputs that are there.
-        strip: the first.
+        strips: in the order in which they are read; those of a panel are a stride of the tiling apart.
         tiling: of the strips.
-        count: of the strips.
         threads: as many as the scene has acquisitions. They outlive the reader: what the memory's allocator keeps for a
             thread it does not give to the threads of the next reader.
     """
 
     def __init__(
-        self,
-        scene: Scene,
-        inputs: InputSubsets,
-        strip: Window,
-        tiling: Tiling,
-        count: int,
-        threads: ThreadPoolExecutor,
+        self, scene: Scene, inputs: InputSubsets, strips: Sequence[Strip], tiling: Tiling, threads: ThreadPoolExecutor
     ) -> None:
         self._scene = scene
         self._inputs = inputs
-        self._strip = strip
-        self._tiling = tiling
-        self._count = count
+        self._strips = strips
+        self._overlap = tiling.overlap
         self._asked = self._given = self._released = 0
         # GDAL's datasets are for one thread at a time.
         self._readers = {entry.name: SceneReader(scene) for entry in scene.acquisitions}
-        self._places = [self._place() for _ in range(min(count, 2))]
-        self._subsets = [np.zeros(strip.shape, np.uint8) for _ in self._places]
+        self._places = [self._place() for _ in range(min(len(strips), 2))]
+        self._shared: dict[tuple[int, str], NDArray[np.float32]] = {}
+        self._shared_subsets: dict[int, NDArray[np.uint8]] = {}
         self._threads = threads
         self._coming: list[tuple[str, Future[NDArray[np.bool_]]]] = []
 
-    def _place(self) -> Arrays:
-        grids = [(entry, on_scale(self._scene.grid, self._strip, entry.scale)) for entry in self._scene.acquisitions]
-        return {entry.name: np.empty((len(entry.bands), *grid.shape), np.float32) for entry, grid in grids}
+    def _place(self) -> tuple[Arrays, NDArray[np.uint8]]:
+        """Memory for the largest strip: of each acquisition, and of the sets of inputs."""
+        width, height = (max(getattr(strip.window, side) for strip in self._strips) for side in ("width", "height"))
+        arrays = {}
+        for entry in self._scene.acquisitions:
+            rows, columns = (side * entry.scale.finer // entry.scale.coarser for side in (height, width))
+            arrays[entry.name] = np.empty((len(entry.bands), rows, columns), np.float32)
+        return arrays, np.zeros((height, width), np.uint8)
 
     def __enter__(self) -> StripReader:
         self._ask()
@@ -70,8 +86,8 @@ class StripReader:
             reader.close()
 
     def _ask(self) -> None:
-        """Has the next strip read, where the one before it is there, whose rows it shares, and a place is free."""
-        if self._asked < min(self._count, self._given + 1, self._released + 2):
+        """Has the next strip read, where the one before it is there, whose rows it may share, and a place is free."""
+        if self._asked < min(len(self._strips), self._given + 1, self._released + 2):
             number = self._asked
             self._asked += 1
             self._coming = []
@@ -81,19 +97,21 @@ class StripReader:
 
     def _read(self, acquisition: Acquisition, number: int) -> NDArray[np.bool_]:
         """Fills the place of a strip with an acquisition; (fresh rows, columns) where it is valid."""
-        place = self._places[number % 2][acquisition.name]
-        strip, kept = self._strip, 0
-        if number:
-            row = strip.row + number * self._tiling.stride + self._tiling.overlap
-            strip = Window(strip.column, row, strip.width, self._tiling.stride)
-            kept = self._tiling.overlap * acquisition.scale.finer // acquisition.scale.coarser
-        if kept:
-            place[:, :kept] = self._places[(number - 1) % 2][acquisition.name][:, -kept:]
-        fresh = place[:, kept:]
+        strip, scale = self._strips[number], acquisition.scale
+        window, key = strip.window, (strip.panel, acquisition.name)
+        place = self._places[number % 2][0][acquisition.name][:, :, : window.width * scale.finer // scale.coarser]
+        kept = self._overlap * scale.finer // scale.coarser
+        fresh = place
+        if not strip.is_first and kept:
+            place[:, :kept] = self._shared.pop(key)
+            fresh = place[:, kept:]
+            window = Window(window.column, window.row + self._overlap, window.width, window.height - self._overlap)
         with raster_environment():  # rasterio's settings are those of a thread
             self._readers[acquisition.name].read_onto(
-                acquisition, on_scale(self._scene.grid, strip, acquisition.scale), out=fresh
+                acquisition, on_scale(self._scene.grid, window, acquisition.scale), out=fresh
             )
+        if not strip.is_last and kept:
+            self._shared[key] = place[:, -kept:].copy()
         return valid_pixels(fresh, acquisition)
 
     def next(self) -> tuple[Arrays, NDArray[np.uint8]]:
@@ -107,16 +125,22 @@ class StripReader:
         if self._given >= self._asked:
             raise ValueError("there are no more strips, or none is released")
         number = self._given
-        place, subset = self._places[number % 2], self._subsets[number % 2]
-        kept = self._tiling.overlap if number else 0
-        if kept:
-            subset[:kept] = self._subsets[(number - 1) % 2][-kept:]
+        strip, (arrays, subsets) = self._strips[number], self._places[number % 2]
+        width, kept = strip.window.width, 0
+        subset = subsets[:, :width]
+        if not strip.is_first and self._overlap:
+            kept = self._overlap
+            subset[:kept] = self._shared_subsets.pop(strip.panel)
         subset[kept:] = 0
         for name, coming in self._coming:
             subset[kept:] |= coming.result().astype(np.uint8) * self._inputs.bit(name)
+        if not strip.is_last and self._overlap:
+            self._shared_subsets[strip.panel] = subset[-self._overlap :].copy()
         self._given += 1
         self._ask()
-        return place, subset
+        scales = {entry.name: entry.scale for entry in self._scene.acquisitions}
+        given = {name: place[:, :, : width * scales[name].finer // scales[name].coarser] for name, place in arrays.items()}
+        return given, subset
 
     def release(self) -> None:
         """Gives the place of the oldest strip in use to the next one."""

@@ -317,9 +317,8 @@ def write_map(
         StripJournal(Path(job.output), {}, {}) as journal,
         MapAssembly(layers, card.scheme, scene.grid, panels, rows, journal, {}, job.format) as assembly,
     ):
-        for panel in panels:
-            for strip in engine.strips(panel, reuses_memory=True):
-                assembly.add(strip)
+        for strip in engine.strips(panels, reuses_memory=True):
+            assembly.add(strip)
         assembly.finish()
     remove_journal(Path(job.output))
     return said

@@ -58,7 +58,7 @@ def run_features(job: FeaturesJob, context: JobContext) -> dict[str, Any]:
     engine = MappingEngine(model, card, scene, device, job.overlap, n_features=model.n_features)
     context.info(
         f"{model.n_features} features of {'the decoder' if model.uses_decoder else 'all levels'}; needs about "
-        f"{engine.memory_bytes(window.width) / 2**20:.0f} MiB above the model."
+        f"{engine.memory_bytes(window) / 2**20:.0f} MiB above the model."
     )
     components = None
     if job.components or job.picture:

@@ -75,10 +75,9 @@ def _map_missing(prepared: PreparedMap, assembly: MapAssembly, context: JobConte
     if prepared.job.workers > 1 or prepared.job.scheduler:
         map_with_workers(prepared, missing, assembly, done, context)
         return
-    for part in runs_of(missing):
-        for strip in prepared.engine.strips(part, prepared.allowed, reuses_memory=True):
-            assembly.add(strip)
-            done(strip.window)
+    for strip in prepared.engine.strips(runs_of(missing), prepared.allowed, reuses_memory=True):
+        assembly.add(strip)
+        done(strip.window)
 
 
 def _announce(prepared: PreparedMap, panels: list[Window], context: JobContext) -> None:

@@ -174,7 +174,7 @@ def panels_of(engine: MappingEngine, layers: list[Layer], window: Window) -> lis
 
 def map_bytes(engine: MappingEngine, layers: list[Layer], panels: list[Window], window: Window) -> int:
     """Bytes above the model that a map takes at the peak."""
-    return engine.memory_bytes(panels[0].width) + assembly_bytes(layers, window.width, engine.tiling.stride)
+    return engine.memory_bytes(panels) + assembly_bytes(layers, window.width, engine.tiling.stride)
 
 
 def _asks_each_input(job: MapJob, card: ModelCard) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import tracemalloc
@@ -151,6 +152,49 @@ def test_mixed_resolutions_and_gaps_stay_in_place(mixed: Scene, data: st.DataObj
     expected, valid = direct(mixed, window, 2.5)
     np.testing.assert_array_equal(is_mapped, valid)
     np.testing.assert_allclose(probabilities, expected, atol=1e-6)
+
+
+@given(data=st.data(), tile=st.integers(2, 6), share=st.floats(0, 1), kept=st.sampled_from((1e-9, 1e-4, 1.0)))
+@settings(max_examples=30, deadline=None)
+def test_windows_that_are_mapped_in_turn_are_the_map(
+    mixed: Scene, data: st.DataObject, tile: int, share: float, kept: float
+) -> None:
+    tile, stride = 12 * tile, max(1, round(share * tile)) * 12
+    card = card_of(specification_for(mixed, CLASSES))
+    model = PixelModel("spot6_7")
+    expected, is_mapped = mapped(engine_of(mixed, model, card, (tile, stride)), mixed.grid.window)
+    width, height = mixed.grid.width, mixed.grid.height
+    cuts = sorted(data.draw(st.sets(st.integers(1, width - 1), max_size=3)))
+    windows = []
+    for left, right in itertools.pairwise([0, *cuts, width]):
+        # What an interrupted map leaves: some strips of each panel, in runs.
+        rows = sorted(data.draw(st.sets(st.integers(0, height), min_size=2, max_size=4)))
+        windows += [Window(left, top, right - left, stop - top) for top, stop in itertools.pairwise(rows)][::2]
+    with pytest.MonkeyPatch.context() as patch:
+        # Blocks of a few columns, or of all of them, are kept.
+        patch.setattr(engine_module, "KEPT_OF_CACHE", kept)
+        strips = list(engine_of(mixed, model, card, (tile, stride)).strips(data.draw(st.permutations(windows))))
+    asked, said = np.zeros(mixed.grid.shape, int), np.zeros(mixed.grid.shape, int)
+    for window in windows:
+        asked[window.slices_within(mixed.grid.window)] += 1
+    for strip in strips:
+        place = strip.window.slices_within(mixed.grid.window)
+        said[place] += 1
+        np.testing.assert_array_equal(strip.probabilities, expected[:, *place])
+        np.testing.assert_array_equal(strip.mapped, is_mapped[place])
+    np.testing.assert_array_equal(said, asked)
+
+
+def test_windows_side_by_side_are_mapped_strip_by_strip_where_their_blocks_are_kept(mixed: Scene) -> None:
+    halves = [Window(0, 0, 40, mixed.grid.height), Window(40, 0, mixed.grid.width - 40, mixed.grid.height)]
+    engine = engine_of(mixed, PixelModel("spot6_7"), card_of(specification_for(mixed, CLASSES)), (24, 12))
+    rows = engine.strip_rows(mixed.grid.window)
+    order = [(strip.window.row, strip.window.column) for strip in engine.strips(halves)]
+    assert order == [(row.row, half.column) for row in rows for half in halves]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_module, "KEPT_OF_CACHE", 1e-9)
+        order = [(strip.window.row, strip.window.column) for strip in engine.strips(halves)]
+    assert order == [(row.row, half.column) for half in halves for row in rows]
 
 
 def one_piece(scene: Scene, model: nn.Module, card: ModelCard) -> np.ndarray:
@@ -442,7 +486,7 @@ def test_memory_depends_on_the_width_and_not_on_the_height(tmp_path: Path) -> No
     narrow = peak_bytes(engine, Window(0, 0, 128, 1500))
     assert tall < 1.1 * short
     assert narrow < 0.6 * tall
-    said = [engine.memory_bytes(width) for width in (256, 512, 1024)]
+    said = [engine.memory_bytes(Window(0, 0, width, 200)) for width in (256, 512, 1024)]
     assert said[2] - said[1] == pytest.approx(2 * (said[1] - said[0]))
     assert said[1] - said[0] > (tall - narrow) * 256 / 384
 
@@ -467,7 +511,7 @@ with raster_environment():
         pass
 # Not what getrusage tells: that begins with what the process was before it became this program, a copy of its parent.
 peak = next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-print(peak - before, engine.memory_bytes(scene.grid.width) // 1024)
+print(peak - before, engine.memory_bytes(scene.grid.window) // 1024)
 """
 
 
@@ -488,7 +532,7 @@ def test_finer_inputs_need_more_memory_and_coarser_ones_less(mixed: Scene) -> No
     for finer, coarser in ((4, 1), (1, 1), (1, 6)):
         entry = specification.modalities[0].model_copy(update={"finer": finer, "coarser": coarser})
         changed = specification.model_copy(update={"modalities": (entry, *specification.modalities[1:])})
-        sizes.append(engine_of(mixed, PixelModel("x"), card_of(changed), (48, 24)).memory_bytes(1000))
+        sizes.append(engine_of(mixed, PixelModel("x"), card_of(changed), (48, 24)).memory_bytes(Window(0, 0, 1000, 1000)))
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 3
 
