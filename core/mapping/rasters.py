@@ -40,7 +40,7 @@ from core.errors import OutputError
 from core.folders import check_writable
 from core.scenes.grid import Grid
 
-BLOCK_CACHE_BYTES = 160 * 2**20
+BLOCK_CACHE_BYTES = 112 * 2**20
 """rasterio 1.4 passes a whole number for ``GDAL_CACHEMAX`` on as bytes, where GDAL itself reads small ones as MiB."""
 
 RasterFormat = Literal["gtiff", "cog"]
