@@ -5,12 +5,18 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable
+
+import psutil
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MOST_ARENAS = -1, -3, -8
 """The names of glibc's ``mallopt`` for what it gives back to the system, and for how many heaps threads share."""
 
 _OWN_PIECES = (1 << 30, 1 << 25)
 """Bytes below which memory is the process's own; older versions of glibc take no more than the second."""
+
+_ROOM = 1.1
+"""So much more than is in use a process may hold before it gives free memory back again."""
 
 ONE_HEAP = ("MALLOC_ARENA_MAX", 1)
 """In the environment of a process whose threads begin before it can be set up."""
@@ -53,3 +59,31 @@ def keep_memory(is_dask_worker: bool = False) -> None:
     if any(mallopt(_MMAP_THRESHOLD, size) for size in _OWN_PIECES):
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(_MOST_ARENAS, 1)
+
+
+class MemoryPromise:
+    """Keeps what a process takes close to what was said before.
+
+    Memory that was freed is kept for what is made next, see ``keep_memory``, and lies in pieces that fit less and less: a
+    map of some minutes held half as much again as was in use at its peak. What is free is given back where more is held
+    than was said, and no sooner, since to take it anew takes time. Where that is not possible nothing is done.
+
+    Args:
+        most_bytes: above what the process holds now.
+    """
+
+    def __init__(self, most_bytes: float) -> None:
+        self._process = psutil.Process()
+        self._limit = self._process.memory_info().rss + most_bytes
+        self._trim: Callable[[int], int] | None = None
+        if sys.platform == "linux":
+            # Other C libraries have no such function.
+            self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+    def keep(self) -> None:
+        """Gives back what is free, if the process holds too much."""
+        if self._trim is None or self._process.memory_info().rss <= self._limit:
+            return
+        self._trim(0)
+        # What is in use cannot be given back: asking again after every strip would only take time.
+        self._limit = max(self._limit, _ROOM * self._process.memory_info().rss)

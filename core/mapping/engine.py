@@ -22,7 +22,7 @@ from core.mapping.blending import Tiling, blending_weights, choose_tiling, fixed
 from core.mapping.missing import InputSubsets
 from core.mapping.rasters import BLOCK_CACHE_BYTES
 from core.mapping.strip_reader import Arrays, Strip, StripReader
-from core.mapping.tile_threads import TileThreads
+from core.mapping.tile_threads import WAITING_TILES, TileThreads
 from core.mapping.uncertainty import likeliest
 from core.models.costs import forward_bytes
 from core.models.estimator_model import EstimatorModel
@@ -245,11 +245,12 @@ class MappingEngine:
         # Rasters are closed after each group, and with them goes what was kept of them.
         cached = sum(raster_bytes(source) for source in sources.values()) * max(across) / self._scene.grid.width
         forward = self.tiles_at_once * self._forward_bytes
-        if self.tiles_in_batch > 1:
-            # Batches that are put together, and answers of two that wait.
-            batch = min(self.tiles_in_batch, tiles)
-            forward += int(4 * batch * (tile**2 * sum(values) + 2 * self._n_blended * self._inner**2))
         libraries = _LIBRARY_BYTES + (_KERNEL_BYTES + self._copied_bytes if forward else 0)
+        # Answers that wait for those before them; batches that are put together.
+        batch = min(self.tiles_in_batch, tiles)
+        forward += 4 * WAITING_TILES * self.tiles_at_once * batch * self._n_blended * self._inner**2
+        if batch > 1:
+            forward += int(4 * batch * tile**2 * sum(values))
         return int(strips + results + shared + reading + min(cached, BLOCK_CACHE_BYTES) + forward + libraries)
 
     def _tiles_across(self, window: Window) -> int:

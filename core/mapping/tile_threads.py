@@ -10,6 +10,9 @@ from typing import Generic, TypeVar
 
 import torch
 
+WAITING_TILES = 2
+"""Tiles to each thread that are computed or wait to be asked for: as many again as there are threads, so that none runs dry."""
+
 Strip = TypeVar("Strip")
 Place = TypeVar("Place")
 Answer = TypeVar("Answer")
@@ -97,8 +100,7 @@ class TileThreads:
 
     @property
     def _most_waiting(self) -> int:
-        """Tiles that are computed or wait to be asked for: as many again as there are threads, so that none runs dry."""
-        return 1 if self._pool is None else 2 * self._count
+        return 1 if self._pool is None else WAITING_TILES * self._count
 
     def _submit(self, begun: _Begun[Strip, Place, Answer], look: Callable[[Strip, Place], Answer]) -> None:
         place = begun.places.popleft()

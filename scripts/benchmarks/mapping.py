@@ -14,6 +14,7 @@ choose what is measured; what is in the first of these files already is not meas
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -42,7 +43,7 @@ from core.jobs.events import JobContext
 from core.jobs.mapping.assembly import MapAssembly
 from core.jobs.mapping.land_cover_map import run_map
 from core.jobs.mapping.layers import layers_of
-from core.jobs.mapping.preparation import map_bytes, panels_of
+from core.jobs.mapping.preparation import map_bytes, panels_of, promise_of
 from core.jobs.mapping.workers import WORKER_SETTINGS
 from core.jobs.process import begin
 from core.jobs.schemas import MapJob
@@ -186,6 +187,8 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
     if isinstance(model, EstimatorModel):
         with torch.inference_mode():  # a forest is read when it is asked for the first time
             model(next(tiles_of(specification, 96)))
+    # What loading has left free would be taken anew, and not be seen.
+    ctypes.CDLL(None).malloc_trim(0)
     before = resident_bytes()
     started, began = time.perf_counter(), time.process_time()
     pixels = window.width * window.height
@@ -317,8 +320,10 @@ def write_map(
         StripJournal(Path(job.output), {}, {}) as journal,
         MapAssembly(layers, card.scheme, scene.grid, panels, rows, journal, {}, job.format) as assembly,
     ):
+        promise = promise_of(said)
         for strip in engine.strips(panels, reuses_memory=True):
             assembly.add(strip)
+            promise.keep()
         assembly.finish()
     remove_journal(Path(job.output))
     return said

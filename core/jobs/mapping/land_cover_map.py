@@ -14,7 +14,7 @@ from core.jobs.inputs import raster_paths
 from core.jobs.mapping.assembly import MapAssembly, runs_of
 from core.jobs.mapping.layers import stage_sidecars
 from core.jobs.mapping.pace import Pace
-from core.jobs.mapping.preparation import PreparedMap, map_bytes, prepare_map
+from core.jobs.mapping.preparation import PreparedMap, prepare_map, promise_of
 from core.jobs.mapping.workers import check_dask, map_with_workers
 from core.jobs.outputs import Staging, check_outputs, keeping_strips, remove_half_done
 from core.jobs.schemas import MAP_LAYERS, MapJob
@@ -75,14 +75,16 @@ def _map_missing(prepared: PreparedMap, assembly: MapAssembly, context: JobConte
     if prepared.job.workers > 1 or prepared.job.scheduler:
         map_with_workers(prepared, missing, assembly, done, context)
         return
+    promise = promise_of(prepared.needed_bytes)
     for strip in prepared.engine.strips(runs_of(missing), prepared.allowed, reuses_memory=True):
         assembly.add(strip)
         done(strip.window)
+        promise.keep()
 
 
 def _announce(prepared: PreparedMap, panels: list[Window], context: JobContext) -> None:
     grid, tiling = prepared.grid, prepared.engine.tiling
-    needed = map_bytes(prepared.engine, prepared.layers, panels, prepared.window) / 2**20
+    needed = prepared.needed_bytes / 2**20
     parts = f" {len(panels)} parts side by side," if len(panels) > 1 else ""
     context.info(
         f"Map: {grid.width} x {grid.height} pixels in{parts} tiles of {tiling.tile}, overlapping by {tiling.overlap}; needs "

@@ -18,6 +18,7 @@ from core.jobs.mapping.assembly import assembly_bytes
 from core.jobs.mapping.layers import Layer, layers_of
 from core.jobs.mapping.precision import Precision, choose_precision, has_bfloat16
 from core.jobs.models.inputs import model_on_scene, model_tags, required_novelty
+from core.jobs.process import MemoryPromise
 from core.jobs.provenance import file_state, software
 from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
 from core.mapping.area import PolygonMask, extent_window
@@ -35,6 +36,8 @@ RESOLUTION_TOLERANCE = 1.25
 MAP_BYTES = 520 * 2**20
 """Wider maps are made in several parts side by side, so that they need no more memory than this above the model, where one
 column of tiles needs no more."""
+HELD_BYTES = 560 * 2**20
+"""What a map that needs no more may hold above the model before it gives back what is free."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,13 @@ class PreparedMap:
 
     @property
     def panels(self) -> list[Window]:
-        """The parts of the map that are made one after the other."""
+        """The parts of the map whose strips are made in turn."""
         return panels_of(self.engine, self.layers, self.window)
+
+    @property
+    def needed_bytes(self) -> int:
+        """Above the model, at the peak."""
+        return map_bytes(self.engine, self.layers, self.panels, self.window)
 
     @cached_property
     def tags(self) -> dict[str, str]:
@@ -168,13 +176,18 @@ def prepare_map(job: MapJob, context: JobContext) -> PreparedMap:
 
 
 def panels_of(engine: MappingEngine, layers: list[Layer], window: Window) -> list[Window]:
-    """The parts of a map that are made one after the other."""
+    """The parts of a map whose strips are made in turn."""
     return engine.panels(window, MAP_BYTES - assembly_bytes(layers, window.width, engine.tiling.stride))
 
 
 def map_bytes(engine: MappingEngine, layers: list[Layer], panels: list[Window], window: Window) -> int:
     """Bytes above the model that a map takes at the peak."""
     return engine.memory_bytes(panels) + assembly_bytes(layers, window.width, engine.tiling.stride)
+
+
+def promise_of(needed_bytes: int) -> MemoryPromise:
+    """Keeps the process close to what a map was said to need above the model; to be made before the map is begun."""
+    return MemoryPromise(min(HELD_BYTES, 1.1 * needed_bytes))
 
 
 def _asks_each_input(job: MapJob, card: ModelCard) -> bool:

@@ -21,8 +21,8 @@ from core.errors import RsfusionError, UsageError, WorkersError
 from core.jobs.events import JobContext
 from core.jobs.mapping.assembly import MapAssembly, runs_of
 from core.jobs.mapping.layers import encoded_strip
-from core.jobs.mapping.preparation import PreparedMap, prepare_map
-from core.jobs.process import ONE_HEAP, keep_memory
+from core.jobs.mapping.preparation import PreparedMap, prepare_map, promise_of
+from core.jobs.process import ONE_HEAP, MemoryPromise, keep_memory
 from core.jobs.schemas import MapJob
 from core.scenes.grid import Window
 
@@ -56,7 +56,7 @@ TASK_BYTES = 64 * 2**20
 """A worker holds the strips of a task until they are fetched; a task has no more of them."""
 
 _RETRIES = 5
-_prepared: dict[str, PreparedMap] = {}
+_prepared: dict[str, tuple[PreparedMap, MemoryPromise]] = {}
 """Of this worker: the run that it is busy with."""
 
 
@@ -227,8 +227,7 @@ def map_part(run: str, payload: str, shared: dict[str, Any], part: Window) -> St
 
 
 def _strips(run: str, payload: str, shared: dict[str, Any], part: Window) -> Strips:
-    prepared = _prepared.get(run)
-    if prepared is None:
+    if run not in _prepared:
         _prepared.clear()
         keep_memory(is_dask_worker=True)
         prepared = prepare_map(MapJob.model_validate_json(payload), JobContext(lambda event: None))
@@ -241,12 +240,16 @@ def _strips(run: str, payload: str, shared: dict[str, Any], part: Window) -> Str
                 "Install the same versions, give --device cpu and --precision float32, and see that the paths lead to the same "
                 "files.",
             )
-        _prepared[run] = prepared
+        _prepared[run] = prepared, promise_of(prepared.needed_bytes)
+    prepared, promise = _prepared[run]
     from core.mapping.rasters import raster_environment
 
     with raster_environment():
-        strips = prepared.engine.strips(part, prepared.allowed, reuses_memory=True)
-        return [(strip.window, encoded_strip(prepared.layers, strip)) for strip in strips]
+        strips = []
+        for strip in prepared.engine.strips(part, prepared.allowed, reuses_memory=True):
+            strips.append((strip.window, encoded_strip(prepared.layers, strip)))
+            promise.keep()
+        return strips
 
 
 def _parts(missing: list[Window], n_tasks: int, pixel_bytes: int) -> list[Window]:
