@@ -147,6 +147,8 @@ class MappingEngine:
         has_contributions: ask the model once more without each of its inputs. It has to have learned to do without.
         tile_bytes: that the model takes for a tile; by default worked out from its specification.
         dtype: that a network computes in, its stems apart.
+        whole_rows: strips of windows side by side come in turn whatever their width, though a file's blocks may have to be
+            unpacked for several of them.
         tiles_in_batch: that the model is given at once; by default one on the processor, whose threads take one each, and on a
             graphics card as many as half of its free memory holds. Where they do not fit after all, half as many.
     """
@@ -165,6 +167,7 @@ class MappingEngine:
         tile_bytes: int | None = None,
         dtype: torch.dtype = torch.float32,
         tiles_in_batch: int | None = None,
+        whole_rows: bool = False,
     ) -> None:
         self._model = for_inference(model, dtype)
         own = {parameter.data_ptr() for parameter in model.parameters()}
@@ -172,7 +175,9 @@ class MappingEngine:
         self._copied_bytes = sum(parameter.numel() * parameter.element_size() for parameter in copied)
         self._card = card
         self._scene = scene
-        self._device = device
+        self._whole_rows = whole_rows
+        self.device = device
+        """That is computed on."""
         specification = card.specification
         radius = receptive_radius(specification)
         if radius is not None and novelty is not None:
@@ -210,15 +215,15 @@ class MappingEngine:
 
     def _tiles_at_once(self, threads: int) -> int:
         """How many tiles are looked at side by side; see ``TileThreads``."""
-        if self._device.type != "cpu":
+        if self.device.type != "cpu":
             return 1
         return max(1, min(threads, TILES_BYTES // max(1, self._forward_bytes)))
 
     def _fitting_batch(self) -> int:
         """How many tiles the device is given at once."""
-        if self._device.type != "cuda":
+        if self.device.type != "cuda":
             return 1
-        free, _ = torch.cuda.mem_get_info(self._device)
+        free, _ = torch.cuda.mem_get_info(self.device)
         return max(1, min(MOST_IN_BATCH, free // 2 // max(1, self._forward_bytes)))
 
     def memory_bytes(self, asked: Window | Sequence[Window]) -> int:
@@ -323,7 +328,7 @@ class MappingEngine:
         """Windows of which a strip is looked at in turn, from west to east: as many as a row of the files' blocks is kept of,
         so that no block is unpacked for each of them."""
         group: list[Window] = []
-        left, most = 0, self._kept_columns()
+        left, most = 0, self._scene.grid.width if self._whole_rows else self._kept_columns()
         for window in sorted(windows, key=lambda each: (each.column, each.row)):
             if group and window.stop_column - left > most:
                 yield group
@@ -349,7 +354,7 @@ class MappingEngine:
         margin, tile = self.margin, self.tiling.tile
         with (
             StripReader(self._scene, self.inputs, [step.strip for step in steps], self.tiling, self._threads) as source,
-            TileThreads(self.tiles_at_once, waits_elsewhere=self._device.type != "cpu") as threads,
+            TileThreads(self.tiles_at_once, waits_elsewhere=self.device.type != "cpu") as threads,
         ):
 
             def begin(number: int) -> tuple[_Strip, list[list[_Place]]]:
@@ -444,7 +449,7 @@ class MappingEngine:
                 raise
         # Outside of the handler, which still holds what was made.
         self.tiles_in_batch = len(batch) // 2
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
 
@@ -472,7 +477,7 @@ class MappingEngine:
             subset: (B, rows, columns) of the inner parts.
         """
         with torch.inference_mode():
-            given = {name: values.to(self._device) for name, values in inputs.items()}
+            given = {name: values.to(self.device) for name, values in inputs.items()}
             if not self._is_classified:
                 return inner_part(self._model(given), self.margin).float().cpu()
             probabilities = self._probabilities(given, subset)
@@ -488,7 +493,7 @@ class MappingEngine:
         else:
             scores = inner_part(self._model(given), self.margin).float()
         asked = subset if subset.min() < subset.max() else subset[:1, :1, :1]
-        divisors = torch.from_numpy(self.inputs.temperatures[asked]).to(self._device)
+        divisors = torch.from_numpy(self.inputs.temperatures[asked]).to(self.device)
         return torch.softmax(scores / divisors[:, None], dim=1)
 
     def _moved(
@@ -496,7 +501,7 @@ class MappingEngine:
     ) -> torch.Tensor:
         """(B, H, W) part of the probability that lies with other classes without an input (the total variation distance)."""
         left = self.inputs.without(subset, name)
-        is_needed = torch.from_numpy((left != subset) & ~self.inputs.is_enough(left, True)).to(self._device)
+        is_needed = torch.from_numpy((left != subset) & ~self.inputs.is_enough(left, True)).to(self.device)
         others = {other: values for other, values in given.items() if other != name}
         if name not in given:
             return torch.zeros_like(probabilities[:, 0])

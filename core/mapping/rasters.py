@@ -19,9 +19,11 @@ Provenance stands in the TIFF's default metadata domain, under these names, each
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,8 +48,15 @@ BLOCK_CACHE_BYTES = 112 * 2**20
 RasterFormat = Literal["gtiff", "cog"]
 
 WRITTEN_ROWS = _BLOCK = 512
-"""Rows of a raster that are gathered before they are written."""
+"""Rows of a raster of few bands that are gathered before they are written."""
 _SMALL_BLOCK = 256
+_SMALLEST_BLOCK = 64
+_BLOCK_BYTES = 16 * 2**20
+"""Of all bands of a block, which lie together: whoever reads one of them unpacks the others."""
+_IN_MEMORY_BYTES = 128 * 2**20
+"""What is gathered lies on the disk where it is more: rows of hundreds of bands take gigabytes."""
+_PIECE_VALUES = 4 * 2**20
+"""That are read back at once."""
 _OVERVIEWS_FROM = 1024
 """Rasters of at least this many pixels along a side get overviews: smaller ones are drawn as fast without."""
 _FULL_BELOW_BYTES = 2**20
@@ -150,14 +159,16 @@ class StripWriter:
         self._grid = grid
         self._count = count
         self._dtype = np.dtype(dtype)
-        self._block = _BLOCK if min(grid.shape) >= _BLOCK else _SMALL_BLOCK
+        self._block = _block_side(grid, count * self._dtype.itemsize)
         self._is_classes = colormap is not None
         self._file_format = file_format
         self._partial = _beside(path, "part")
-        self._rows = np.empty((count, self._block, grid.width), dtype=self._dtype)
+        self._rows = self._gathering(self._block)
         self._gathered = 0
+        self._strip: NDArray[Any] | None = None
+        self._strip_columns = 0
         self._next_row = 0
-        self._checksums: list[int] = []
+        self._checksums: list[list[int]] = []
         try:
             with raster_environment():
                 self._dataset: Any = rasterio.open(self._partial, "w", **self._profile(nodata))
@@ -167,6 +178,20 @@ class StripWriter:
                 if colormap is not None:
                     self._dataset.write_colormap(1, dict(colormap))
         except (OSError, RasterioError) as error:
+            raise self._failure(error) from error
+
+    def _gathering(self, rows: int) -> NDArray[Any]:
+        """(count, rows, width) to write to, in memory or in a file beside the raster that goes with the process."""
+        shape = self._count, rows, self._grid.width
+        if math.prod(shape) * self._dtype.itemsize <= _IN_MEMORY_BYTES:
+            return np.empty(shape, self._dtype)
+        try:
+            with tempfile.TemporaryFile(dir=self._path.absolute().parent) as file:
+                # The file lives as long as it is mapped. A disk that is full later would end the process.
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, math.prod(shape) * self._dtype.itemsize)
+                return np.memmap(file, self._dtype, "w+", shape=shape)
+        except OSError as error:
             raise self._failure(error) from error
 
     def _profile(self, nodata: float | None) -> dict[str, Any]:
@@ -235,6 +260,37 @@ class StripWriter:
             if self._gathered == self._block or self._next_row == self._grid.height:
                 self._flush()
 
+    def write_part(self, values: NDArray[Any], row: int, column: int) -> None:
+        """Writes a part of the next strip; parts come from west to east, all of a strip before those of the next.
+
+        Args:
+            values: (count, height, columns) of the raster's dtype.
+            row, column: the raster's, of the part's first pixel.
+
+        Raises:
+            ValueError: parts out of order, or of another shape or dtype.
+            OutputError: the disk is full.
+        """
+        count, height, width = values.shape
+        if column == 0 and width == self._grid.width:
+            self.write(values, row)
+            return
+        if column == self._strip_columns == 0 and (self._strip is None or self._strip.shape[1] < height):
+            self._strip = self._gathering(height)
+        if self._strip is None or column != self._strip_columns or height > self._strip.shape[1] or count != self._count:
+            raise ValueError(f"Expected the part at column {self._strip_columns}; got {values.shape} at column {column}.")
+        self._strip[:, :height, column : column + width] = values
+        self._strip_columns += width
+        if self._strip_columns == self._grid.width:
+            self._strip_columns = 0
+            self.write(self._strip[:, :height], row)
+
+    def _pieces(self) -> list[slice]:
+        """Columns whose rows of blocks are compared at once."""
+        blocks = max(1, _PIECE_VALUES // (self._count * self._block**2))
+        width = blocks * self._block
+        return [slice(first, min(first + width, self._grid.width)) for first in range(0, self._grid.width, width)]
+
     def _flush(self) -> None:
         """Writes the gathered rows, a whole row of blocks."""
         rows = self._rows[:, : self._gathered]
@@ -243,7 +299,7 @@ class StripWriter:
             self._dataset.write(rows, window=place)
         except (OSError, RasterioError) as error:
             raise self._failure(error) from error
-        self._checksums.append(_checksum(rows))
+        self._checksums.append([_checksum(rows[:, :, columns]) for columns in self._pieces()])
         self._gathered = 0
 
     def finish(self) -> None:
@@ -323,12 +379,13 @@ class StripWriter:
             OSError: the file is not what was written.
         """
         with rasterio.open(self._partial) as dataset:
-            for index, checksum in enumerate(self._checksums):
+            for index, checksums in enumerate(self._checksums):
                 row = index * self._block
                 height = min(self._block, self._grid.height - row)
-                rows = dataset.read(window=RasterioWindow(0, row, self._grid.width, height))
-                if _checksum(rows) != checksum:
-                    raise OSError(f"rows {row} to {row + height - 1} are not as they were written")
+                for columns, checksum in zip(self._pieces(), checksums, strict=True):
+                    window = RasterioWindow(columns.start, row, columns.stop - columns.start, height)
+                    if _checksum(dataset.read(window=window)) != checksum:
+                        raise OSError(f"rows {row} to {row + height - 1} are not as they were written")
             levels = len(dataset.overviews(1))
         for level in range(levels):
             with rasterio.open(self._partial, overview_level=level) as overview:
@@ -354,6 +411,26 @@ class StripWriter:
         """Removes what described the file that was replaced: statistics, overviews and masks."""
         for suffix in (".aux.xml", ".ovr", ".msk"):
             self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+
+def _block_side(grid: Grid, pixel_bytes: int) -> int:
+    side = _BLOCK if min(grid.shape) >= _BLOCK else _SMALL_BLOCK
+    while side > _SMALLEST_BLOCK and pixel_bytes * side**2 > _BLOCK_BYTES:
+        side //= 2
+    return side
+
+
+def gathered_bytes(grid: Grid, pixel_bytes: int, rows: int) -> tuple[int, int]:
+    """Bytes in memory, and on the disk for the time being, that gathering parts of strips takes.
+
+    Args:
+        grid: of the raster.
+        pixel_bytes: of all of its bands.
+        rows: of a strip.
+    """
+    sizes = [grid.width * pixel_bytes * height for height in (_block_side(grid, pixel_bytes), rows)]
+    in_memory = sum(size for size in sizes if size <= _IN_MEMORY_BYTES)
+    return in_memory, sum(sizes) - in_memory
 
 
 def _checksum(values: NDArray[Any]) -> int:

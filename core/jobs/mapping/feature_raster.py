@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from core.errors import ModelFileError, RasterError, UsageError
@@ -14,12 +13,13 @@ from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
 from core.jobs.mapping.pace import Pace
-from core.jobs.mapping.preparation import window_of
+from core.jobs.mapping.preparation import MAP_BYTES, promise_of, window_of
 from core.jobs.models.inputs import model_on_scene, model_tags
 from core.jobs.outputs import check_outputs
+from core.jobs.process import MemoryPromise
 from core.jobs.schemas import FeaturesJob
 from core.mapping.engine import MappingEngine
-from core.mapping.rasters import StripWriter, check_space
+from core.mapping.rasters import StripWriter, check_space, gathered_bytes
 from core.models.feature_model import FeatureModel
 from core.models.fusion_model import FusionModel
 from core.models.heads import SceneHead
@@ -55,17 +55,26 @@ def run_features(job: FeaturesJob, context: JobContext) -> dict[str, Any]:
     if count > model.n_features:
         raise UsageError(f"components: the model has {model.n_features} features, not {count}.", "Ask for fewer components.")
     window = scene.grid.window if job.extent is None else window_of(job.extent, scene.grid)
-    engine = MappingEngine(model, card, scene, device, job.overlap, n_features=model.n_features)
+    engine = MappingEngine(model, card, scene, device, job.overlap, n_features=model.n_features, whole_rows=True)
+    panels = engine.panels(window, MAP_BYTES)
+    kind = "uint8" if job.picture else "float32"
+    pixel_bytes = count * np.dtype(kind).itemsize
+    in_memory, on_disk = gathered_bytes(scene.grid.crop(window), pixel_bytes, engine.tiling.tile)
+    # Of a part of a strip there are the values, and what is written of them.
+    part = engine.tiling.stride * max(panel.width for panel in panels) * 4 * (2 * count + model.n_features)
+    needed = engine.memory_bytes(panels) + in_memory + part
     context.info(
         f"{model.n_features} features of {'the decoder' if model.uses_decoder else 'all levels'}; needs about "
-        f"{engine.memory_bytes(window) / 2**20:.0f} MiB above the model."
+        f"{needed / 2**20:.0f} MiB above the model."
     )
+    check_space(Path(job.output), window.width * window.height * pixel_bytes // 2 + on_disk)
+    promise = promise_of(needed)
     components = None
     if job.components or job.picture:
         context.progress(0.02, "Looking for the principal components")
         components = _components(engine, window, count)
         context.info(f"The components hold {components.share:.0%} of the features' variance.")
-    _write(job, engine, window, components, count, scene, device, context)
+    _write(job, engine, window, panels, components, count, scene, promise, context)
     context.progress(1.0, "Done")
     return {"OUTPUT": job.output, "N_FEATURES": model.n_features, "DEVICE_USED": describe_device(device)}
 
@@ -74,17 +83,17 @@ def _write(
     job: FeaturesJob,
     engine: MappingEngine,
     window: Window,
+    panels: list[Window],
     components: _Components | None,
     count: int,
     scene: Scene,
-    device: torch.device,
+    promise: MemoryPromise,
     context: JobContext,
 ) -> None:
     """Writes the raster strip by strip."""
     kind, nodata = ("uint8", 0.0) if job.picture else ("float32", float("nan"))
     grid = scene.grid.crop(window)
-    check_space(Path(job.output), grid.width * grid.height * count * np.dtype(kind).itemsize // 2)
-    pace, mapped = Pace(window.width * window.height, device), 0
+    pace, mapped = Pace(window.width * window.height, engine.device), 0
     settings = job.model_dump(include={"components", "picture", "extent", "overlap", "format"})
     names = tuple(f"{'component' if components else 'feature'} {number + 1}" for number in range(count))
     keywords: dict[str, Any] = {
@@ -93,11 +102,12 @@ def _write(
         "descriptions": names,
     }
     with StripWriter(Path(job.output), grid, count, kind, nodata, **keywords) as writer:
-        for strip in engine.strips(window):
+        for strip in engine.strips(panels, reuses_memory=True):
             values = strip.probabilities if components is None else components.of(strip.probabilities)
             filled = _picture(values, strip.mapped) if job.picture else np.where(strip.mapped, values, np.nan)
-            writer.write(filled.astype(kind), strip.window.row - window.row)
+            writer.write_part(filled.astype(kind), strip.window.row - window.row, strip.window.column - window.column)
             mapped += int(strip.mapped.sum())
+            promise.keep()
             context.progress(0.05 + 0.9 * pace.done(strip.window), pace.text("Writing"))
         if not mapped:
             raise RasterError("Nothing was written: no pixel asked for has data.", "Check nodata values and the extent.")
@@ -153,7 +163,7 @@ def _sampled(engine: MappingEngine, parts: list[Window]) -> NDArray[np.float32]:
     step = max(1, sum(part.width * part.height for part in parts) // SAMPLE_PIXELS)
     sample = []
     for part in parts:
-        for strip in engine.strips(part):
+        for strip in engine.strips(engine.panels(part, MAP_BYTES), reuses_memory=True):
             known = strip.probabilities[:, strip.mapped]
             # A strip with few pixels gives them all.
             sample.append(known[:, :: step if known.shape[1] > step else 1].T)

@@ -13,6 +13,10 @@ import torch
 
 from core.finetuning.networks.start import start_model
 from core.jobs.learning.preparation import LAYER_DECAYS
+from core.jobs.mapping import feature_raster
+from core.mapping import engine, rasters
+from core.mapping.blending import Tiling
+from core.mapping.engine import MappingEngine
 from core.models.model_file import load_model
 from tests.core.jobs.running import EPOCH, check_refused, run_command, run_here
 
@@ -218,6 +222,27 @@ def test_features_and_their_picture(job, pretrained, sample, tmp_path):
     assert np.abs(two.mean(axis=1)).max() < 0.5
     assert two.std(axis=1) == pytest.approx(1, abs=0.35)
     assert abs(np.corrcoef(two)[0, 1]) < 0.3
+
+
+def test_features_of_parts_side_by_side_are_those_of_the_whole(job, pretrained, sample, tmp_path, monkeypatch):
+    inputs = {"optical": [str(sample.optical)], "sar": [str(sample.sar)]}
+    request = {"kind": "features", "inputs": inputs, "model": job["output_model"]}
+    for name in ("choose_tiling", "fixed_tiling"):
+        monkeypatch.setattr(engine, name, lambda *_: Tiling(64, 48))
+    assert run_here(request | {"output": str(tmp_path / "whole.tif")}).code == 0
+    # As little memory as there can be; what is gathered lies on the disk.
+    monkeypatch.setattr(feature_raster, "MAP_BYTES", 0)
+    monkeypatch.setattr(MappingEngine, "_tiles_at_once", lambda *_: 1)
+    monkeypatch.setattr(rasters, "_IN_MEMORY_BYTES", 0)
+    parts = []
+    panels = MappingEngine.panels
+    monkeypatch.setattr(MappingEngine, "panels", lambda *given: parts.append(panels(*given)) or parts[-1])
+    told = run_here(request | {"output": str(tmp_path / "parts.tif")})
+    assert told.code == 0, told.last
+    assert len(parts[0]) > 1
+    with rasterio.open(tmp_path / "whole.tif") as whole, rasterio.open(tmp_path / "parts.tif") as given:
+        np.testing.assert_allclose(given.read(), whole.read(), atol=1e-5)
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.tif", "parts.tif"}
 
 
 def test_a_model_without_classes_maps_nothing(job, pretrained, sample, tmp_path):

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.errors import OutputError
+from core.mapping import rasters
 from core.mapping.rasters import (
     BLOCK_CACHE_BYTES,
     StripWriter,
@@ -49,6 +50,43 @@ def write(path: Path, values: np.ndarray, heights: list[int], **options: Any) ->
             height = min(heights[turn % len(heights)], values.shape[1] - row)
             writer.write(values[:, row : row + height], row)
             row, turn = row + height, turn + 1
+
+
+@pytest.mark.parametrize("in_memory", [0, 2**30])
+def test_parts_of_strips_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int) -> None:
+    values = np.random.default_rng(0).normal(size=(40, 290, 330)).astype(np.float32)
+    write(tmp_path / "whole.tif", values, [97], nodata=None)
+    monkeypatch.setattr(rasters, "_IN_MEMORY_BYTES", in_memory)
+    with StripWriter(tmp_path / "parts.tif", grid(330, 290), 40, "float32", None, tags=TAGS) as writer:
+        for row in range(0, 290, 97):
+            for column in (0, 100, 250):
+                stop = {0: 100, 100: 250, 250: 330}[column]
+                writer.write_part(values[:, row : row + 97, column:stop], row, column)
+    assert (tmp_path / "parts.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.tif", "whole.tif"]
+    # Forty bands of a block lie together: it is smaller than that of one band.
+    with rasterio.open(tmp_path / "parts.tif") as dataset:
+        assert dataset.block_shapes[0] == (256, 256)
+        np.testing.assert_array_equal(dataset.read(), values)
+
+
+def test_bands_by_the_hundred_lie_in_small_blocks(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(300, 130, 140)).astype(np.float32)
+    write(tmp_path / "many.tif", values, [50], nodata=None)
+    with rasterio.open(tmp_path / "many.tif") as dataset:
+        assert dataset.block_shapes[0] == (64, 64)
+        np.testing.assert_array_equal(dataset.read(), values)
+
+
+def test_parts_that_do_not_follow_each_other_are_refused(tmp_path: Path) -> None:
+    part = np.zeros((1, 10, 20), np.uint8)
+    writer = StripWriter(tmp_path / "map.tif", grid(50, 50), 1, "uint8", 0)
+    writer.write_part(part, 0, 0)
+    with pytest.raises(ValueError, match="at column 20"):
+        writer.write_part(part, 0, 40)
+    with pytest.raises(ValueError, match="at column 20"):
+        writer.write_part(np.zeros((1, 12, 20), np.uint8), 0, 20)
+    writer.abort()
 
 
 @pytest.mark.parametrize("file_format", ["gtiff", "cog"])
@@ -127,7 +165,7 @@ with rasters.StripWriter(path, grid, count, "uint8", None, file_format=file_form
 
 def test_cache_is_set_in_bytes() -> None:
     with raster_environment():
-        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == BLOCK_CACHE_BYTES == 167_772_160
+        assert rasterio.env.get_gdal_config("GDAL_CACHEMAX") == BLOCK_CACHE_BYTES == 117_440_512
 
 
 def test_a_finished_file_may_be_read_by_others(tmp_path: Path) -> None:
