@@ -61,9 +61,23 @@ class UPerNetDecoder(Decoder):
         size = level.values.shape[-2:]
         pooled = []
         for pool, cells in zip(self.pools, POOLS, strict=True):
-            share = functional.adaptive_avg_pool2d(level.known, cells).clamp_min(1e-6)
-            pooled.append(_resized(pool(functional.adaptive_avg_pool2d(level.values, cells) / share), size))
+            share = _means(level.known, cells).clamp_min(1e-6)
+            pooled.append(_resized(pool(_means(level.values, cells) / share), size))
         return pooled
+
+
+def _means(values: Tensor, cells: int) -> Tensor:
+    """(B, C, cells, cells) means of the cells, which overlap where a side is no multiple of their number.
+
+    Torch's own ``adaptive_avg_pool2d`` becomes a graph of one size of window alone when it is exported.
+    """
+    for axis in (2, 3):
+        size = values.shape[axis]
+        # Rounded down at the start and up at the end, so that no cell is empty.
+        bounds = [(cell * size // cells, ((cell + 1) * size + cells - 1) // cells) for cell in range(cells)]
+        parts = [values.narrow(axis, start, stop - start).mean(axis) for start, stop in bounds]
+        values = torch.stack(parts, axis)
+    return values
 
 
 def _resized(values: Tensor, size: Sequence[int]) -> Tensor:

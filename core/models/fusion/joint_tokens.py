@@ -131,7 +131,8 @@ def _stacked(states: list[FeatureMap]) -> FeatureMap:
 
 
 def _unstacked(joined: FeatureMap, count: int) -> list[FeatureMap]:
-    values, known = joined.values.chunk(count, dim=2), joined.known.chunk(count, dim=2)
+    # Not in chunks: the exporter to ONNX cannot divide a number of rows that it does not know.
+    values, known = (each.unflatten(2, (count, -1)).unbind(2) for each in (joined.values, joined.known))
     return [FeatureMap(v, k, joined.stride) for v, k in zip(values, known, strict=True)]
 
 
