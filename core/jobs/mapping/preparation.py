@@ -36,7 +36,7 @@ RESOLUTION_TOLERANCE = 1.25
 MAP_BYTES = 520 * 2**20
 """Wider maps are made in several parts side by side, so that they need no more memory than this above the model, where one
 column of tiles needs no more."""
-HELD_BYTES = 560 * 2**20
+HELD_BYTES = 500 * 2**20
 """What a map that needs no more may hold above the model before it gives back what is free."""
 
 
@@ -187,7 +187,7 @@ def map_bytes(engine: MappingEngine, layers: list[Layer], panels: list[Window], 
 
 def promise_of(needed_bytes: int) -> MemoryPromise:
     """Keeps the process close to what a map was said to need above the model; to be made before the map is begun."""
-    return MemoryPromise(min(HELD_BYTES, 1.1 * needed_bytes))
+    return MemoryPromise(min(HELD_BYTES, needed_bytes))
 
 
 def _asks_each_input(job: MapJob, card: ModelCard) -> bool:
