@@ -132,7 +132,9 @@ def _stacked(states: list[FeatureMap]) -> FeatureMap:
 
 def _unstacked(joined: FeatureMap, count: int) -> list[FeatureMap]:
     # Not in chunks: the exporter to ONNX cannot divide a number of rows that it does not know.
-    values, known = (each.unflatten(2, (count, -1)).unbind(2) for each in (joined.values, joined.known))
+    values, known = (
+        each.reshape(*each.shape[:2], count, -1, each.shape[3]).unbind(2) for each in (joined.values, joined.known)
+    )
     return [FeatureMap(v, k, joined.stride) for v, k in zip(values, known, strict=True)]
 
 

@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 
+from core.labels.scheme import ClassScheme, LandCoverClass
+from core.models.catalogue import N_CLASSES, named_specifications, stated_modalities
+from core.models.model_file import ModelCard, class_cards
+from core.models.onnx_model import export_graph
+from core.models.registry import build_model
 from tests.core.jobs.running import check_refused, run_here
 
 pytest.importorskip("onnxscript")
@@ -41,6 +47,27 @@ def test_a_graph_maps_as_the_model_does(network, exported, map_job, tmp_path):
     (codes, probabilities), (by_graph, as_graph) = found
     np.testing.assert_allclose(as_graph, probabilities, atol=1e-4)
     assert (codes == by_graph).mean() > 0.999
+
+
+@pytest.mark.parametrize("name", ["vit_joint_tokens", "resunet_late"])
+def test_networks_of_every_family_become_graphs(name):
+    """On windows of two sizes, with gaps and without each of the inputs; transformers attend over the whole of a window."""
+    modalities = stated_modalities("sentinel2_l2a,dsm@2.5", 10.0)
+    (specification,) = (each for each in named_specifications(modalities, 10.0) if each.architecture == name)
+    torch.manual_seed(0)
+    model = build_model(specification).eval()
+    codes = range(1, N_CLASSES + 1)
+    classes = class_cards(ClassScheme("own", tuple(LandCoverClass(code, str(code), "#808080", str(code)) for code in codes)))
+    card = ModelCard(
+        software_version="0",
+        specification=specification,
+        resolution_m=10.0,
+        class_scheme="own",
+        classes=classes,
+        allows_missing=True,
+    )
+    _, difference = export_graph(model, card)
+    assert 0 < difference <= 1e-4
 
 
 def test_a_graph_in_eight_bits_keeps_the_classes(network, exported, map_job, tmp_path):
