@@ -228,7 +228,7 @@ def _batch_losses(
     if not torch.isfinite(total):
         raise TrainingError(
             f"The loss is no number in step {step + 1}.",
-            "Lower the learning rate, or look for extreme values in the rasters.",
+            "Look for extreme values and undeclared nodata in the rasters, enlarge the batch, or choose another method.",
         )
     if total.requires_grad:
         total.backward()  # type: ignore[no-untyped-call]
@@ -278,7 +278,7 @@ def _stop_if_collapsed(records: list[PretrainingRecord]) -> None:
     raise TrainingError(
         f"The features have collapsed: for {PATIENCE} epochs nearly all places look alike (spread {last[-1].spread:.3f}, "
         f"effective rank {last[-1].effective_rank:.1f}).",
-        "Lower the learning rate, enlarge the batch, or choose another method: 'latent_targets' cannot collapse this way.",
+        "Enlarge the batch, give more scenes, or choose another method: 'latent_targets' cannot collapse this way.",
     )
 
 

@@ -177,6 +177,12 @@ def _prepare(
     if job.architecture or job.encoder or job.size:
         raise UsageError("The model to go on from brings its own architecture.", "Leave out architecture, encoder and size.")
     loaded, card = load_model(Path(job.initial_model))
+    if not isinstance(loaded, FusionModel):
+        kind = "none" if card.specification.estimator is None else card.specification.estimator.kind
+        raise UsageError(
+            f"'{job.initial_model}' holds no network to go on from but other kinds of models ({kind}).",
+            "Give a network: one that was pre-trained, or fine-tuned with --mode scratch, partial, full, linear or adapters.",
+        )
     found = [scene_for_model(inputs, card.specification, context, True, True) for inputs in job.scenes]
     scenes = tuple(scene for scene, _ in found)
     if any(own != found[0][1] for _, own in found):

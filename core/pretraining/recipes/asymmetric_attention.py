@@ -39,6 +39,12 @@ class AsymmetricAttentionRecipe(Recipe):
     queue: int = 1024
     momentum: float = 0.99
 
+    def check_switches(self) -> None:
+        if self.kind == "moco" and not self.queue:
+            raise UsageError(
+                "With 'moco' the negatives come from the queue, which has no place.", "Set queue to 1 or more, or another kind."
+            )
+
     @classmethod
     def as_published(cls) -> Self:
         return cls(queue=65536, momentum=0.999)

@@ -53,6 +53,13 @@ class CrossScaleMaeRecipe(Recipe):
     mask_ratio: float = 0.75
     queue: int = 1024
 
+    def check_switches(self) -> None:
+        if self.least_ratio > self.most_ratio:
+            raise UsageError(
+                f"The smallest crop ({self.least_ratio:g}) is larger than the largest ({self.most_ratio:g}).",
+                "Set least_ratio to no more than most_ratio.",
+            )
+
     @classmethod
     def as_published(cls) -> Self:
         return cls(queue=0)

@@ -115,6 +115,14 @@ def test_a_model_that_was_never_told_days_learns_them_later(job, pretrained, tmp
     check_refused({**wrong, "output_model": str(tmp_path / "other.safetensors")}, tmp_path, "has_circumstances", code=2)
 
 
+def test_a_model_without_a_network_is_no_start(job, finetune_job, tmp_path):
+    regression = tmp_path / "regression.safetensors"
+    told = run_here({**finetune_job, "mode": "logistic", "output_model": str(regression), "report": None})
+    assert told.code == 0, told.last
+    wrong = {**job, "initial_model": str(regression), "size": None, "output_model": str(tmp_path / "other.safetensors")}
+    check_refused(wrong, tmp_path, "holds no network", code=2)
+
+
 def test_what_is_kept_needs_a_model(job, tmp_path):
     wrong = {
         **job,

@@ -129,6 +129,37 @@ def test_switches_of_the_objective_change_its_parts():
 
 
 @pytest.mark.parametrize(
+    ("method", "switches", "words"),
+    [
+        ("anchor_aware_mae", {"mask_ratio": "1.5"}, "between 0.01 and 0.99"),
+        ("anchor_aware_mae", {"mask_ratio": "nan"}, "between 0.01 and 0.99"),
+        ("latent_targets", {"ratio": "75"}, "between 0.01 and 0.99"),
+        ("latent_targets", {"withheld": 2}, "between 0 and 1"),
+        ("latent_targets", {"pixels": "inf"}, "0 or more"),
+        ("cross_scale_mae", {"weight": -1}, "0 or more"),
+        ("cross_scale_mae", {"queue": "inf"}, "is a number"),
+        ("cross_scale_mae", {"least_ratio": 0.7}, "larger than the largest"),
+        ("asymmetric_attention", {"queue": 0}, "'moco'"),
+        ("asymmetric_attention", {"momentum": 3}, "between 0 and 1"),
+        ("cross_sensor_alignment", {"outputs": 0}, "between 2"),
+        ("sar_optical_contrast_late", {"shift": -0.5}, "between 0 and"),
+    ],
+)
+def test_values_that_no_training_can_have_are_refused(method, switches, words):
+    with pytest.raises(UsageError, match=words):
+        make_recipe(method, "small", switches)
+
+
+@EVERY_METHOD
+def test_every_number_has_a_range_that_holds_its_defaults(method):
+    for setting in ("small", "paper"):
+        recipe = make_recipe(method, setting, {})
+        own = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+        numbers = {name: value for name, value in own.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+        assert make_recipe(method, setting, numbers) == recipe
+
+
+@pytest.mark.parametrize(
     ("method", "switch"),
     [("asymmetric_attention", "asymmetry"), ("asymmetric_attention", "transfer_gate"), ("cross_scale_mae", "cross_attention")],
 )
