@@ -405,9 +405,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "(floods), field labels (EnMAP), crowns (NEON). What is scored lies at least five pixels away from the polygons "
         "(s1s2_282D, India), less than the widest statistics and windows reach.",
         "",
-        f"Shorter than in the product: pre-training of {min(EPOCHS.values())} to {max(EPOCHS.values())} epochs (there 40 to 80), "
-        f"networks of up to {NETWORK.epochs} epochs of {NETWORK.windows_per_epoch} windows (there 24). Networks of methods with "
-        "linear models beside them begin as those: how often no epoch was better on the held-out labels is in the last column, "
+        f"Shorter than in the product: pre-training of {min(EPOCHS.values())} to {max(EPOCHS.values())} epochs (there 40 to "
+        f"80), networks of up to {NETWORK.epochs} epochs of {NETWORK.windows_per_epoch} windows (there 24). Networks of methods "
+        "with linear models beside them begin as those: how often no epoch was better on the held-out labels is in the last column, "
         "and there the row is one of the linear models. A rate is chosen at 10 polygons a class and kept for 3 and 30.",
     ]
     headings = ["pre-training", "no epoch helped"]
@@ -428,8 +428,8 @@ def _aim(rows: Sequence[dict[str, Any]]) -> list[str]:
         "## The aim",
         "",
         "At 3 and 10 polygons a class three points over the U-Net from scratch, and never more than one below the best of the "
-        "classical models (of the scene and number of polygons, by its mean over the draws). Differences are taken draw by draw; "
-        "the aim is met where their means say so, whatever their spread. Scenes without a U-Net are left out.",
+        "classical models (of the scene and number of polygons, by its mean over the draws). Differences are taken draw by "
+        "draw; the aim is met where their means say so, whatever their spread. Scenes without a U-Net are left out.",
         "",
         "| method | scene | draws | 3: over U-Net | 3: over classical | 10: over U-Net | 10: over classical | met |",
         "|---|---|---|---|---|---|---|---|",
