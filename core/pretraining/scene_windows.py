@@ -236,10 +236,7 @@ def _parts_of(scene: Scene, ground: Sequence[Window], size: int, budget: int, ge
     if len(ground) > 1 or ground[0] != grid.window:
         return _around_files(scene, ground, size, budget, generator)
     whole = aligned(grid, grid.window, step)
-    side = 8 * size
-    while side > size and _bytes_of(scene, Window(0, 0, side, side)) > budget:
-        side //= 2
-    side = -(-max(side, size) // step) * step
+    side = _side_of(scene, size, budget)
     width, height = max(min(side, whole.width), size), max(min(side, whole.height), size)
     count = max(1, budget // max(1, _bytes_of(scene, Window(0, 0, width, height))))
     count = min(count, max(1, -(-whole.width // width) * -(-whole.height // height)))
@@ -253,14 +250,24 @@ def _parts_of(scene: Scene, ground: Sequence[Window], size: int, budget: int, ge
     return windows
 
 
+def _side_of(scene: Scene, size: int, budget: int) -> int:
+    """Of the squares that are drawn."""
+    side = 8 * size
+    while side > size and _bytes_of(scene, Window(0, 0, side, side)) > budget:
+        side //= 2
+    return -(-max(side, size) // scene.step) * scene.step
+
+
 def _around_files(
     scene: Scene, ground: Sequence[Window], size: int, budget: int, generator: np.random.Generator
 ) -> list[Window]:
-    """Some of the files in any order, each at least as large as a window, as many as the budget takes."""
-    step, total = scene.step, 0
+    """Some of the files in any order, each at least as large as a window, and squares of those that are larger, as many as the
+    budget takes."""
+    step, total, side = scene.step, 0, _side_of(scene, size, budget)
     parts: list[Window] = []
-    for number in generator.permutation(len(ground)):
-        own = ground[number]
+    turns = [-(-file.width // side) * -(-file.height // side) for file in ground]
+    for number in generator.permutation(np.repeat(np.arange(len(ground)), turns)):
+        own = _square_of(ground[number], side, generator)
         # The file lies anywhere in the part, if it is the smaller of the two.
         spare = [max(0, size - side) for side in (own.width, own.height)]
         left, up = (int(generator.integers(each + 1)) for each in spare)
@@ -271,6 +278,15 @@ def _around_files(
             break
         parts.append(part)
     return parts
+
+
+def _square_of(file: Window, side: int, generator: np.random.Generator) -> Window:
+    """A part of a file that is larger than a square of that side, drawn anywhere in it; else the file."""
+    if file.width <= side and file.height <= side:
+        return file
+    width, height = min(file.width, side), min(file.height, side)
+    left, up = (int(generator.integers(of - own + 1)) for of, own in ((file.width, width), (file.height, height)))
+    return Window(file.column + left, file.row + up, width, height)
 
 
 def _bytes_of(scene: Scene, window: Window) -> int:

@@ -168,8 +168,10 @@ def _prepare(
         specification, scenes = specify_for_scenes(scenes, architecture, encoder=job.encoder, size=size)
         specification = recipe.specification(specification)
         if receptive_radius(specification) is None:
-            # It is used with windows of the size that it was trained on.
-            specification = specification.model_copy(update={"window": recipe.settings(job.setting).window_size})
+            # It is used with windows of the size that it was trained on, whole steps of the model.
+            step = model_step(specification)
+            window = -(-recipe.settings(job.setting).window_size // step) * step
+            specification = specification.model_copy(update={"window": window})
         recipe.check(specification)
         with torch.random.fork_rng():
             torch.manual_seed(job.seed)

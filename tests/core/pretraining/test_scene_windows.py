@@ -14,7 +14,7 @@ from core.errors import RasterError
 from core.models.specify import specify_for_scenes
 from core.pretraining import scene_windows
 from core.pretraining.scene_windows import SceneWindows
-from core.scenes.scene import SceneRequest, build_scene
+from core.scenes.scene import Scene, SceneRequest, build_scene
 from tests.core.finetuning.scenes import mixed_scene, write_raster
 
 
@@ -151,17 +151,35 @@ def test_a_scene_whose_parts_miss_its_data_sits_out_the_epoch(tmp_path):
     assert present == {(True, True), (False, True)}
 
 
-def test_plots_far_apart_are_looked_at_one_by_one(tmp_path):
-    """A grid of 4000 x 4000 pixels on which four plots of 20 pixels lie: windows show them, and memory holds no more."""
+def plots(folder: Path, side: int, places: list[tuple[int, int]]) -> Scene:
+    """Files of so many pixels at these metres from a corner, whose values tell which it is."""
     paths = []
-    for number, (left, top) in enumerate([(0, 0), (39_800, 0), (0, -39_800), (20_000, -20_000)]):
-        values = np.random.default_rng(number).uniform(number, number + 1, (1, 20, 20)).astype(np.float32)
+    for number, (left, top) in enumerate(places):
+        values = np.random.default_rng(number).uniform(number, number + 1, (1, side, side)).astype(np.float32)
         transform = from_origin(500_000 + left, 5_400_000 + top, 10, 10)
-        paths.append(tmp_path / f"plot{number}.tif")
-        profile = {"driver": "GTiff", "height": 20, "width": 20, "count": 1, "dtype": "float32", "crs": "EPSG:32632"}
+        paths.append(folder / f"plot{number}.tif")
+        profile = {"driver": "GTiff", "height": side, "width": side, "count": 1, "dtype": "float32", "crs": "EPSG:32632"}
         with rasterio.open(paths[-1], "w", **profile, transform=transform) as dataset:
             dataset.write(values)
-    scene = build_scene(SceneRequest({"other": [str(path) for path in paths]}, {"other": "generic"}))
+    return build_scene(SceneRequest({"other": [str(path) for path in paths]}, {"other": "generic"}))
+
+
+def test_large_files_far_apart_are_looked_at_in_squares(tmp_path):
+    scene = plots(tmp_path, 600, [(0, 0), (90_000, -90_000)])
+    windows = windows_of([scene], size=32, batch=16, memory_bytes=1_000_000)
+    seen = set()
+    for epoch in (1, 2, 3):
+        windows.open_epoch(0, epoch)
+        assert sum(part.values["generic"].nbytes for part in windows._parts[0]) <= 1_000_000
+        shown = windows.batch(np.random.default_rng(epoch)).values["generic"]
+        assert torch.isfinite(shown).float().mean() > 0.9
+        seen |= {int(window[torch.isfinite(window)].mean()) for window in shown}
+    assert seen == {0, 1}
+
+
+def test_plots_far_apart_are_looked_at_one_by_one(tmp_path):
+    """A grid of 4000 x 4000 pixels on which four plots of 20 pixels lie: windows show them, and memory holds no more."""
+    scene = plots(tmp_path, 20, [(0, 0), (39_800, 0), (0, -39_800), (20_000, -20_000)])
     assert scene.grid.shape == (4000, 4000)
     windows = windows_of([scene], size=32, batch=32, memory_bytes=100_000)
     assert windows.n_windows == 4
