@@ -38,6 +38,10 @@ class RasterError(RsfusionError):
     """A raster cannot be read, has no place on the ground, or holds nothing that can be used."""
 
 
+class ReadError(RasterError):
+    """Pixels that cannot be read now: a damaged file, or a disk or network that fails for a while."""
+
+
 class GridError(RsfusionError):
     """Grids, extents or coordinate reference systems that do not fit together."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.errors import Cancelled, OutputError, RsfusionError, WorkersError
+from core.errors import Cancelled, OutputError, ReadError, RsfusionError, WorkersError
 from core.jobs.events import JobContext
 from core.jobs.schemas import (
     MAP_LAYERS,
@@ -226,10 +226,15 @@ def keeping_checkpoint(checkpoint: Path, context: JobContext) -> Iterator[None]:
 @contextmanager
 def keeping_strips(output: Path, context: JobContext) -> Iterator[None]:
     """Removes the finished strips of a map when they are done with; see ``keeping_progress``."""
-    from core.mapping.journal import has_strips, remove_journal
+    from core.mapping.journal import has_strips, is_in_use, remove_journal
+
+    def remove() -> None:
+        # Of another process that makes the same map now, and is why this one has ended, nothing is touched.
+        if not is_in_use(output.absolute()):
+            remove_journal(output.absolute())
 
     told = "What has been mapped so far is kept: the same job goes on from there."
-    with keeping_progress(lambda: has_strips(output), lambda: remove_journal(output), told, context):
+    with keeping_progress(lambda: has_strips(output), remove, told, context):
         yield
 
 
@@ -238,7 +243,8 @@ def keeping_progress(
     has_state: Callable[[], bool], remove: Callable[[], None], told: str, context: JobContext
 ) -> Iterator[None]:
     """Removes what lets a job go on later when it is done with: on success, on the user's cancellation, and after errors
-    that the same job would meet again. What the disk, the memory or the system's end of the job spoilt goes on from it.
+    that the same job would meet again. What the disk, the network, the memory or the system's end of the job spoilt goes on
+    from it.
 
     Args:
         has_state: whether there is anything to go on from.
@@ -249,7 +255,8 @@ def keeping_progress(
     try:
         yield
     except BaseException as error:
-        would_fail_again = isinstance(error, RsfusionError) and not isinstance(error, Cancelled | OutputError | WorkersError)
+        may_pass = Cancelled | OutputError | ReadError | WorkersError
+        would_fail_again = isinstance(error, RsfusionError) and not isinstance(error, may_pass)
         is_unwanted = isinstance(error, Cancelled | KeyboardInterrupt) and not context.is_resumable
         if would_fail_again or is_unwanted or not has_state():
             remove()

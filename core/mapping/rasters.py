@@ -166,7 +166,7 @@ class StripWriter:
         self._rows = self._gathering(self._block)
         self._gathered = 0
         self._strip: NDArray[Any] | None = None
-        self._strip_columns = 0
+        self._strip_columns = self._strip_height = 0
         self._next_row = 0
         self._checksums: list[list[int]] = []
         try:
@@ -272,13 +272,19 @@ class StripWriter:
             OutputError: the disk is full.
         """
         count, height, width = values.shape
-        if column == 0 and width == self._grid.width:
-            self.write(values, row)
-            return
-        if column == self._strip_columns == 0 and (self._strip is None or self._strip.shape[1] < height):
+        if column == self._strip_columns == 0:
+            if width == self._grid.width:
+                self.write(values, row)
+                return
+            self._strip_height = height
+        expected = (self._count, self._strip_height), (self._next_row, self._strip_columns), self._dtype
+        if ((count, height), (row, column), values.dtype) != expected or column + width > self._grid.width:
+            raise ValueError(
+                f"Expected {self._count} bands, {self._strip_height} rows of {self._dtype} at row {self._next_row}, column "
+                f"{self._strip_columns}; got {values.shape} of {values.dtype} at row {row}, column {column}."
+            )
+        if self._strip is None or self._strip.shape[1] < height:
             self._strip = self._gathering(height)
-        if self._strip is None or column != self._strip_columns or height > self._strip.shape[1] or count != self._count:
-            raise ValueError(f"Expected the part at column {self._strip_columns}; got {values.shape} at column {column}.")
         self._strip[:, :height, column : column + width] = values
         self._strip_columns += width
         if self._strip_columns == self._grid.width:

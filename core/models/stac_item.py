@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from core.errors import UsageError
 from core.models.model_file import ModelCard
@@ -19,12 +21,13 @@ EVERYWHERE = (-180.0, -90.0, 180.0, 90.0)
 """A model maps wherever its sensors look; the item does not say where its labels lay."""
 
 
-def stac_item(card: ModelCard, graph: Path) -> str:
+def stac_item(card: ModelCard, graph: Path, folder: Path) -> str:
     """The item of an exported graph, as JSON.
 
     Args:
         card: of the model.
-        graph: its file, which the item refers to by its name beside the item.
+        graph: its file.
+        folder: that the item will lie in, from which it refers to the graph.
 
     Raises:
         UsageError: pystac is not installed.
@@ -41,9 +44,10 @@ def stac_item(card: ModelCard, graph: Path) -> str:
     left, bottom, right, top = EVERYWHERE
     ring = [[left, bottom], [right, bottom], [right, top], [left, top], [left, bottom]]
     created = datetime.fromisoformat(card.created) if card.created else datetime.fromtimestamp(0, UTC)
-    item = pystac.Item(
-        graph.stem, {"type": "Polygon", "coordinates": [ring]}, list(EVERYWHERE), created, {"license": card.licence}
-    )
+    # The schema takes one word: an identifier of SPDX, or that it is something else.
+    is_word = re.fullmatch(r"[\w.+-]+", card.licence) is not None
+    licence = {"license": card.licence} if is_word else {"license": "other", "description": f"Licence: {card.licence}."}
+    item = pystac.Item(graph.stem, {"type": "Polygon", "coordinates": [ring]}, list(EVERYWHERE), created, licence)
     extension = mlm.MLMExtension.ext(item, add_if_missing=True)
     classes = [
         {
@@ -74,10 +78,19 @@ def stac_item(card: ModelCard, graph: Path) -> str:
     item.properties["bands"] = _described_bands(specification)
     item.stac_extensions.append("https://stac-extensions.github.io/classification/v2.0.0/schema.json")
     item.add_asset(
-        "model", pystac.Asset(f"./{graph.name}", graph.name, media_type="application/octet-stream", roles=["mlm:model"])
+        "model", pystac.Asset(_reference(graph, folder), graph.name, media_type="application/octet-stream", roles=["mlm:model"])
     )
     item.assets["model"].extra_fields["mlm:artifact_type"] = "onnx"
     return json.dumps(item.to_dict(include_self_link=False, transform_hrefs=False), indent=2) + "\n"
+
+
+def _reference(graph: Path, folder: Path) -> str:
+    """As a relative link; as an absolute one where there is no way, as between the drives of Windows."""
+    try:
+        way = Path(os.path.relpath(graph.absolute(), folder.absolute())).as_posix()
+    except ValueError:
+        return graph.absolute().as_uri()
+    return quote(way if way.startswith("../") else f"./{way}")
 
 
 def _name(stem: str) -> str:

@@ -20,7 +20,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
-from core.errors import RasterError
+from core.errors import RasterError, ReadError
 from core.scenes.grid import Bounds, Grid, Window, parsed_crs, source_bounds, source_pixel_size
 from core.sensors import RasterDescription
 
@@ -89,7 +89,7 @@ def open_raster(path: str) -> DatasetReader:
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             dataset = rasterio.open(path)
     except RasterioError as error:
-        raise RasterError(
+        raise ReadError(
             f"The raster '{path}' cannot be opened: {_first_line(error)}.",
             "It may be truncated, or of a format that this GDAL does not read. Copy it anew, or convert it to GeoTIFF.",
         ) from None
@@ -184,7 +184,7 @@ def read_stored(
             if missing is not None:
                 values[row][missing] = np.nan
     except RasterioError as error:
-        raise RasterError(
+        raise ReadError(
             f"The raster '{dataset.name}' cannot be read at columns {first_column} to {first_column + columns}, "
             f"rows {first_row} to {first_row + rows}: {_first_line(error)}.",
             "The file is probably truncated or damaged; copy it anew.",

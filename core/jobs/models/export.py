@@ -59,7 +59,7 @@ def run_export(job: ExportJob, context: JobContext) -> dict[str, Any]:
             write_bytes(temporary, graph)
         if job.stac:
             with staging.writing(Path(job.stac)) as temporary:
-                write_text(temporary, stac_item(card, output))
+                write_text(temporary, stac_item(card, output, Path(job.stac).parent))
         context.commit()
         staging.put_in_place()
     context.progress(1.0, "Done")

@@ -138,6 +138,17 @@ def test_the_item_keeps_the_rules_of_the_schema(exported):
     assert item["assets"]["model"]["roles"] == ["mlm:model"]
     assert not {key for key in item["assets"]["model"] if key.startswith("mlm:")} - {"mlm:artifact_type"}
     assert re.match(r"1\.[1-9]", item["stac_version"])
+    assert re.fullmatch(r"[\w\-.+]+", properties["license"])
+    assert item["assets"]["model"]["href"] == "./model.onnx"
+
+
+def test_an_item_in_another_folder_finds_its_graph(network, tmp_path):
+    from core.models.model_file import load_model
+    from core.models.stac_item import stac_item
+
+    card = load_model(network)[1]
+    item = json.loads(stac_item(card, tmp_path / "my graphs" / "a.onnx", tmp_path / "items"))
+    assert item["assets"]["model"]["href"] == "../my%20graphs/a.onnx"
 
 
 @pytest.mark.parametrize("stem", ["a", "ab", "abc", "1 map", "é", "my.model-", "Wälder 2026"])

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from core.errors import OutputError
-from core.mapping.journal import StripJournal, journal_bytes, journal_folder, remove_journal
+from core.errors import OutputError, RasterError, ReadError
+from core.jobs.events import JobContext
+from core.jobs.outputs import keeping_strips
+from core.mapping.journal import StripJournal, has_strips, journal_bytes, journal_folder, remove_journal
 from core.scenes.grid import Window
 
+ROOT = Path(__file__).parents[3]
 FIRST, SECOND = Window(0, 0, 5, 4), Window(5, 4, 3, 4)
 IDENTITY = {"the model": "a", "'one.tif'": [10, 20]}
 
@@ -86,3 +91,41 @@ def test_two_processes_do_not_make_one_map(tmp_path: Path) -> None:
         pass
     remove_journal(path)
     assert list(tmp_path.iterdir()) == []
+
+
+SECOND_START = """
+import sys
+from pathlib import Path
+from core.errors import OutputError
+from core.jobs.events import JobContext
+from core.jobs.outputs import keeping_strips
+from core.mapping.journal import StripJournal
+path = Path(sys.argv[1])
+try:
+    with keeping_strips(path, JobContext(lambda event: None)), StripJournal(path, {}, {}):
+        pass
+except OutputError as error:
+    print(error.message)
+"""
+
+
+def test_a_second_start_leaves_the_first_its_journal(tmp_path: Path) -> None:
+    """Even before the first strip is finished."""
+    path = tmp_path / "map.tif"
+    with begun(path) as journal:
+        command = [sys.executable, "-c", SECOND_START, str(path)]
+        told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+        assert "being made by another process" in told.stdout
+        journal.add(FIRST, strip(1))
+    with begun(path) as journal:
+        assert journal.count == 1
+
+
+def test_strips_outlive_a_network_that_fails_for_a_while(tmp_path: Path) -> None:
+    path = tmp_path / "map.tif"
+    for error, is_kept in ((ReadError("away"), True), (RasterError("nothing but nodata"), False)):
+        with begun(path) as journal:
+            journal.add(FIRST, strip(1))
+        with pytest.raises(RasterError), keeping_strips(path, JobContext(lambda event: None)), begun(path):
+            raise error
+        assert has_strips(path) == is_kept

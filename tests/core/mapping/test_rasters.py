@@ -82,10 +82,17 @@ def test_parts_that_do_not_follow_each_other_are_refused(tmp_path: Path) -> None
     part = np.zeros((1, 10, 20), np.uint8)
     writer = StripWriter(tmp_path / "map.tif", grid(50, 50), 1, "uint8", 0)
     writer.write_part(part, 0, 0)
-    with pytest.raises(ValueError, match="at column 20"):
-        writer.write_part(part, 0, 40)
-    with pytest.raises(ValueError, match="at column 20"):
-        writer.write_part(np.zeros((1, 12, 20), np.uint8), 0, 20)
+    wrong = [
+        (part, 0, 40),
+        (part, 10, 20),
+        (np.zeros((1, 12, 20), np.uint8), 0, 20),
+        (np.zeros((1, 8, 20), np.uint8), 0, 20),
+        (np.zeros((1, 10, 31), np.uint8), 0, 20),
+        (part.astype(np.float64), 0, 20),
+    ]
+    for values, row, column in wrong:
+        with pytest.raises(ValueError, match="10 rows of uint8 at row 0, column 20"):
+            writer.write_part(values, row, column)
     writer.abort()
 
 
