@@ -15,6 +15,11 @@ class RsfusionError(Exception):
 
     exit_code = 1
 
+    @property
+    def kind(self) -> str:
+        """The name that is told to whoever asked for the job."""
+        return type(self).__name__
+
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.message = message
@@ -40,6 +45,11 @@ class RasterError(RsfusionError):
 
 class ReadError(RasterError):
     """Pixels that cannot be read now: a damaged file, or a disk or network that fails for a while."""
+
+    @property
+    def kind(self) -> str:
+        """To users it is one of the errors of rasters."""
+        return RasterError.__name__
 
 
 class GridError(RsfusionError):

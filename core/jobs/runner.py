@@ -155,7 +155,7 @@ def _ending(error: BaseException) -> tuple[Event, int]:
             "The memory is full.", "Close other programs, choose a smaller extent, or compute on the device 'cpu'."
         )
     if isinstance(error, RsfusionError):
-        event = {"event": "error", "kind": type(error).__name__, "message": error.message, "hint": error.hint}
+        event = {"event": "error", "kind": error.kind, "message": error.message, "hint": error.hint}
         return event, error.exit_code
     return {
         "event": "error",

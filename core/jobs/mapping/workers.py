@@ -45,6 +45,8 @@ WORKER_SETTINGS: dict[str, Any] = {
 }
 """Of Dask, for workers of this machine."""
 
+RECOUNT_SECONDS = 5.0
+"""After which workers are counted again."""
 CONNECTION_SECONDS = 20
 """How long a scheduler may take to answer."""
 WORKER_SECONDS = 60
@@ -113,7 +115,7 @@ class _Tasks:
         prepared: the map.
 
     Attributes:
-        n_workers: at the beginning.
+        n_workers: a few seconds ago.
         running: by future the part that it is of, and when it was handed in.
     """
 
@@ -125,6 +127,7 @@ class _Tasks:
         # Named by the run, too: a scheduler remembers results by their names, and a worker the map that it has prepared.
         self._run = secrets.token_hex(4)
         self.n_workers = max(1, self._count_workers())
+        self._counted = time.monotonic()
         self.running: dict[Any, tuple[Window, float]] = {}
         self._took: list[float] = []
         self._seen_worker = time.monotonic()
@@ -139,8 +142,9 @@ class _Tasks:
         future = self._client.submit(map_part, *given, key=name, pure=False, retries=_RETRIES, workers=workers)
         self.running[future] = part, time.monotonic()
 
-    def finished(self) -> list[Strips]:
-        """What has come in, after a little while at most; each part once.
+    def finished(self) -> Iterator[Strips]:
+        """What has come in, after a little while at most; each part once, and fetched when it is asked for: the answers of all
+        workers together could be larger than the memory.
 
         Raises:
             WorkersError: all workers are lost.
@@ -149,13 +153,13 @@ class _Tasks:
         from distributed import CancelledError, wait
         from distributed import TimeoutError as NotYet
 
-        found = []
+        self._recount()
         try:
             try:
                 ready = wait(list(self.running), timeout=0.5, return_when="FIRST_COMPLETED").done  # type: ignore[no-untyped-call]
             except NotYet:
                 self._check_workers()
-                return []
+                return
             self._seen_worker = time.monotonic()
             for future in ready:
                 # What a part's other copy has answered is not fetched, nor does it matter that this one failed.
@@ -166,7 +170,7 @@ class _Tasks:
                 if copies and future.status != "finished":
                     continue
                 try:
-                    found.append(_answer(future))
+                    answer = _answer(future)
                 except NotYet:
                     # Its worker was lost with the answer before that was fetched: it is computed anew, if anybody is left.
                     self.running[future] = part, time.monotonic()
@@ -176,9 +180,14 @@ class _Tasks:
                 for other in copies:
                     del self.running[other]
                 self._client.cancel(copies, force=True)
+                yield answer
         except (CancelledError, OSError) as error:
             raise WorkersError(f"The scheduler of the workers is lost: {error}.", "Start it again, and the same job.") from None
-        return found
+
+    def _recount(self) -> None:
+        """Clusters grow and shrink while a map is made: a queue starts its jobs one after the other."""
+        if time.monotonic() - self._counted > RECOUNT_SECONDS:
+            self.n_workers, self._counted = max(1, self._count_workers()), time.monotonic()
 
     def _check_workers(self) -> None:
         if self._count_workers():

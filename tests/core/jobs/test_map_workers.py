@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from core.jobs.mapping import workers
 from core.jobs.mapping.workers import TASK_BYTES, _parts
 from core.scenes.grid import Window
 from tests.core.jobs.running import check_refused, run_here, snapshot
@@ -67,6 +68,31 @@ def test_a_worker_that_is_lost_or_hangs_does_not_change_the_map(
     if number == signal.SIGSTOP:
         os.kill(struck[0], signal.SIGCONT)
     assert told.code == 0, told.last
+    assert snapshot(tmp_path) == whole
+
+
+def test_workers_that_come_later_are_given_work(
+    wide_job: dict[str, Any],  # noqa: F811
+    whole: dict[str, bytes | None],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(workers, "RECOUNT_SECONDS", 0.0)
+    counted: list[int] = []
+    recount = workers._Tasks._recount
+    monkeypatch.setattr(workers._Tasks, "_recount", lambda tasks: (recount(tasks), counted.append(tasks.n_workers)))
+    settings = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None, "silence_logs": 50}
+    with distributed.LocalCluster(n_workers=1, **settings) as growing:
+
+        def grow(context: Any, event: dict[str, Any]) -> None:
+            if len(growing.workers) == 1 and event["event"] == "progress" and event["phase"].startswith("Mapping"):
+                growing.scale(2)
+                with distributed.Client(growing) as client:
+                    client.wait_for_workers(2, timeout=60)
+
+        told = run_here(with_outputs(wide_job, tmp_path) | {"scheduler": growing.scheduler_address}, grow)
+    assert told.code == 0, told.last
+    assert (counted[0], counted[-1]) == (1, 2)
     assert snapshot(tmp_path) == whole
 
 
