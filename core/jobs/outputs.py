@@ -230,8 +230,8 @@ def keeping_strips(output: Path, context: JobContext) -> Iterator[None]:
 
     def remove() -> None:
         # Of another process that makes the same map now, and is why this one has ended, nothing is touched.
-        if not is_in_use(output.absolute()):
-            remove_journal(output.absolute())
+        if not is_in_use(output):
+            remove_journal(output)
 
     told = "What has been mapped so far is kept: the same job goes on from there."
     with keeping_progress(lambda: has_strips(output), remove, told, context):
@@ -338,13 +338,13 @@ def remove_half_done(job: AnyJob, keep_checkpoint: bool = False) -> None:
     paths += [path.with_suffix(".qml") for path in paths if path.suffix.lower() in RASTER_SUFFIXES + VECTOR_SUFFIXES]
     for path in paths:
         folder = path.absolute().parent
-        if not keep_checkpoint and is_in_use(path.absolute()):
+        if not keep_checkpoint and is_in_use(path):
             continue  # by another process, which makes the same map
         checkpoints = _checkpoints(checkpoint_path(path.absolute()))
         for entry in list(folder.iterdir()) if folder.is_dir() else []:
             name, own = entry.name.lstrip("."), f"{path.name}."
             is_half_done = entry.name != name and name.startswith(own) and _HALF_DONE.search(name, len(path.name))
-            is_checkpoint = entry in checkpoints or entry == journal_folder(path.absolute())
+            is_checkpoint = entry in checkpoints or entry == journal_folder(path)
             if is_half_done or (is_checkpoint and not keep_checkpoint):
                 # Windows does not remove a file that is still open; the process has no time left to argue.
                 with suppress(OSError):

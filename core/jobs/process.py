@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable
 
 import psutil
 
@@ -61,6 +60,13 @@ def keep_memory(is_dask_worker: bool = False) -> None:
         mallopt(_MOST_ARENAS, 1)
 
 
+def give_back_memory() -> None:
+    """Gives memory that is free back to the system, where the C library can."""
+    if sys.platform == "linux":
+        # Other C libraries than glibc have no such function.
+        getattr(ctypes.CDLL(None), "malloc_trim", lambda padding: 0)(0)
+
+
 class MemoryPromise:
     """Keeps what a process takes close to what was said before.
 
@@ -75,15 +81,11 @@ class MemoryPromise:
     def __init__(self, most_bytes: float) -> None:
         self._process = psutil.Process()
         self._limit = self._process.memory_info().rss + most_bytes
-        self._trim: Callable[[int], int] | None = None
-        if sys.platform == "linux":
-            # Other C libraries have no such function.
-            self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
     def keep(self) -> None:
         """Gives back what is free, if the process holds too much."""
-        if self._trim is None or self._process.memory_info().rss <= self._limit:
+        if self._process.memory_info().rss <= self._limit:
             return
-        self._trim(0)
+        give_back_memory()
         # What is in use cannot be given back: asking again after every strip would only take time.
         self._limit = max(self._limit, _ROOM * self._process.memory_info().rss)

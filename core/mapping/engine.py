@@ -21,7 +21,8 @@ from core.mapping.blended import Blended
 from core.mapping.blending import Tiling, blending_weights, choose_tiling, fixed_tiling
 from core.mapping.missing import InputSubsets
 from core.mapping.rasters import BLOCK_CACHE_BYTES
-from core.mapping.strip_reader import Arrays, Strip, StripReader
+from core.mapping.strip_order import Step, groups_of, steps_of
+from core.mapping.strip_reader import Arrays, StripReader
 from core.mapping.tile_threads import WAITING_TILES, TileThreads
 from core.mapping.uncertainty import likeliest
 from core.models.costs import forward_bytes
@@ -98,23 +99,6 @@ class _Place:
 
 
 @dataclass(frozen=True, eq=False)
-class _Step:
-    """A strip of tiles.
-
-    Attributes:
-        strip: that is read.
-        tiles: corners of its tiles.
-        inner: where the tiles' inner parts are.
-        finished: what no later strip says anything more of.
-    """
-
-    strip: Strip
-    tiles: list[Window]
-    inner: Window
-    finished: Window
-
-
-@dataclass(frozen=True, eq=False)
 class _Strip:
     """A strip of tiles as it is looked at.
 
@@ -125,7 +109,7 @@ class _Strip:
         wanted: (rows, columns) bool, which of them are to be mapped.
     """
 
-    step: _Step
+    step: Step
     values: Arrays
     subset: NDArray[np.uint8]
     wanted: NDArray[np.bool_]
@@ -239,7 +223,7 @@ class MappingEngine:
         n_sums = 2 if self._inner == self.tiling.stride else 3
         results = columns * self._inner * (4 * n_sums * self._n_blended + 4 + 8)
         # What strips share with the next ones, of all windows that are looked at in turn.
-        groups = list(self._groups(windows))
+        groups = self._groups(windows)
         across = [max(each.stop_column for each in group) - min(each.column for each in group) for group in groups]
         shared_rows = 4 * sum(values) + 1, 4 * self._n_blended + 4
         in_turn = max(width + len(group) * overlap for width, group in zip(across, groups, strict=True))
@@ -296,15 +280,7 @@ class MappingEngine:
 
     def strip_rows(self, window: Window) -> list[Window]:
         """The windows of what ``strips`` returns."""
-        stride, margin = self.tiling.stride, self.margin
-        found = []
-        rows = lattice(self._scene.grid, window.translated(-margin, -margin), self._inner, stride)
-        for number, tiles in enumerate(rows):
-            height = self._inner if number == len(rows) - 1 else stride
-            part = Window(window.column, tiles[0].row + margin, window.width, height).intersection(window)
-            if not part.is_empty:
-                found.append(part)
-        return found
+        return [step.finished for step in self._steps([window]) if not step.finished.is_empty]
 
     def strips(
         self, asked: Window | Sequence[Window], allowed: Allowed | None = None, reuses_memory: bool = False
@@ -324,20 +300,11 @@ class MappingEngine:
         for group in self._groups(windows):
             yield from self._side_by_side(group, allowed, reuses_memory)
 
-    def _groups(self, windows: Sequence[Window]) -> Iterator[list[Window]]:
-        """Windows of which a strip is looked at in turn, from west to east: as many as a row of the files' blocks is kept of,
-        so that no block is unpacked for each of them."""
-        group: list[Window] = []
-        left, most = 0, self._scene.grid.width if self._whole_rows else self._kept_columns()
-        for window in sorted(windows, key=lambda each: (each.column, each.row)):
-            if group and window.stop_column - left > most:
-                yield group
-                group = []
-            if not group:
-                left = window.column
-            group.append(window)
-        if group:
-            yield group
+    def _groups(self, windows: Sequence[Window]) -> list[list[Window]]:
+        return groups_of(windows, self._scene.grid.width if self._whole_rows else self._kept_columns())
+
+    def _steps(self, windows: Sequence[Window]) -> list[Step]:
+        return steps_of(self._scene.grid, windows, self.tiling, self.margin)
 
     def _kept_columns(self) -> int:
         """Of how many columns GDAL keeps a row of blocks of all rasters."""
@@ -369,7 +336,7 @@ class MappingEngine:
                 batches = [places[first : first + self.tiles_in_batch] for first in range(0, len(places), self.tiles_in_batch)]
                 return _Strip(step, values, there, wanted), batches
 
-            begun: _Step | None = None
+            begun: Step | None = None
             for looked_at, answer in threads.in_order(len(steps), begin, self._look):
                 step = looked_at.step
                 if begun is not step:
@@ -386,22 +353,6 @@ class MappingEngine:
                     yield self._finish(step.finished, *means, looked_at.wanted[part], looked_at.subset[part])
                 blended.end(step.strip.panel, step.strip.is_last)
                 source.release()
-
-    def _steps(self, windows: list[Window]) -> list[_Step]:
-        """The strips of some windows in the order in which they are looked at: from north to south, and from west to east."""
-        margin, stride, tile, inner = self.margin, self.tiling.stride, self.tiling.tile, self._inner
-        steps = []
-        for panel, window in enumerate(windows):
-            # Inner parts of tiles, in rows.
-            rows = lattice(self._scene.grid, window.translated(-margin, -margin), inner, stride)
-            for number, tiles in enumerate(rows):
-                first, is_last = tiles[0], number == len(rows) - 1
-                width = tiles[-1].column + tile - first.column
-                strip = Strip(Window(first.column, first.row, width, tile), panel, number == 0, is_last)
-                inside = Window(first.column + margin, first.row + margin, width - 2 * margin, inner)
-                done = Window(inside.column, inside.row, inside.width, inner if is_last else stride).intersection(window)
-                steps.append(_Step(strip, tiles, inside, done))
-        return sorted(steps, key=lambda step: (step.strip.window.row, step.strip.panel))
 
     def _place(self, corner: Window, first_column: int, wanted: NDArray[np.bool_]) -> _Place | None:
         """A tile of a strip; None where nothing of it is wanted.

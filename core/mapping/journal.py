@@ -31,7 +31,8 @@ _held: set[str] = set()
 
 def journal_folder(path: Path) -> Path:
     """Where the strips of a raster are kept while it is made."""
-    return path.with_name(f".{path.name}.strips")
+    whole = path.absolute()
+    return whole.with_name(f".{whole.name}.strips")
 
 
 def journal_bytes(path: Path) -> int:
@@ -42,7 +43,7 @@ def journal_bytes(path: Path) -> int:
 
 def has_strips(path: Path) -> bool:
     """Whether there is anything that a later run can go on from."""
-    return any(journal_folder(path.absolute()).glob("*.npz"))
+    return any(journal_folder(path).glob("*.npz"))
 
 
 def is_in_use(path: Path) -> bool:
@@ -84,7 +85,7 @@ class StripJournal:
 
     def __init__(self, path: Path, identity: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         self._path = path
-        self._folder = journal_folder(path.absolute())
+        self._folder = journal_folder(path)
         self._identity = json.loads(json.dumps(dict(identity)))
         self.facts = dict(facts)
         self.changed: list[str] = []

@@ -426,6 +426,19 @@ def _block_side(grid: Grid, pixel_bytes: int) -> int:
     return side
 
 
+def file_bytes(pixels: int, pixel_bytes: int, dtype: str, file_format: RasterFormat) -> float:
+    """Bytes on the disk that writing a raster takes at most.
+
+    Args:
+        pixels: of the raster.
+        pixel_bytes: of all of its bands.
+        dtype: classes and pictures, whole numbers, shrink to less than half; probabilities and features hardly.
+        file_format: overviews add a third, and a COG is translated from a whole file that lies beside it.
+    """
+    files = 7 / 3 if file_format == "cog" else 4 / 3
+    return pixels * pixel_bytes * files * (0.5 if dtype == "uint8" else 1)
+
+
 def gathered_bytes(grid: Grid, pixel_bytes: int, rows: int) -> tuple[int, int]:
     """Bytes in memory, and on the disk for the time being, that gathering parts of strips takes.
 

@@ -408,8 +408,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         f"Shorter than in the product: pre-training of {min(EPOCHS.values())} to {max(EPOCHS.values())} epochs (there 40 to "
         f"80), networks of up to {NETWORK.epochs} epochs of {NETWORK.windows_per_epoch} windows (there 24). Networks of "
         "methods with linear models beside them begin as those: how often no epoch was better on the held-out labels is in "
-        "the last column, "
-        "and there the row is one of the linear models. A rate is chosen at 10 polygons a class and kept for 3 and 30.",
+        "the last column, and there the row is one of the linear models. A rate is chosen at 10 polygons a class and kept for "
+        "3 and 30.",
     ]
     headings = ["pre-training", "no epoch helped"]
     return "\n".join([*lines, *tables_by_scene(rows, headings, _further), *_aim(rows), ""])

@@ -14,7 +14,6 @@ choose what is measured; what is in the first of these files already is not meas
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import platform
@@ -45,7 +44,7 @@ from core.jobs.mapping.land_cover_map import run_map
 from core.jobs.mapping.layers import layers_of
 from core.jobs.mapping.preparation import map_bytes, panels_of, promise_of
 from core.jobs.mapping.workers import WORKER_SETTINGS
-from core.jobs.process import begin
+from core.jobs.process import begin, give_back_memory
 from core.jobs.schemas import MapJob
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.mapping.blending import Tiling
@@ -188,7 +187,7 @@ def measure(row: str, folder: Path) -> dict[str, Any]:
         with torch.inference_mode():  # a forest is read when it is asked for the first time
             model(next(tiles_of(specification, 96)))
     # What loading has left free would be taken anew, and not be seen.
-    ctypes.CDLL(None).malloc_trim(0)
+    give_back_memory()
     before = resident_bytes()
     started, began = time.perf_counter(), time.process_time()
     pixels = window.width * window.height

@@ -169,8 +169,7 @@ def _prepare(
         specification = recipe.specification(specification)
         if receptive_radius(specification) is None:
             # It is used with windows of the size that it was trained on, whole steps of the model.
-            step = model_step(specification)
-            window = -(-recipe.settings(job.setting).window_size // step) * step
+            window = _whole_steps(recipe.settings(job.setting).window_size, specification)
             specification = specification.model_copy(update={"window": window})
         recipe.check(specification)
         with torch.random.fork_rng():
@@ -235,14 +234,18 @@ def _probe(
     return LinearProbe(data, split.validation, device)
 
 
+def _whole_steps(size: int, specification: ModelSpecification) -> int:
+    step = model_step(specification)
+    return -(-size // step) * step
+
+
 def _settings(job: PretrainJob, recipe: Recipe, specification: ModelSpecification) -> PretrainingSettings:
     settings = recipe.settings(job.setting)
-    step = model_step(specification)
     # A model that sees its whole window is used with windows of the size that it was trained on.
     wanted = settings.window_size if receptive_radius(specification) is not None else specification.window
     return replace(
         settings,
-        window_size=-(-wanted // step) * step,
+        window_size=_whole_steps(wanted, specification),
         epochs=job.epochs or settings.epochs,
         batch_size=job.batch_size or settings.batch_size,
         accumulation=job.accumulation,

@@ -15,7 +15,7 @@ from core.jobs.mapping.layers import Layer, encoded_strip
 from core.labels.scheme import ClassScheme
 from core.mapping.engine import MapStrip
 from core.mapping.journal import StripJournal, journal_bytes
-from core.mapping.rasters import WRITTEN_ROWS, RasterFormat, StripWriter, check_space, raster_environment
+from core.mapping.rasters import WRITTEN_ROWS, RasterFormat, StripWriter, check_space, file_bytes, raster_environment
 from core.mapping.sidecars import ClassAreas, scheme_colormap
 from core.scenes.grid import Grid, Window
 
@@ -189,11 +189,8 @@ def check_map_space(layers: list[Layer], grid: Grid, file_format: RasterFormat) 
     pixels = grid.width * grid.height
     needed: dict[Path, float] = {}
     for layer in layers:
-        # Classes shrink to less than half, probabilities hardly. Overviews add a third, and a COG is translated from a
-        # whole file that lies beside it.
-        files = 7 / 3 if file_format == "cog" else 4 / 3
         folder = Path(layer.path).absolute().parent
-        needed[folder] = needed.get(folder, 0) + pixels * layer.pixel_bytes * files * (0.5 if layer.dtype == "uint8" else 1)
+        needed[folder] = needed.get(folder, 0) + file_bytes(pixels, layer.pixel_bytes, layer.dtype, file_format)
     output = Path(layers[0].path).absolute()
     needed[output.parent] += pixels * sum(layer.pixel_bytes for layer in layers) - journal_bytes(output)
     for folder, size in needed.items():

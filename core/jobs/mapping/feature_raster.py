@@ -19,7 +19,7 @@ from core.jobs.outputs import check_outputs
 from core.jobs.process import MemoryPromise
 from core.jobs.schemas import FeaturesJob
 from core.mapping.engine import MappingEngine
-from core.mapping.rasters import StripWriter, check_space, gathered_bytes
+from core.mapping.rasters import StripWriter, check_space, file_bytes, gathered_bytes
 from core.models.feature_model import FeatureModel
 from core.models.fusion_model import FusionModel
 from core.models.heads import SceneHead
@@ -67,9 +67,7 @@ def run_features(job: FeaturesJob, context: JobContext) -> dict[str, Any]:
         f"{model.n_features} features of {'the decoder' if model.uses_decoder else 'all levels'}; needs about "
         f"{needed / 2**20:.0f} MiB above the model."
     )
-    # Features hardly shrink, pictures by half. A COG is translated from a whole file that lies beside it.
-    files = (7 / 3 if job.format == "cog" else 4 / 3) * (0.5 if job.picture else 1.0)
-    check_space(Path(job.output), int(window.width * window.height * pixel_bytes * files) + on_disk)
+    check_space(Path(job.output), int(file_bytes(window.width * window.height, pixel_bytes, kind, job.format)) + on_disk)
     promise = promise_of(needed)
     components = None
     if job.components or job.picture:

@@ -59,6 +59,8 @@ def with_outputs(job: dict[str, Any], folder: Path) -> dict[str, Any]:
 def run_elsewhere(job: dict[str, Any], most_bytes: int = ONE_COLUMN, killed_at: int | None = None) -> Told:
     """Runs a job in a process of its own, which is killed at the so-manieth event that tells of progress."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": EPOCH, "OMP_WAIT_POLICY": "PASSIVE"}
+    # A panel has a column of tiles for each thread, and the events are counted.
+    environment["OMP_NUM_THREADS"] = "1"
     program = [sys.executable, "-c", PROGRAM, json.dumps(job), str(most_bytes)]
     told, count = Told(0), 0
     with subprocess.Popen(program, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
