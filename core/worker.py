@@ -1,7 +1,8 @@
 """The worker process: runs one job for QGIS and speaks events on stdout.
 
-Started as ``python -I .../core/worker.py job.json``; ``--check`` in place of a job says hello and ends. It stops when
-its stdin closes: that is how the plugin cancels, and what happens when QGIS dies.
+Started as ``python -I .../core/worker.py job.json``; ``--check`` in place of a job says hello and ends. The line ``cancel``
+on stdin is the user's wish to stop, after which nothing is left behind. It also stops when its stdin closes without a word,
+which is what happens when QGIS dies: then the same job can go on later from what is finished.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+CANCEL = b"cancel"
 
 JOB_MODULES = {
     "assessment": ("accuracy", "sampling_design"),
@@ -88,15 +91,19 @@ def _hello(protocol: int, version: str) -> dict[str, Any]:
     }
 
 
-def _watch_stdin(stop: Callable[[], object]) -> None:
-    """Stops the job when stdin closes."""
+def _watch_stdin(stop: Callable[[bool], object]) -> None:
+    """Stops the job when stdin says so or closes; ``stop`` is told whether the job may go on later."""
+    said = b""
     try:
-        while os.read(0, 4096):
-            pass
+        while CANCEL not in said.splitlines():
+            read = os.read(0, 4096)
+            if not read:
+                break
+            said += read
     except OSError:
         # A stdin that was never open says the same as one that closes.
         pass
-    stop()
+    stop(CANCEL not in said.splitlines())
 
 
 def _check_imports() -> None:

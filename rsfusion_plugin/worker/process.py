@@ -1,10 +1,12 @@
 """Runs one job in the worker process and relays what it says.
 
 The worker is ``<python> -I <core>/worker.py <job.json>``. It writes one JSON object a line to stdout, the first being
-``hello``. It stops when its stdin closes, which happens when the user cancels and also when QGIS dies: no worker stays
-behind. Whatever it prints besides goes to a log whose end appears in the error.
+``hello``. It stops when its stdin says ``cancel``, and leaves nothing; also when its stdin closes without that, which
+happens when QGIS dies: no worker stays behind, but what it has finished does. Whatever it prints besides goes to a log
+whose end appears in the error.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -200,6 +202,9 @@ class _Conversation:
 
     def _stop(self):
         """Cancels: asks first, and kills after the grace time."""
+        # It may have ended already, or have been asked before.
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.write(b"cancel\n")
         close_quietly(self._process.stdin)
         deadline = time.monotonic() + self._grace_seconds
         while self._process.poll() is None and time.monotonic() < deadline:

@@ -19,9 +19,12 @@ import torch
 import core
 from core import worker
 from core.jobs.events import PROTOCOL
+from core.jobs.outputs import checkpoint_path
 from tests.core.jobs.running import ROOT, snapshot, strict_json
 
 WORKER = ROOT / "core" / "worker.py"
+
+CHECKPOINT = checkpoint_path(Path("model.safetensors")).name
 
 
 def start(*arguments: str | Path, script: Path = WORKER, cwd: Path = ROOT) -> subprocess.Popen[str]:
@@ -202,13 +205,16 @@ def test_the_package_that_runs_is_the_one_beside_the_worker(tmp_path):
     assert events[-1]["outputs"]["OUTPUT"] == str(scene)
 
 
-@pytest.mark.parametrize("moment", ["Fitting: forest", "epoch 1 of"])
-def test_closing_stdin_cancels(endless, tmp_path, moment):
+@pytest.mark.parametrize("moment", ["Fitting: forest", "epoch 2 of"])
+@pytest.mark.parametrize("wish", ["cancel\n", ""], ids=["cancelled", "closed"])
+def test_stdin_stops_the_job(endless, tmp_path, moment, wish):
+    """The user's wish leaves nothing behind; a stdin that closes without it leaves what the same job goes on from."""
     (tmp_path / "out" / "model.safetensors").write_bytes(b"old model")
     process = start(endless)
     assert process.stdin is not None
     events_until(process, moment)
     asked = time.monotonic()
+    process.stdin.write(wish)
     process.stdin.close()
     assert process.stdout is not None
     last = [strict_json(line) for line in process.stdout][-1]
@@ -217,7 +223,9 @@ def test_closing_stdin_cancels(endless, tmp_path, moment):
     assert last == {"event": "cancelled"}
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
-    assert snapshot(tmp_path / "out") == {"model.safetensors": b"old model"}
+    left = snapshot(tmp_path / "out")
+    assert left.pop("model.safetensors") == b"old model"
+    assert set(left) == ({CHECKPOINT} if not wish and "epoch" in moment else set())
     process.stdout.close()
     process.stderr.close()
 
@@ -247,7 +255,7 @@ def test_the_worker_ends_when_its_parent_dies(endless, tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
-    events_until(parent, "epoch 1 of")
+    events_until(parent, "epoch 2 of")
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
@@ -255,7 +263,7 @@ def test_the_worker_ends_when_its_parent_dies(endless, tmp_path):
     while is_running(worker) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not is_running(worker)
-    assert snapshot(tmp_path / "out") == {}
+    assert set(snapshot(tmp_path / "out")) == {CHECKPOINT}
 
 
 def is_running(number: int) -> bool:

@@ -192,13 +192,13 @@ def test_a_megabyte_on_stderr_does_not_block(worker, tmp_path):
     assert log.stat().st_size > 1000000
 
 
-def test_cancelling_closes_stdin_and_the_worker_stops(worker, tmp_path):
+def test_cancelling_says_so_on_stdin_and_the_worker_stops(worker, tmp_path):
     subject = worker(
         """
         hello()
         say(event="progress", fraction=0.5, phase="mapping")
-        sys.stdin.read()
-        open(sys.argv[1] + ".tidy", "w").close()
+        said = sys.stdin.read()
+        open(sys.argv[1] + ".tidy", "w").write(said)
         say(event="cancelled")
         sys.exit(130)
         """
@@ -207,7 +207,7 @@ def test_cancelling_closes_stdin_and_the_worker_stops(worker, tmp_path):
     with pytest.raises(WorkerCancelledError):
         run_job(subject, {}, str(tmp_path), Recorder(cancel_after=0.1))
     assert time.monotonic() - start < 2.0
-    assert (tmp_path / "job.json.tidy").exists()
+    assert (tmp_path / "job.json.tidy").read_text() == "cancel\n"
 
 
 def test_a_worker_that_ignores_cancelling_is_killed_with_its_children(worker, tmp_path):
@@ -333,7 +333,7 @@ def test_no_worker_outlives_its_parent(worker, tmp_path):
         """
         open(sys.argv[1] + ".pid", "w").write(str(os.getpid()))
         hello()
-        sys.stdin.read()
+        open(sys.argv[1] + ".heard", "w").write(repr(sys.stdin.read()))
         sys.exit(130)
         """
     )
@@ -354,6 +354,8 @@ def test_no_worker_outlives_its_parent(worker, tmp_path):
         parent.wait()
     pid = int(pid_file.read_text())
     assert wait_until(lambda: not is_running(pid), 5.0)
+    # Nobody has cancelled: what the job has finished may stay.
+    assert (tmp_path / "job.json.heard").read_text() == "''"
 
 
 def test_the_environment_is_cleaned_of_what_belongs_to_qgis():
