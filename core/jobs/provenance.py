@@ -11,8 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import core
-from core.scenes.scene import Scene
+from core.scenes.raster_file import files_of
+from core.scenes.scene import Scene, SourceFile
 
 
 def creation_time() -> str:
@@ -44,6 +47,19 @@ def file_state(path: str) -> list[int] | None:
         path = path.removeprefix("/vsizip/").partition(".zip")[0] + ".zip"
     status = os.stat(path) if os.path.exists(path) else None
     return [status.st_size, status.st_mtime_ns] if status else None
+
+
+def source_state(source: SourceFile) -> list[Any]:
+    """What tells a raster from another one of the same name: of its files the size and time of change; of what lies elsewhere,
+    and has neither, the values looked at before anything is read.
+    """
+    states = [file_state(path) for path in files_of(source.raster.path)]
+    if None not in states:
+        return states
+    description = source.raster.description
+    digest = hashlib.sha256(b"" if description.sample is None else np.ascontiguousarray(description.sample).tobytes())
+    digest.update(json.dumps([source.raster.width, source.raster.height, description.tags], default=str).encode())
+    return [*states, digest.hexdigest()]
 
 
 def run_identity(parts: Iterable[Any], paths: Iterable[str]) -> str:

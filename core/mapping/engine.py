@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import shapely
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -34,7 +35,7 @@ from core.models.model_file import ModelCard
 from core.models.novelty import Novelty
 from core.models.registry import model_step, receptive_radius
 from core.models.vote_model import VoteModel
-from core.scenes.grid import Window, aligned, lattice
+from core.scenes.grid import Window, aligned, lattice, project_bounds
 from core.scenes.raster_file import raster_bytes
 from core.scenes.reading import VALUES_AT_ONCE
 from core.scenes.scene import Scene
@@ -230,9 +231,8 @@ class MappingEngine:
         shared = in_turn * (overlap * shared_rows[0] + (self._inner - self.tiling.stride) * shared_rows[1])
         fresh = columns * self.tiling.stride
         reading = sum(min(fresh * each, VALUES_AT_ONCE) * _READING_BYTES for each in values)
-        sources = {source.raster.path: source.raster for entry in self._scene.acquisitions for source in entry.files}
         # Rasters are closed after each group, and with them goes what was kept of them.
-        cached = sum(raster_bytes(source) for source in sources.values()) * max(across) / self._scene.grid.width
+        cached = sum(raster_bytes(source.raster) for source in self._scene.sources) * max(across) / self._scene.grid.width
         forward = self.tiles_at_once * self._forward_bytes
         libraries = _LIBRARY_BYTES + (_KERNEL_BYTES + self._copied_bytes if forward else 0)
         # Answers that wait for those before them; batches that are put together.
@@ -301,18 +301,28 @@ class MappingEngine:
             yield from self._side_by_side(group, allowed, reuses_memory)
 
     def _groups(self, windows: Sequence[Window]) -> list[list[Window]]:
-        return groups_of(windows, self._scene.grid.width if self._whole_rows else self._kept_columns())
+        return groups_of(windows, self._scene.grid.width if self._whole_rows else self._kept_columns)
 
     def _steps(self, windows: Sequence[Window]) -> list[Step]:
         return steps_of(self._scene.grid, windows, self.tiling, self.margin)
 
+    @property
     def _kept_columns(self) -> int:
-        """Of how many columns GDAL keeps a row of blocks of all rasters."""
-        pixel = 0.0
+        """Of how many columns of the scene GDAL keeps a row of blocks of all rasters."""
+        return int(KEPT_OF_CACHE * BLOCK_CACHE_BYTES / self._blocks_bytes)
+
+    @cached_property
+    def _blocks_bytes(self) -> float:
+        """Of a row of blocks of all rasters, for each column of the scene."""
+        grid, column = self._scene.grid, 0.0
         for entry in self._scene.acquisitions:
-            stored = entry.files[0].raster
-            pixel += raster_bytes(stored) / (stored.width * stored.height) * entry.scale.finer / entry.scale.coarser
-        return int(KEPT_OF_CACHE * BLOCK_CACHE_BYTES / (pixel * BLOCK_ROWS))
+            # Files of one sensor lie beside each other, or hold different bands of the same ground.
+            places = [project_bounds(source.raster.bounds, source.raster.crs, grid.crs) for source in entry.files]
+            covered = shapely.union_all(shapely.box(*np.array([tuple(each) for each in places]).T)).area
+            pixels = covered / (grid.pixel_width * grid.pixel_height)
+            rows = max(BLOCK_ROWS * entry.scale.coarser // entry.scale.finer, 1)
+            column += sum(raster_bytes(source.raster) for source in entry.files) / pixels * rows
+        return column
 
     def _side_by_side(self, windows: list[Window], allowed: Allowed | None, reuses_memory: bool) -> Iterator[MapStrip]:
         steps = self._steps(windows)

@@ -117,7 +117,7 @@ class SceneReader:
         is_filled = False
         for source in self._sources_in(acquisition, target):
             rows = [row for row, name in enumerate(names) if source.band_index(name) is not None]
-            if not rows or (is_filled and not np.isnan(result[rows]).any()):
+            if not rows:
                 continue
             if not is_filled and len(rows) == len(names):
                 self._read_source(source, names, target, result)  # most scenes have one file
@@ -126,12 +126,32 @@ class SceneReader:
             if not is_filled:
                 result[...] = np.nan
                 is_filled = True
-            values = np.empty((len(rows), *target.shape), np.float32)
-            self._read_source(source, [names[row] for row in rows], target, values)
-            result[rows] = np.where(np.isnan(result[rows]), values, result[rows])
+            self._fill_in(source, {row: names[row] for row in rows}, target, result)
         if not is_filled:
             result[...] = np.nan
         return result
+
+    def _fill_in(self, source: SourceFile, bands: Mapping[int, str], target: Grid, out: NDArray[np.float32]) -> None:
+        """Writes a source where it has something and ``out`` has not yet.
+
+        Args:
+            bands: of the source, by their places in ``out``.
+            target: that the source may reach in part.
+            out: (bands, rows, columns) of the target.
+        """
+        if self._bounds_in(source, target.crs).intersection(target.bounds) is None:
+            return
+        if not any(np.isnan(out[place]).any() for place in bands):
+            return
+        if len(bands) * target.width * target.height > VALUES_AT_ONCE and max(target.shape) > 1:
+            for half in _halves(target):
+                rows, columns = half.slices_within(target.window)
+                self._fill_in(source, bands, target.crop(half), out[:, rows, columns])
+            return
+        values = np.empty((len(bands), *target.shape), np.float32)
+        self._read_source(source, list(bands.values()), target, values)
+        for place, given in zip(bands, values, strict=True):
+            np.copyto(out[place], given, where=np.isnan(out[place]))
 
     def _read_source(self, source: SourceFile, bands: Sequence[str], target: Grid, out: NDArray[np.float32]) -> None:
         """Writes (bands, rows, columns) of a source on the target; NaN where it does not reach."""

@@ -6,9 +6,10 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
-from itertools import combinations
 
 import numpy as np
+import shapely
+from shapely import STRtree
 
 from core.errors import GridError, RasterError, SensorError
 from core.scenes.grid import Bounds, Grid, Scale, nearest_scale, same_crs
@@ -120,6 +121,12 @@ class Scene:
         return math.lcm(*(acquisition.scale.coarser for acquisition in self.acquisitions))
 
     @property
+    def sources(self) -> tuple[SourceFile, ...]:
+        """The files of all acquisitions, each once: one file may hold the bands of several."""
+        every = (source for acquisition in self.acquisitions for source in acquisition.files)
+        return tuple({source.raster.path: source for source in every}.values())
+
+    @property
     def paths(self) -> tuple[str, ...]:
         return tuple(path for acquisition in self.acquisitions for path in acquisition.paths)
 
@@ -199,10 +206,9 @@ def _doubles(files: Sequence[SourceFile]) -> Iterable[str]:
     Raises:
         SensorError: they are generic rasters, whose bands may be called alike and mean different things.
     """
-    for first, second in combinations(files, 2):
+    for first, second, bounds in _near_pairs(files):
         shared = set(first.identified.match.names) & set(second.identified.match.names)
-        bounds = bounds_in(second.raster, first.raster.crs)
-        if not shared or bounds is None:
+        if not shared:
             continue
         common = bounds.intersection(first.raster.bounds)
         if common is None or common.area < 0.5 * min(bounds.area, first.raster.bounds.area):
@@ -217,6 +223,22 @@ def _doubles(files: Sequence[SourceFile]) -> Iterable[str]:
             f"{text} {', '.join(sorted(shared))}: where both have data, the first counts. Other dates or orbits are no other "
             "input; stack them into one file and set the sensor to 'generic' if the model is to see all of them."
         )
+
+
+def _near_pairs(files: Sequence[SourceFile]) -> Iterable[tuple[SourceFile, SourceFile, Bounds]]:
+    """Files whose rectangles meet, the one given first before the other, with the other's rectangle in its system. Of a mosaic
+    of hundreds few do."""
+    found: dict[str, tuple[list[Bounds | None], STRtree]] = {}
+    for number, first in enumerate(files):
+        crs = first.raster.crs
+        if crs not in found:
+            places = [bounds_in(source.raster, crs) for source in files]
+            found[crs] = places, STRtree([shapely.Point() if each is None else shapely.box(*each) for each in places])
+        places, tree = found[crs]
+        for other in np.sort(tree.query(shapely.box(*first.raster.bounds))):
+            bounds = places[other]
+            if other > number and bounds is not None:
+                yield first, files[other], bounds
 
 
 def _agree_on_offset(files: list[SourceFile], sensor: str, role: Role) -> list[SourceFile]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,14 @@ def run_map(job: MapJob, context: JobContext) -> dict[str, Any]:
     context.info(f"Device: {describe_device(prepared.device)}.")
     panels, tags, output = prepared.panels, dict(prepared.tags), Path(job.output)
     _announce(prepared, panels, context)
-    facts = {"created": tags["RSFUSION_CREATED"]}
+    facts = {"created": tags["RSFUSION_CREATED"], "panels": [asdict(panel) for panel in panels]}
     with keeping_strips(output, context), Staging() as staging, StripJournal(output, prepared.identity, facts) as journal:
         if journal.is_second_run:
             remove_half_done(job, keep_checkpoint=True)  # what the killed process had begun to write
         _tell_journal(journal, context)
         tags["RSFUSION_CREATED"] = journal.facts["created"]
+        # With another number of threads the map would be cut otherwise, and the strips that are there would be of no use.
+        panels = [Window(**panel) for panel in journal.facts["panels"]]
         rows = prepared.engine.strip_rows(prepared.window)
         scheme, layers = prepared.card.scheme, prepared.layers
         with MapAssembly(layers, scheme, prepared.grid, panels, rows, journal, tags, job.format) as assembly:

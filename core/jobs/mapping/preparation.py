@@ -19,7 +19,7 @@ from core.jobs.mapping.layers import Layer, layers_of
 from core.jobs.mapping.precision import Precision, choose_precision, has_bfloat16
 from core.jobs.models.inputs import model_on_scene, model_tags, required_novelty
 from core.jobs.process import MemoryPromise
-from core.jobs.provenance import file_state, software
+from core.jobs.provenance import file_state, software, source_state
 from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
 from core.mapping.area import PolygonMask, extent_window
 from core.mapping.engine import Allowed, MappingEngine
@@ -27,7 +27,6 @@ from core.models.fusion_model import FusionModel
 from core.models.model_file import ModelCard, class_cards
 from core.models.onnx_model import SUFFIX, load_model_or_graph
 from core.scenes.grid import Bounds, Grid, Window, parsed_crs
-from core.scenes.raster_file import files_of
 from core.scenes.scene import Scene
 
 RESOLUTION_TOLERANCE = 1.25
@@ -102,14 +101,13 @@ class PreparedMap:
     @property
     def identity(self) -> dict[str, Any]:
         """What the strips of the map depend on, by names that the user understands."""
-        files = [file for entry in self.scene.acquisitions for path in entry.paths for file in files_of(path)]
-        if self.job.mask:
-            files.append(self.job.mask)
+        states = {f"'{source.raster.path}'": source_state(source) for source in self.scene.sources}
         grid = self.grid
         not_asked = {"model", "output", *MAP_LAYERS, "format", "device", "workers", "scheduler", "precision"}
         return {
             **self.shared_identity,
-            **{f"'{path}'": file_state(path) for path in files},
+            **states,
+            **({f"'{self.job.mask}'": file_state(self.job.mask)} if self.job.mask else {}),
             "the inputs": {entry.name: list(entry.paths) for entry in self.scene.acquisitions},
             "the extent or the resolution": [grid.crs, *grid.transform, grid.width, grid.height],
             "the settings": self.job.model_dump(mode="json", exclude=not_asked),

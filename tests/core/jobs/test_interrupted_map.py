@@ -113,6 +113,21 @@ def test_killed_at_any_moment_the_map_is_that_of_one_run(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+def test_a_map_that_would_now_be_cut_otherwise_goes_on(
+    wide_job: dict[str, Any], whole: dict[str, bytes | None], tmp_path: Path
+) -> None:
+    """As on a machine with more threads, where parts are wider: the strips of the first run are still of use."""
+    job = with_outputs(wide_job, tmp_path)
+    assert run_elsewhere(job, killed_at=12).code == -signal.SIGKILL
+    told = run_elsewhere(job, 2**40)
+    assert told.code == 0, told.last
+    assert "finished parts of an interrupted run are taken over" in told.texts("info")
+    first = next(event["fraction"] for event in told.events if "Mapping" in event.get("phase", ""))
+    assert first > 0.3
+    assert snapshot(tmp_path) == whole
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
 @pytest.mark.parametrize("change", [{"overlap": 0.5}, {"inputs": {"sentinel2_offset": "yes"}}])
 def test_what_changed_since_is_named_and_the_map_made_anew(
     wide_job: dict[str, Any], tmp_path: Path, change: dict[str, Any]

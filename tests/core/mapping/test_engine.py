@@ -6,13 +6,15 @@ import itertools
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,6 +64,16 @@ class PixelModel(nn.Module):
     def forward(self, values: dict[str, Tensor]) -> Tensor:
         self.calls += 1
         return 5 * torch.nan_to_num(values[self.name][:, :CLASSES])
+
+
+@contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def engine_of(
@@ -197,6 +209,28 @@ def test_windows_side_by_side_are_mapped_strip_by_strip_where_their_blocks_are_k
     assert order == [(row.row, half.column) for half in halves for row in rows]
 
 
+def test_how_much_of_a_row_of_blocks_is_kept_does_not_depend_on_the_number_of_files(tmp_path: Path) -> None:
+    """The same values in one file, in a file for each band, and in files side by side."""
+    values = np.random.default_rng(3).uniform(0.05, 0.6, (4, 40, 60))
+    names = ("B2", "B3", "B4", "B8")
+
+    def named(name: str, part: np.ndarray, bands: Sequence[str], left: int = 0) -> str:
+        path = write_raster(tmp_path / f"{name}.tif", part, 10, 10.0 * left, 0)
+        with rasterio.open(path, "r+") as dataset:
+            dataset.descriptions = bands
+        return path
+
+    whole = [named("whole", values, names)]
+    bands = [named(name, values[[row]], [name]) for row, name in enumerate(names)]
+    halves = [named(str(left), values[:, :, left : left + 30], names, left) for left in (0, 30)]
+    kept = []
+    for paths in (whole, bands, halves):
+        scene = build_scene(SceneRequest({"optical": paths}, {"optical": "sentinel2_l2a"}, sentinel2_offset="no"))
+        model = PixelModel("sentinel2_l2a")
+        kept.append(engine_of(scene, model, card_of(specification_for(scene, CLASSES)), (24, 12))._kept_columns)
+    assert kept[0] == kept[1] == kept[2] > 1000
+
+
 def one_piece(scene: Scene, model: nn.Module, card: ModelCard) -> np.ndarray:
     """Probabilities of the whole scene by one call of the model, with what lies around as far as the model sees."""
     specification = card.specification
@@ -209,19 +243,25 @@ def one_piece(scene: Scene, model: nn.Module, card: ModelCard) -> np.ndarray:
     return np.asarray(probabilities[:, rows, columns])
 
 
-@pytest.mark.parametrize(
-    ("architecture", "depth", "spare", "stride"),
-    [("unet_early", 1, 0, 24), ("unet_intermediate", 1, 24, 36), ("unet_early", 2, 0, 96)],
+@given(
+    architecture=st.sampled_from(("unet_early", "unet_intermediate")),
+    depth=st.integers(1, 2),
+    spare=st.integers(0, 2),
+    stride=st.integers(2, 8),
+    threads=st.integers(1, 3),
 )
+@settings(max_examples=12, deadline=None)
 def test_a_blended_map_is_the_map_in_one_piece(
-    mixed: Scene, architecture: ArchitectureName, depth: int, spare: int, stride: int
+    mixed: Scene, architecture: ArchitectureName, depth: int, spare: int, stride: int, threads: int
 ) -> None:
+    stride, spare = 12 * stride, 12 * spare
     specification = specification_for(mixed, CLASSES, architecture).model_copy(update={"depth": depth})
     model, card = random_model(specification), card_of(specification, 0.5)
     # Twice the radius and more is shared, sometimes by more than two tiles.
     shared = -(-2 * receptive_radius(specification) // 12) * 12 + spare
-    engine = engine_of(mixed, model, card, (shared + stride, stride))
-    probabilities, is_mapped = mapped(engine, mixed.grid.window)
+    with threads_of_torch(threads):
+        engine = engine_of(mixed, model, card, (shared + stride, stride))
+        probabilities, is_mapped = mapped(engine, mixed.grid.window)
     expected = one_piece(mixed, model, card)
     assert np.ptp(expected, axis=(1, 2)).min() > 0.05
     np.testing.assert_allclose(probabilities[:, is_mapped], expected[:, is_mapped], atol=1e-4)
@@ -242,19 +282,21 @@ def test_the_usual_tiles_give_the_map_in_one_piece(tmp_path: Path) -> None:
     np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
 
 
-EXTENTS = (Window(0, 0, 1, 1), Window(13, 7, 40, 30), Window(94, 70, 1, 1), Window(0, 33, 95, 5), Window(50, 0, 3, 71))
-
-
-@pytest.mark.parametrize(("tile", "stride"), [(24, 24), (48, 12), (60, 36), (132, 96)])
-def test_the_map_of_an_extent_is_the_extent_of_the_map(mixed: Scene, tile: int, stride: int) -> None:
+@given(data=st.data(), stride=st.integers(1, 8), overlap=st.integers(0, 3), threads=st.integers(1, 3))
+@settings(max_examples=20, deadline=None)
+def test_the_map_of_an_extent_is_the_extent_of_the_map(
+    mixed: Scene, data: st.DataObject, stride: int, overlap: int, threads: int
+) -> None:
+    """Whatever the extent, down to a pixel, and whatever number of threads looks at its tiles."""
+    extent = data.draw(windows_of(mixed))
     specification = specification_for(mixed, CLASSES)
-    engine = engine_of(mixed, random_model(specification), card_of(specification), (tile, stride))
-    probabilities, is_mapped = mapped(engine, mixed.grid.window)
-    for extent in EXTENTS:
-        rows, columns = extent.slices_within(mixed.grid.window)
-        cut, is_cut = mapped(engine, extent)
-        np.testing.assert_array_equal(cut, probabilities[:, rows, columns])
-        np.testing.assert_array_equal(is_cut, is_mapped[rows, columns])
+    model, card, tiling = random_model(specification), card_of(specification), (12 * (stride + overlap), 12 * stride)
+    probabilities, is_mapped = mapped(engine_of(mixed, model, card, tiling), mixed.grid.window)
+    with threads_of_torch(threads):
+        cut, is_cut = mapped(engine_of(mixed, model, card, tiling), extent)
+    rows, columns = extent.slices_within(mixed.grid.window)
+    np.testing.assert_array_equal(cut, probabilities[:, rows, columns])
+    np.testing.assert_array_equal(is_cut, is_mapped[rows, columns])
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25])
@@ -297,19 +339,32 @@ def test_tiles_end_with_the_scene_and_say_the_same(tmp_path: Path, overlap: floa
     assert few < 0.8 * sum(pixels)
 
 
-def test_one_missing_pixel_makes_one_pixel_nodata(tmp_path: Path, plain: Scene) -> None:
+@given(
+    row=st.integers(0, 46),
+    column=st.integers(0, 60),
+    band=st.integers(0, 3),
+    tiling=st.sampled_from(((96, 16), (48, 32), (16, 16), None)),
+)
+@settings(max_examples=15, deadline=None)
+def test_one_missing_pixel_makes_one_pixel_nodata(
+    plain: Scene,
+    tmp_path_factory: pytest.TempPathFactory,
+    row: int,
+    column: int,
+    band: int,
+    tiling: tuple[int, int] | None,
+) -> None:
     with SceneReader(plain) as reader:
         values = reader.read(plain.grid.window)["spot6_7"].astype(np.float64)
-    values[2, 20, 31] = np.nan
-    path = write_raster(tmp_path / "gap.tif", values, 10, -330, -70)
+    values[band, row, column] = np.nan
+    path = write_raster(tmp_path_factory.mktemp("gap") / "gap.tif", values, 10, -330, -70)
     gapped = build_scene(SceneRequest({"optical": [path]}, {"optical": "spot6_7"}))
     specification = specification_for(plain, CLASSES)
-    model, card = random_model(specification), card_of(specification)
-    for tiling in ((96, 16), (16, 16), None):
-        probabilities, is_mapped = mapped(engine_of(gapped, model, card, tiling), gapped.grid.window)
-        assert np.argwhere(~is_mapped).tolist() == [[20, 31]]
-        assert np.isfinite(probabilities).all()
-        np.testing.assert_allclose(probabilities.sum(axis=0)[is_mapped], 1, atol=1e-5)
+    engine = engine_of(gapped, random_model(specification), card_of(specification), tiling)
+    probabilities, is_mapped = mapped(engine, gapped.grid.window)
+    assert np.argwhere(~is_mapped).tolist() == [[row, column]]
+    assert np.isfinite(probabilities).all()
+    np.testing.assert_allclose(probabilities.sum(axis=0)[is_mapped], 1, atol=1e-5)
 
 
 @pytest.mark.parametrize(("tile", "stride"), [(64, 48), (64, 64), (32, 24)])
@@ -368,19 +423,17 @@ def test_a_tile_that_does_not_fit_alone_is_told(plain: Scene) -> None:
         mapped(engine, plain.grid.window)
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_tiles_side_by_side_give_the_same_map(gapped: Scene, threads: int) -> None:
+@given(threads=st.integers(2, 4), stride=st.integers(1, 6), overlap=st.integers(0, 3))
+@settings(max_examples=10, deadline=None)
+def test_tiles_side_by_side_give_the_same_map(gapped: Scene, threads: int, stride: int, overlap: int) -> None:
     model = random_model(specification_for(gapped, CLASSES, "unet_intermediate").model_copy(update={"depth": 1}))
     card = card_of(model.specification, 0.5, allows_missing=True)
-    before, found = torch.get_num_threads(), []
-    try:
-        for count in (1, threads):
-            torch.set_num_threads(count)
-            engine = engine_of(gapped, model, card, (48, 12))
+    found = []
+    for count in (1, threads):
+        with threads_of_torch(count):
+            engine = engine_of(gapped, model, card, (12 * (stride + overlap), 12 * stride))
             assert engine.tiles_at_once == count
             found.append(mapped(engine, gapped.grid.window))
-    finally:
-        torch.set_num_threads(before)
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -680,7 +733,7 @@ def test_a_model_with_a_global_view_maps_with_the_windows_it_was_trained_on(mixe
     probabilities, is_mapped = mapped(engine, mixed.grid.window)
     np.testing.assert_array_equal(is_mapped, direct(mixed, mixed.grid.window)[1])
     np.testing.assert_allclose(probabilities.sum(axis=0), is_mapped, atol=1e-5)
-    for extent in EXTENTS:
+    for extent in (Window(0, 0, 1, 1), Window(13, 7, 40, 30), Window(94, 70, 1, 1), Window(50, 0, 3, 71)):
         rows, columns = extent.slices_within(mixed.grid.window)
         cut, is_cut = mapped(engine, extent)
         np.testing.assert_array_equal(cut, probabilities[:, rows, columns])

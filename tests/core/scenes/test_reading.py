@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -360,6 +361,32 @@ def test_the_first_valid_file_counts(tmp_path: Path) -> None:
     expected[:, :60] = 1
     expected[0, 0], expected[10:20, 50:60] = 3, 2
     np.testing.assert_array_equal(read, expected)
+
+
+def test_the_files_behind_the_first_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wide strip over two tiles: what the second fills in is never in memory as a whole, and the same as if it were."""
+    rng = np.random.default_rng(5)
+    ground = rng.integers(1, 250, (6, 300, 2000)).astype(np.uint8)
+    west = ground[:, :, :1300].copy()
+    west[:, :, 1200:] = 0
+    west[:, 100:120, 40:400] = 0
+    paths = [
+        write(tmp_path / "west.tif", west, nodata=0),
+        write(tmp_path / "east.tif", ground[:, :, 1100:], Affine(10, 0, LEFT + 11_000, 0, -10, TOP), nodata=0),
+    ]
+    expected = ground.astype(np.float32)
+    expected[:, 100:120, 40:400] = np.nan
+    scene = scene_of(*paths)
+    out = np.empty(ground.shape, np.float32)
+    monkeypatch.setattr(reading, "VALUES_AT_ONCE", 50_000)
+    with SceneReader(scene) as reader:
+        reader.read_onto(scene.main, scene.grid.crop(Window(0, 0, 1, 1)))
+        tracemalloc.start()
+        reader.read_onto(scene.main, scene.grid, out=out)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    np.testing.assert_array_equal(out, expected)
+    assert peak < 0.1 * out.nbytes
 
 
 def test_one_band_a_file_is_stacked_and_the_finest_leads(tmp_path: Path) -> None:
