@@ -109,6 +109,16 @@ class EstimatorModel(nn.Module):
         """The ONNX graph of the estimator of a set of inputs."""
         return self._programs[number].graph
 
+    @property
+    def fitted(self) -> dict[int, NDArray[np.int64]]:
+        """By set of inputs that has an estimator of its own, the numbers of its classes among the model's."""
+        return dict(sorted(self._classes.items()))
+
+    @property
+    def numbers_by_bits(self) -> list[int]:
+        """The set of inputs whose estimator is asked, for each combination of bits."""
+        return [number if number in self._programs else 0 for number in self._numbers]
+
     def rows(self, values: Values, margin: int = 0) -> tuple[Tensor, Tensor]:
         """What estimators see, (B, columns, H, W), zero where unknown; and by pixel (B, H, W) the bits of the inputs known.
 
@@ -129,16 +139,12 @@ class EstimatorModel(nn.Module):
         rows, bits = self.rows(values, margin)
         batch, _, height, width = rows.shape
         scores = torch.full((batch, self.n_classes, height, width), math.log(1 / self.n_classes), device=rows.device)
-        numbers = torch.where(bits > 0, self._table().to(bits.device)[bits], -1)
+        numbers = torch.where(bits > 0, torch.tensor(self.numbers_by_bits, device=bits.device)[bits], -1)
         for own, said, chosen in zip(rows.flatten(2), scores.flatten(2), numbers.flatten(1), strict=True):
             for number in [each for each in torch.unique(chosen).tolist() if each in self._programs]:
                 for places in torch.split(torch.nonzero(chosen == number)[:, 0], ROWS_AT_ONCE):
                     said[:, places] = self._said(number, own[:, places].T).T
         return scores
-
-    def _table(self) -> Tensor:
-        """The estimator of each combination of bits."""
-        return torch.tensor([number if number in self._programs else 0 for number in self._numbers])
 
     def _said(self, number: int, rows: Tensor) -> Tensor:
         """(n, n_classes) logarithms of probabilities."""

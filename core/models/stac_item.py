@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from core.errors import UsageError
+from core.models.architectures import title_of
 from core.models.model_file import ModelCard
 from core.models.registry import any_model, count_parameters
 from core.models.specification import ModalitySpecification, ModelSpecification
@@ -61,7 +62,7 @@ def stac_item(card: ModelCard, graph: Path, folder: Path) -> str:
     scores = mlm.InputStructure.create([1, specification.n_classes, -1, -1], _CLASSES, DataType.FLOAT32)
     extension.apply(
         name=_name(graph.stem),
-        architecture=specification.architecture,
+        architecture=specification.architecture if specification.estimator is None else title_of(specification),
         tasks=[mlm.TaskType.SEMANTIC_SEGMENTATION],
         input=[_input(entry) for entry in specification.modalities],
         output=[

@@ -38,9 +38,10 @@ from core.jobs.process import begin
 from core.mapping.engine import MappingEngine
 from core.mapping.rasters import raster_environment
 from core.models.fusion_model import FusionModel
-from core.models.int8 import int8_graph
+from core.models.graphs.export import export_graph
+from core.models.graphs.int8 import int8_graph
+from core.models.graphs.onnx_model import OnnxModel
 from core.models.model_file import ModelCard, class_cards
-from core.models.onnx_model import OnnxModel, export_graph
 from core.models.registry import build_model, count_parameters
 from core.models.specification import ModelSpecification
 from core.models.specify import specify_model, with_half_width

@@ -24,8 +24,8 @@ from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
 from core.mapping.area import PolygonMask, extent_window
 from core.mapping.engine import Allowed, MappingEngine
 from core.models.fusion_model import FusionModel
+from core.models.graphs.onnx_model import SUFFIX, load_model_or_graph
 from core.models.model_file import ModelCard, class_cards
-from core.models.onnx_model import SUFFIX, load_model_or_graph
 from core.scenes.grid import Bounds, Grid, Window, parsed_crs
 from core.scenes.scene import Scene
 

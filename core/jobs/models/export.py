@@ -14,10 +14,11 @@ from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths, scene_for_model
 from core.jobs.outputs import Staging, check_outputs
 from core.jobs.schemas import ExportJob, Inputs
+from core.models.architectures import title_of
 from core.models.costs import forward_bytes
-from core.models.int8 import int8_graph
+from core.models.graphs.export import export_graph
+from core.models.graphs.int8 import int8_graph
 from core.models.model_file import ModelCard, load_model
-from core.models.onnx_model import export_graph
 from core.models.registry import model_step
 from core.models.specification import ModelSpecification
 from core.models.stac_item import stac_item
@@ -42,12 +43,17 @@ def run_export(job: ExportJob, context: JobContext) -> dict[str, Any]:
     check_outputs(job, [job.model, *(raster_paths(job.inputs) if job.inputs else [])])
     context.progress(0.0, "Reading the model")
     model, card = load_model(Path(job.model))
+    if job.int8 and card.specification.estimator is not None:
+        raise ModelFileError(
+            f"'{job.model}' is a {title_of(card.specification)}: it has no convolutions that could be written in eight bits.",
+            "Export it without int8.",
+        )
     windows = _windows(job.inputs, card, context) if job.int8 and job.inputs else None
-    context.progress(0.1, "Tracing the network, which takes a minute or two")
+    context.progress(0.1, "Tracing the model, which takes a minute or two")
     graph, difference = export_graph(model, card)
     output, alike = Path(job.output), None
     context.info(
-        f"The graph takes {len(graph) / 2**20:.1f} MiB; its scores differ from those of the network by {difference:.1g} of the "
+        f"The graph takes {len(graph) / 2**20:.1f} MiB; its scores differ from those of the model by {difference:.1g} of the "
         "largest."
     )
     if windows is not None:

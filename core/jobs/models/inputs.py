@@ -14,9 +14,9 @@ from core.jobs.events import JobContext
 from core.jobs.inputs import scene_for_model
 from core.jobs.provenance import creation_time, input_names
 from core.jobs.schemas import Inputs
+from core.models.graphs.onnx_model import OnnxModel
 from core.models.model_file import ModelCard, file_digest, load_novelty
 from core.models.novelty import Novelty
-from core.models.onnx_model import OnnxModel
 from core.models.registry import for_inputs
 from core.scenes.scene import Scene
 

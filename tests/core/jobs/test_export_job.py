@@ -9,12 +9,20 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
 
+from core.finetuning.estimators.training import as_program
 from core.labels.scheme import ClassScheme, LandCoverClass
 from core.models.catalogue import N_CLASSES, named_specifications, stated_modalities
+from core.models.estimator_model import EstimatorModel
+from core.models.graphs.estimators import estimators_of
+from core.models.graphs.export import export_graph
+from core.models.graphs.onnx_model import OnnxModel
 from core.models.model_file import ModelCard, class_cards
-from core.models.onnx_model import export_graph
-from core.models.registry import build_model
+from core.models.registry import any_model, build_model
+from core.models.specification import EstimatorSpecification, ModelSpecification
+from core.models.vote_model import VoteModel
 from tests.core.jobs.running import check_refused, run_here
 
 pytest.importorskip("onnxscript")
@@ -49,16 +57,10 @@ def test_a_graph_maps_as_the_model_does(network, exported, map_job, tmp_path):
     assert (codes == by_graph).mean() > 0.999
 
 
-@pytest.mark.parametrize("name", ["vit_joint_tokens", "resunet_late"])
-def test_networks_of_every_family_become_graphs(name):
-    """On windows of two sizes, with gaps and without each of the inputs; transformers attend over the whole of a window."""
-    modalities = stated_modalities("sentinel2_l2a,dsm@2.5", 10.0)
-    (specification,) = (each for each in named_specifications(modalities, 10.0) if each.architecture == name)
-    torch.manual_seed(0)
-    model = build_model(specification).eval()
+def card_of(specification: ModelSpecification) -> ModelCard:
     codes = range(1, N_CLASSES + 1)
     classes = class_cards(ClassScheme("own", tuple(LandCoverClass(code, str(code), "#808080", str(code)) for code in codes)))
-    card = ModelCard(
+    return ModelCard(
         software_version="0",
         specification=specification,
         resolution_m=10.0,
@@ -66,8 +68,88 @@ def test_networks_of_every_family_become_graphs(name):
         classes=classes,
         allows_missing=True,
     )
-    _, difference = export_graph(model, card)
+
+
+@pytest.mark.parametrize("name", ["vit_joint_tokens", "resunet_late"])
+def test_networks_of_every_family_become_graphs(name):
+    """On windows of two sizes, with gaps and without each of the inputs; transformers attend over the whole of a window."""
+    modalities = stated_modalities("sentinel2_l2a,dsm@2.5", 10.0)
+    (specification,) = (each for each in named_specifications(modalities, 10.0) if each.architecture == name)
+    torch.manual_seed(0)
+    model = build_model(specification).eval()
+    _, difference = export_graph(model, card_of(specification))
     assert 0 < difference <= 1e-4
+
+
+def fitted(specification: ModelSpecification) -> EstimatorModel | VoteModel:
+    """With estimators of random labels for all inputs, and for one of them, where a class is never seen."""
+    model = any_model(specification).eval()
+    generator = np.random.default_rng(0)
+    assert isinstance(model, EstimatorModel | VoteModel)
+    for member in estimators_of(model):
+        for number, classes in ((0, range(N_CLASSES)), (1, range(1, N_CLASSES))):
+            columns = sum(part.stop - part.start for part in member.columns_of(member.subsets[number]))
+            rows = generator.normal(size=(300, columns)).astype(np.float32)
+            labels = np.array(classes)[np.arange(300) % len(classes)]
+            kinds = {"forest": RandomForestClassifier(20), "boosting": HistGradientBoostingClassifier(max_iter=5)}
+            estimator = kinds.get(member.estimator.kind, LogisticRegression(C=0.01))
+            program = as_program(estimator.fit(rows, np.searchsorted(classes, labels)), columns)
+            member.put(number, program, np.array(classes))
+    if isinstance(model, VoteModel):
+        model.temperatures = torch.linspace(0.5, 1.5, len(model.members))
+    return model
+
+
+VOTE = EstimatorSpecification(
+    kind="vote",
+    members=(
+        EstimatorSpecification(kind="logistic"),
+        EstimatorSpecification(kind="boosting"),
+        EstimatorSpecification(kind="forest", neighbourhoods=True, base_features=True),
+    ),
+)
+
+
+def test_estimators_become_graphs_with_all_that_leads_to_them():
+    """Asked for all inputs, for one that has estimators of its own and for one that has none, and where nothing is known."""
+    modalities = stated_modalities("sentinel1,dsm@2.5", 10.0)
+    specification = next(
+        each.model_copy(update={"estimator": VOTE, "has_shortcut": False, "depth": 1})
+        for each in named_specifications(modalities, 10.0)
+        if each.architecture == "unet_early"
+    )
+    torch.manual_seed(0)
+    model, card = fitted(specification), card_of(specification)
+    graph, difference = export_graph(model, card)
+    assert difference <= 1e-4
+    values = {
+        entry.name: torch.full((1, len(entry.bands), 32 * entry.finer // entry.coarser, 48 * entry.finer // entry.coarser), 0.2)
+        for entry in specification.modalities
+    }
+    for each in values.values():
+        each[:, :, :, : each.shape[3] // 2] = torch.nan
+    said, expected = OnnxModel(graph, specification)(values), model(values)
+    assert said.shape == (1, N_CLASSES, 32, 48)
+    np.testing.assert_allclose(said, expected, atol=1e-4)
+    np.testing.assert_allclose(said[..., :20].exp(), 1 / N_CLASSES, rtol=1e-5)
+    assert np.ptp(said[..., -1].detach().numpy(), axis=1).min() > 0.1, "elsewhere something is said"
+
+
+def test_a_forest_maps_as_a_graph_and_has_no_eight_bits(few_labels, map_job, tmp_path):
+    inputs = {"sar": map_job["inputs"]["sar"]}
+    forest, labels = tmp_path / "forest.safetensors", {"path": str(few_labels), "class_field": "class"}
+    job = {"inputs": inputs, "labels": labels, "mode": "forest", "output_model": str(forest)}
+    assert run_here({"kind": "finetune", **job}).code == 0
+    told = run_here({"kind": "export", "model": str(forest), "output": str(tmp_path / "forest.onnx")})
+    assert told.code == 0, told.last
+    found = []
+    for number, model in enumerate((forest, tmp_path / "forest.onnx")):
+        told = run_here({**map_job, "inputs": inputs, "model": str(model), "output": str(tmp_path / f"{number}.tif")})
+        assert told.code == 0, told.last
+        found.append(rasterio.open(tmp_path / f"{number}.tif").read())
+    assert np.mean(found[0] == found[1]) > 0.99
+    job = {"kind": "export", "model": str(forest), "output": str(tmp_path / "small.onnx"), "int8": True}
+    check_refused({**job, "inputs": inputs}, tmp_path, "no convolutions")
 
 
 def test_a_graph_in_eight_bits_keeps_the_classes(network, exported, map_job, tmp_path):
@@ -187,12 +269,10 @@ def test_without_the_packages_the_way_to_get_them_is_said(trained, tmp_path: Pat
     check_refused(job, tmp_path, "pip install 'rsfusion[export]'", code=2)
 
 
-def test_a_graph_that_answers_nothing_is_refused(trained, monkeypatch):
-    import torch
-
-    from core.models import onnx_model
+def test_a_graph_that_answers_nothing_is_refused(trained):
+    from core.models.graphs import export
     from core.models.model_file import load_model
 
     model, card = load_model(trained.model)
     silent = lambda values: torch.full_like(model(values), torch.nan)  # noqa: E731
-    assert not onnx_model._largest_difference(model, silent, card.allows_missing) <= onnx_model.TOLERANCE
+    assert not export._largest_difference(model, silent, card) <= export.TOLERANCE

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from core.errors import ModelFileError
-from core.models.onnx_model import OnnxModel, graph_inputs
+from core.models.graphs.onnx_model import OnnxModel, graph_inputs
 from core.models.specification import ModelSpecification
 from core.models.subsets import mapped_pixels
 
