@@ -15,7 +15,15 @@ from core.jobs.mapping.layers import Layer, encoded_strip
 from core.labels.scheme import ClassScheme
 from core.mapping.engine import MapStrip
 from core.mapping.journal import StripJournal, journal_bytes
-from core.mapping.rasters import WRITTEN_ROWS, RasterFormat, StripWriter, check_space, file_bytes, raster_environment
+from core.mapping.rasters import (
+    WRITTEN_ROWS,
+    RasterFormat,
+    StripWriter,
+    check_space,
+    file_bytes,
+    gathered_bytes,
+    raster_environment,
+)
 from core.mapping.sidecars import ClassAreas, scheme_colormap
 from core.scenes.grid import Grid, Window
 
@@ -190,7 +198,9 @@ def check_map_space(layers: list[Layer], grid: Grid, file_format: RasterFormat) 
     needed: dict[Path, float] = {}
     for layer in layers:
         folder = Path(layer.path).absolute().parent
-        needed[folder] = needed.get(folder, 0) + file_bytes(pixels, layer.pixel_bytes, layer.dtype, file_format)
+        gathered = gathered_bytes(grid, layer.pixel_bytes, 0)[1]
+        written = file_bytes(pixels, layer.pixel_bytes, layer.dtype, file_format)
+        needed[folder] = needed.get(folder, 0) + gathered + written
     output = Path(layers[0].path).absolute()
     needed[output.parent] += pixels * sum(layer.pixel_bytes for layer in layers) - journal_bytes(output)
     for folder, size in needed.items():
