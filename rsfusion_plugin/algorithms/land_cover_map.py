@@ -60,8 +60,8 @@ class LandCoverMap(WorkerAlgorithm):
     def initAlgorithm(self, configuration=None):
         add_inputs(self)
         self.add(
-            QgsProcessingParameterFile("MODEL", tr("Model"), fileFilter=tr("Model files (*.safetensors)")),
-            tr("Model file (.safetensors) made by 'Fine-tune on labels'."),
+            QgsProcessingParameterFile("MODEL", tr("Model"), fileFilter=tr("Models (*.safetensors *.onnx)")),
+            tr("Model file (.safetensors) made by 'Fine-tune on labels', or a graph (.onnx) that 'rsfusion export' made of one."),
         )
         self.add(
             QgsProcessingParameterExtent("EXTENT", tr("Extent"), optional=True),
