@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,11 @@ class PolygonMask:
         self._tree = STRtree(shapes)
         if not len(self._tree.query(shapely.box(*grid.bounds))):
             raise GridError(f"No polygon of the mask '{path}' overlaps the scene.", "Choose a mask inside the scene.")
+
+    @property
+    def digest(self) -> str:
+        """Of the polygons: a copy of the file has the same."""
+        return hashlib.sha256(b"".join(shapely.to_wkb(self._shapes))).hexdigest()
 
     def __call__(self, window: Window) -> NDArray[np.bool_]:
         """(rows, columns) bool, whether a pixel of the window is inside a polygon."""

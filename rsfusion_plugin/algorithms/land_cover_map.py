@@ -61,7 +61,7 @@ class LandCoverMap(WorkerAlgorithm):
         add_inputs(self)
         self.add(
             QgsProcessingParameterFile("MODEL", tr("Model"), fileFilter=tr("Models (*.safetensors *.onnx)")),
-            tr("Model file (.safetensors) made by 'Fine-tune on labels', or a graph (.onnx) that 'rsfusion export' made of one."),
+            tr("Model file (.safetensors) of 'Fine-tune on labels', or a graph (.onnx) that 'rsfusion export' made of one."),
         )
         self.add(
             QgsProcessingParameterExtent("EXTENT", tr("Extent"), optional=True),

@@ -19,10 +19,10 @@ from core.jobs.mapping.layers import Layer, layers_of
 from core.jobs.mapping.precision import Precision, choose_precision, has_bfloat16
 from core.jobs.models.inputs import model_on_scene, model_tags, required_novelty
 from core.jobs.process import MemoryPromise
-from core.jobs.provenance import file_state, software, source_state
+from core.jobs.provenance import software, source_state
 from core.jobs.schemas import MAP_LAYERS, Extent, MapJob
 from core.mapping.area import PolygonMask, extent_window
-from core.mapping.engine import Allowed, MappingEngine
+from core.mapping.engine import MappingEngine
 from core.models.fusion_model import FusionModel
 from core.models.graphs.onnx_model import SUFFIX, load_model_or_graph
 from core.models.model_file import ModelCard, class_cards
@@ -62,7 +62,7 @@ class PreparedMap:
     scene: Scene
     window: Window
     layers: list[Layer]
-    allowed: Allowed | None
+    allowed: PolygonMask | None
     allows_missing: bool
     device: torch.device
     precision: Precision
@@ -103,11 +103,12 @@ class PreparedMap:
         """What the strips of the map depend on, by names that the user understands."""
         states = {f"'{source.raster.path}'": source_state(source) for source in self.scene.sources}
         grid = self.grid
-        not_asked = {"model", "output", *MAP_LAYERS, "format", "device", "workers", "scheduler", "precision"}
+        not_asked = {"model", "output", *MAP_LAYERS, "format", "mask", "device", "workers", "scheduler", "precision"}
         return {
             **self.shared_identity,
             **states,
-            **({f"'{self.job.mask}'": file_state(self.job.mask)} if self.job.mask else {}),
+            # QGIS hands over a copy of its layer, which is another file each time.
+            "the mask": self.allowed.digest if self.allowed else None,
             "the inputs": {entry.name: list(entry.paths) for entry in self.scene.acquisitions},
             "the extent or the resolution": [grid.crs, *grid.transform, grid.width, grid.height],
             "the settings": self.job.model_dump(mode="json", exclude=not_asked),
@@ -122,8 +123,13 @@ def prepare_map(job: MapJob, context: JobContext) -> PreparedMap:
         RsfusionError: the model cannot map, or not these rasters.
     """
     device = choose_device(job.device)
-    if Path(job.model).suffix.lower() == SUFFIX:
-        device = choose_device("cpu")  # the runtime's own
+    is_graph = Path(job.model).suffix.lower() == SUFFIX
+    if is_graph and job.device != "auto" and device.type != "cpu":
+        raise UsageError(
+            f"The graph '{job.model}' maps on the processor.", "Give --device cpu, or map with the model file it was made from."
+        )
+    if is_graph:
+        device = choose_device("cpu")
     model, card = load_model_or_graph(Path(job.model))
     if not card.classes:
         raise ModelFileError(
@@ -141,7 +147,7 @@ def prepare_map(job: MapJob, context: JobContext) -> PreparedMap:
     window = scene.grid.window if job.extent is None else window_of(job.extent, scene.grid)
     allowed = PolygonMask(Path(job.mask), scene.grid) if job.mask else None
     novelty = None
-    if job.novelty and Path(job.model).suffix.lower() == SUFFIX:
+    if job.novelty and is_graph:
         raise UsageError(
             f"The graph '{job.model}' does not say what the model has seen.", "Map with the model file, or without novelty."
         )

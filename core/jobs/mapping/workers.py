@@ -10,6 +10,7 @@ import os
 import platform
 import secrets
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -58,6 +59,7 @@ TASK_BYTES = 64 * 2**20
 """A worker holds the strips of a task until they are fetched; a task has no more of them."""
 
 _RETRIES = 5
+_one_at_a_time = threading.Lock()
 _prepared: dict[str, tuple[PreparedMap, MemoryPromise]] = {}
 """Of this worker: the run that it is busy with."""
 
@@ -230,7 +232,9 @@ def map_part(run: str, payload: str, shared: dict[str, Any], part: Window) -> St
     """What a worker does: the strips of a window, as they are written; or what the user can mend, which Dask would deliver
     as a mere text."""
     try:
-        return _strips(run, payload, shared, part)
+        # A worker with several threads would keep as many models and strips in memory as it was given tasks.
+        with _one_at_a_time:
+            return _strips(run, payload, shared, part)
     except RsfusionError as error:
         return type(error)(error.message, error.hint)
 

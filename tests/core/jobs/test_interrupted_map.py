@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
+import shapely
 
 from core.mapping.journal import journal_folder
 from core.models.model_file import save_model
@@ -139,6 +141,21 @@ def test_what_changed_since_is_named_and_the_map_made_anew(
     assert told.code == 0, told.last
     assert "the settings changed since: it is mapped anew" in told.texts("warning")
     assert {path.name for path in tmp_path.iterdir() if path.name.startswith(".")} == set()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+def test_a_copy_of_the_mask_is_the_same_mask(wide_job: dict[str, Any], tmp_path: Path) -> None:
+    """QGIS hands over its layer as a file in a folder of the run."""
+    scene = build_scene(SceneRequest({"optical": wide_job["inputs"]["optical"]}, {"optical": "spot6_7"}))
+    left, _, right, top = scene.grid.bounds
+    first, copy, other = (str(tmp_path / f"{name}.gpkg") for name in ("first", "copy", "other"))
+    for path, width in ((first, 5000), (copy, 5000), (other, 4000)):
+        shape = shapely.box(left, top - 15_000, min(left + width, right), top)
+        geopandas.GeoDataFrame(geometry=[shape], crs=scene.grid.crs).to_file(path, driver="GPKG")
+    job = with_outputs(wide_job, tmp_path / "out")
+    assert run_elsewhere(job | {"mask": first}, killed_at=9).code == -signal.SIGKILL
+    assert "are taken over" in run_elsewhere(job | {"mask": copy}, killed_at=9).texts("info")
+    assert "the mask changed since" in run_elsewhere(job | {"mask": other}, killed_at=2).texts("warning")
 
 
 def test_a_map_that_the_user_cancels_leaves_nothing_and_one_that_the_system_ends_its_strips(
