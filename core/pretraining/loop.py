@@ -33,8 +33,9 @@ LEAST_WINDOWS = 256
 MOST_WINDOWS = 2048
 """In an epoch: of a large scene other parts are seen in each, and the default does not take days."""
 
-PATIENCE = 2
-"""Epochs in a row with collapsed features after which a run stops."""
+PATIENCE = 4
+"""Epochs in a row with collapsed features after which a run stops: in the first ones contrast may lose its rank for two, and
+find it again."""
 
 PROBE = "linear probe"
 """The monitor that a probe's answer goes by."""

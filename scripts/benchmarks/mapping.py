@@ -372,22 +372,30 @@ def map_in_memory(scene: Scene, model: nn.Module, tiling: Tiling, folder: Path, 
             )
         means = answer[0].numpy()
     else:
-        sums, totals = np.zeros((N_CLASSES, height, width), np.float32), np.zeros((height, width), np.float32)
-        ramp = np.minimum(np.arange(tiling.tile) + 1, tiling.tile - np.arange(tiling.tile)).clip(max=tiling.overlap)
-        weights = np.outer(ramp, ramp).astype(np.float32)
-        for row in range(0, height, tiling.stride):
-            for column in range(0, width, tiling.stride):
-                place = slice(row, min(row + tiling.tile, height)), slice(column, min(column + tiling.tile, width))
-                tile = torch.from_numpy(values[:, :, place[0], place[1]])
-                part = weights[: tile.shape[2], : tile.shape[3]]
-                sums[:, place[0], place[1]] += scores(tile)[0].numpy() * part
-                totals[place] += part
-        means = sums / totals
+        means = ramps_over(values, tiling.tile, tiling.overlap, scores)
     profile = {"driver": "GTiff", "width": width, "height": height, "count": 1, "dtype": "uint8", "compress": "deflate"}
     profile |= {"tiled": True, "crs": scene.grid.crs, "transform": scene.grid.transform}
     for name, band in (("map", means.argmax(axis=0) + 1), ("confidence", np.rint(100 * means.max(axis=0)))):
         with rasterio.open(folder / f"{name}.tif", "w", **profile) as dataset:
             dataset.write(band.astype(np.uint8), 1)
+
+
+def ramps_over(
+    values: NDArray[np.float32], tile: int, overlap: int, probabilities: Callable[[Tensor], Tensor]
+) -> NDArray[np.float32]:
+    """(classes, rows, columns) of (1, bands, rows, columns), tiles blended in arrays of the whole scene."""
+    height, width = values.shape[2:]
+    sums, totals = np.zeros((N_CLASSES, height, width), np.float32), np.zeros((height, width), np.float32)
+    ramp = np.minimum(np.arange(tile) + 1, tile - np.arange(tile)).clip(max=max(1, overlap))
+    weights = np.outer(ramp, ramp).astype(np.float32)
+    for row in range(0, height, tile - overlap):
+        for column in range(0, width, tile - overlap):
+            place = slice(row, min(row + tile, height)), slice(column, min(column + tile, width))
+            given = torch.from_numpy(values[:, :, place[0], place[1]])
+            part = weights[: given.shape[2], : given.shape[3]]
+            sums[:, place[0], place[1]] += probabilities(given)[0].numpy() * part
+            totals[place] += part
+    return sums / totals
 
 
 def peak_bytes() -> int:

@@ -33,6 +33,7 @@ from core.models.specify import specify_for_scenes, with_inputs_of
 from core.pretraining.launch import started_processes
 from core.pretraining.loop import PretrainingResult, pretrain
 from core.pretraining.methods import METHODS
+from core.pretraining.monitors import has_collapsed
 from core.pretraining.processes import joined
 from core.pretraining.recipes.build import make_recipe
 from core.pretraining.recipes.recipe import Recipe
@@ -306,18 +307,26 @@ def _report(card: ModelCard, result: PretrainingResult, seconds: float) -> Pretr
             "without labels.",
             *(f"Scene {number}: {', '.join(files)}." for number, files in enumerate(names, 1)),
         ),
-        warnings=tuple(_weak_inputs(result)),
+        warnings=tuple(_doubts(result)),
         settings={**training["settings"], **training["switches"]},
         provenance={"method": training["source"], **training["software"]},
     )
 
 
-def _weak_inputs(result: PretrainingResult) -> list[str]:
-    last = result.records[-1].dependence
-    return [
+def _doubts(result: PretrainingResult) -> list[str]:
+    """What the user should know before the model is built upon."""
+    last = result.records[-1]
+    lines = []
+    if has_collapsed(last.spread, last.effective_rank):
+        # A run of few epochs is over before it is stopped for that.
+        lines.append(
+            "The features have collapsed: at the end nearly all places look alike. Train longer, give more scenes, or choose "
+            "another method."
+        )
+    return lines + [
         f"{name} hardly counts: the features are nearly the same whatever it shows."
-        for name, value in last.items()
-        if value < WEAK_DEPENDENCE and len(last) > 1
+        for name, value in last.dependence.items()
+        if value < WEAK_DEPENDENCE and len(last.dependence) > 1
     ]
 
 
@@ -337,5 +346,5 @@ def _tell(result: PretrainingResult, context: JobContext) -> None:
         context.info(f"{name}: exchanging it moves the features by {value:.0%} of their distance between windows.")
     if last.monitors:
         context.info("; ".join(f"{name} {value:.2f}" for name, value in last.monitors.items()) + ".")
-    for line in _weak_inputs(result):
+    for line in _doubts(result):
         context.warning(line)

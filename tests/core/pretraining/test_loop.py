@@ -140,7 +140,7 @@ class NotANumber(Collapsing):
 
 
 def test_collapsed_features_stop_the_run(scene, tmp_path):
-    with pytest.raises(TrainingError, match="collapsed: for 2 epochs"):
+    with pytest.raises(TrainingError, match="collapsed: for 4 epochs"):
         run(scene, tmp_path / "checkpoint", objective=Collapsing, epochs=5)
     with pytest.raises(TrainingError, match="no number in step 1"):
         run(scene, tmp_path / "other", objective=NotANumber)

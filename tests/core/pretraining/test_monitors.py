@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.models.registry import build_model
-from core.pretraining.monitors import effective_rank, look_at, spread_of
+from core.pretraining.monitors import effective_rank, has_collapsed, look_at, spread_of
 from tests.core.pretraining.models import small_model, small_specification, small_windows
 
 
@@ -78,3 +78,10 @@ def test_what_asymmetric_attention_gives_and_where_its_gates_stand():
     # Nothing listens any longer, and other fusions have nothing of the kind.
     assert not any(module._forward_hooks for module in model.modules())
     assert look_at(small_model(small_specification("unet", "early")), small_windows(wanted, batch=4)).fusion == {}
+
+
+def test_features_that_share_a_direction_or_vary_along_one_are_told_apart_from_collapsed_ones():
+    """What contrast passes through on its way is not a point; one direction is not enough to learn from."""
+    assert not has_collapsed(spread=0.03, rank=6.0)
+    assert has_collapsed(spread=0.47, rank=1.2)
+    assert has_collapsed(spread=0.005, rank=6.0)
