@@ -75,6 +75,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=settings.learning_rate,
+            betas=(0.9, settings.second_moment),
         )
         self.trained = trained
 

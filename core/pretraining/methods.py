@@ -32,6 +32,8 @@ class Method:
         architecture: of a model made from scratch.
         source: the paper.
         size: of that model's encoder, in place of the architecture's own.
+        paper_size: of the published encoder; the same by default.
+        paper_patch: side of the published transformer's patches in pixels; the encoder's own by default.
     """
 
     name: MethodName
@@ -40,6 +42,8 @@ class Method:
     architecture: ArchitectureName
     source: str
     size: SizeName | None = None
+    paper_size: SizeName | None = None
+    paper_patch: int | None = None
 
 
 METHODS: dict[MethodName, Method] = {
@@ -81,6 +85,7 @@ METHODS: dict[MethodName, Method] = {
             "An optical image that leads, beside heights or radar.",
             "resnet_asymmetric_attention",
             "Xu et al. (2023), Remote Sensing 15:5682",
+            paper_size="large",  # inferred: ResNet-50, which MoCo-v2 is published with
         ),
         Method(
             "cross_scale_mae",
@@ -88,6 +93,8 @@ METHODS: dict[MethodName, Method] = {
             "Many scenes of the same sensors, which read each other in a transformer.",
             "vit_cross_scale",
             "Fudan University (2024), Journal of Infrared and Millimeter Waves 2024221",
+            paper_size="small",  # inferred, as the patch
+            paper_patch=16,
         ),
         Method(
             "cross_sensor_alignment",
@@ -95,6 +102,8 @@ METHODS: dict[MethodName, Method] = {
             "Several sensors of the same ground whose features should say the same.",
             "vit_joint_tokens",
             "Marsocci and Audebert (2025), JSTARS 18:12278",
+            paper_size="tiny",  # of the authors' commands
+            paper_patch=16,
         ),
         Method(
             "anchor_aware_mae",
@@ -102,6 +111,8 @@ METHODS: dict[MethodName, Method] = {
             "Sets of images of one place, of different bands and resolutions.",
             "vit_joint_tokens",
             "Zhang et al. (2024), arXiv:2406.08079",
+            paper_size="base",  # inferred, as the patch
+            paper_patch=16,
         ),
     )
 }

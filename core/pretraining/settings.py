@@ -18,6 +18,7 @@ class PretrainingSettings:
         window_size: side of a window in reference pixels.
         learning_rate: highest learning rate, reached after ``warm_up`` of the run; it falls along a cosine.
         weight_decay: of AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
+        second_moment: of AdamW: by how much its mean of squares keeps with each step.
         warm_up: part of the run.
         gradient_limit: largest norm of a step's gradient.
         seed: of windows, views, masks and initialisation.
@@ -31,6 +32,7 @@ class PretrainingSettings:
     window_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
+    second_moment: float = 0.999
     warm_up: float = 0.1
     gradient_limit: float = 1.0
     seed: int = 0

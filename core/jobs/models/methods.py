@@ -19,6 +19,7 @@ def methods_data() -> dict[str, Any]:
                 "switches": asdict(make_recipe(method.name)),
                 "switches_as_published": asdict(make_recipe(method.name, "paper")),
                 "settings": asdict(make_recipe(method.name).settings("small")),
+                "size_as_published": method.paper_size or method.size or ARCHITECTURES[method.architecture].size,
                 "settings_as_published": asdict(make_recipe(method.name, "paper").settings("paper")),
             }
             for method in METHODS.values()
@@ -37,7 +38,7 @@ def methods_text(data: dict[str, Any]) -> str:
             f"{method['name']}: {method['title']}",
             f"    {method['use']}",
             f"    Architecture: {architecture.title}. After {method['source']}.",
-            f"    Small: {_settings(small)}. Paper: {_settings(paper)}.",
+            f"    Small: {_settings(small)}. Paper: {_settings(paper)}, {_encoder(method)}.",
             f"    Switches: {switches}",
             "",
         ]
@@ -46,6 +47,11 @@ def methods_text(data: dict[str, Any]) -> str:
 
 def _settings(values: dict[str, Any]) -> str:
     return f"{values['epochs']} epochs of windows of {values['window_size']}, {values['batch_size']} a step"
+
+
+def _encoder(method: dict[str, Any]) -> str:
+    patch = f" with patches of {method['paper_patch']}" if method["paper_patch"] else ""
+    return f"the encoder {method['size_as_published']}{patch}"
 
 
 def _text(value: Any) -> str:

@@ -118,7 +118,9 @@ class PretrainJob(Schema):
     )
     method: MethodName = Field("latent_targets", description="How the model learns without labels.")
     setting: SettingName = Field(
-        "small", description="'small': settings for a few scenes and one computer; 'paper': as published."
+        "small",
+        description="'small': settings for a few scenes and one computer; 'paper': as published, with the published size of "
+        "the encoder: for a GPU, and days.",
     )
     switches: dict[str, bool | float | str] = Field(
         {}, description="Parts of the method to switch, such as a term of its loss; 'rsfusion methods' lists them."

@@ -40,6 +40,7 @@ class CrossScaleMaeRecipe(Recipe):
             compared (ours).
         mask_ratio: part of the patches that is hidden.
         queue: earlier vectors as negatives; for small batches.
+        decoder_width, decoder_depth: channels and blocks of each modality's decoder.
     """
 
     cross_attention: bool = True
@@ -52,6 +53,8 @@ class CrossScaleMaeRecipe(Recipe):
     pools_inside_crop: bool = False
     mask_ratio: float = 0.75
     queue: int = 1024
+    decoder_width: int = 128
+    decoder_depth: int = 2
 
     def check_switches(self) -> None:
         if self.least_ratio > self.most_ratio:
@@ -62,12 +65,12 @@ class CrossScaleMaeRecipe(Recipe):
 
     @classmethod
     def as_published(cls) -> Self:
-        return cls(queue=0)
+        return cls(queue=0, decoder_width=192, decoder_depth=4)
 
     @classmethod
     def settings(cls, setting: str) -> PretrainingSettings:
         if setting == "paper":
-            return PretrainingSettings(epochs=100, batch_size=256, window_size=128, learning_rate=1.5e-4)
+            return PretrainingSettings(epochs=100, batch_size=256, window_size=128, learning_rate=1.5e-4, second_moment=0.95)
         return PretrainingSettings(epochs=60, batch_size=16, window_size=32, learning_rate=5e-4)
 
     def specification(self, specification: ModelSpecification) -> ModelSpecification:
@@ -85,7 +88,7 @@ class CrossScaleMaeRecipe(Recipe):
 
     def objective(self, model: FusionModel) -> Objective:
         masks = MaskSettings("consistent", self.mask_ratio)
-        reconstruction = MaskedReconstruction(model, masks)
+        reconstruction = MaskedReconstruction(model, masks, width=self.decoder_width, depth=self.decoder_depth)
         if not self.contrast:
             return reconstruction
         settings = CrossScaleSettings(

@@ -30,6 +30,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "tokens": (1, 2**20),
     "outputs": (2, 2**20),
     "local_crops": (0, 64),
+    "decoder_width": (16, 2048),
+    "decoder_depth": (1, 24),
 }
 """From and to what a switch that is a number may be set, in all recipes that have it; a weight below zero would teach the
 opposite, and a queue of negatives takes memory."""

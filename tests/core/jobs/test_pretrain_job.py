@@ -151,6 +151,9 @@ def test_published_windows_are_those_that_a_transformer_is_used_with(job, tmp_pa
     assert told.code == 0, told.last
     card = load_model(tmp_path / "m.safetensors")[1]
     assert card.specification.window == card.training["settings"]["window_size"] == 128
+    assert (card.specification.finest, card.specification.size) == (16, "tiny")
+    assert card.training["settings"]["second_moment"] == 0.95
+    assert card.training["switches"]["decoder_depth"] == 4
 
 
 def test_the_same_job_gives_the_same_bytes(job, pretrained, tmp_path):
