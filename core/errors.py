@@ -64,6 +64,15 @@ class LabelError(RsfusionError):
     """Labels that cannot be used: a missing field, one class only, nothing inside the scene."""
 
 
+class NothingInsideError(LabelError):
+    """Shapes that all lie elsewhere."""
+
+    @property
+    def kind(self) -> str:
+        """To users it is one of the errors of labels."""
+        return LabelError.__name__
+
+
 class ModelFileError(RsfusionError):
     """A model file that cannot be read, or a model that does not fit the rasters given."""
 

@@ -39,6 +39,31 @@ def needed_size(weights: FloatArray, pixels: IntArray, users_accuracies: FloatAr
     return int(np.ceil(round(exact, 6)))
 
 
+def needed_for_allocation(
+    weights: FloatArray,
+    pixels: IntArray,
+    users_accuracies: FloatArray,
+    target: float,
+    allocation: Allocation,
+    minimum: int,
+) -> int:
+    """Units that give overall accuracy a standard error of ``target`` when they are shared by a rule; see ``allocate``.
+
+    The error falls with the number of units, all but for the rounding to whole ones.
+    """
+    least = int(np.minimum(max(minimum if allocation == "balanced" else FEWEST_UNITS, FEWEST_UNITS), pixels).sum())
+    low, high = least, int(pixels.sum())
+
+    def suffices(size: int) -> bool:
+        units = allocate(size, pixels, weights, users_accuracies, allocation, minimum)
+        return expected_standard_error(units, pixels, weights, users_accuracies) <= target
+
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if suffices(middle) else (middle + 1, high)
+    return low
+
+
 def allocate(
     size: int, pixels: IntArray, weights: FloatArray, users_accuracies: FloatArray, allocation: Allocation, minimum: int
 ) -> IntArray:

@@ -23,13 +23,16 @@ def raster_paths(inputs: Inputs) -> list[str]:
     return [*inputs.optical, *inputs.sar, *inputs.elevation, *inputs.other]
 
 
-def read_job_labels(labels: Labels, grid: Grid, scheme: ClassScheme | None = None) -> LabelSet:
+def read_job_labels(
+    labels: Labels, grid: Grid, scheme: ClassScheme | None = None, *, extends: bool = False, fewest_classes: int = 2
+) -> LabelSet:
     """The labels of a job: names and colours from the job, else from the style kept with the file.
 
     Args:
         labels: of the job.
         grid: of the scene.
         scheme: classes that are fixed already; style and class scheme do not count then.
+        extends, fewest_classes: see ``read_labels``.
     """
     entries = labels.classes or entries_for(labels.path, labels.layer, labels.class_field)
     return read_labels(
@@ -40,6 +43,8 @@ def read_job_labels(labels: Labels, grid: Grid, scheme: ClassScheme | None = Non
         entries=entries,
         class_scheme=labels.class_scheme,
         scheme=scheme,
+        extends=extends,
+        fewest_classes=fewest_classes,
     )
 
 

@@ -15,10 +15,10 @@ import shapely
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
 
-from core.errors import LabelError
+from core.errors import LabelError, NothingInsideError
 from core.labels.label_set import LabelReport, LabelSet
 from core.labels.scheme import ClassScheme
-from core.labels.schemes import StyleClass, class_text, listed, match_classes, resolve_with_notes
+from core.labels.schemes import StyleClass, class_text, extended_scheme, listed, match_classes, resolve_with_notes
 from core.scenes.grid import Bounds, Grid, parsed_crs, same_crs
 
 FILE_ERRORS = (
@@ -110,7 +110,7 @@ def read_shapes(path: str | Path, field: str | None, grid: Grid, layer: str | No
     inside = usable.copy()
     inside[usable] = _touching(geometries[usable], grid)
     if not inside.any():
-        raise LabelError(_nothing_inside(path, geometries[usable], grid), "Check that both have the right CRS.")
+        raise NothingInsideError(_nothing_inside(path, geometries[usable], grid), "Check that both have the right CRS.")
     outside_only = set(texts[usable & ~inside]) - set(texts[inside]) if field is not None else set()
     return Shapes(
         geometries[inside],
@@ -135,6 +135,8 @@ def read_labels(
     entries: Sequence[StyleClass] = (),
     class_scheme: str = "auto",
     scheme: ClassScheme | None = None,
+    extends: bool = False,
+    fewest_classes: int = 2,
 ) -> LabelSet:
     """The labels of a scene from a vector file: polygons, points or both; see ``read_shapes``.
 
@@ -146,16 +148,20 @@ def read_labels(
         entries: classes of the layer's style.
         class_scheme: name or path of a class scheme, or ``auto``: made from the field.
         scheme: classes that are already fixed, such as a model's; then entries and ``class_scheme`` do not count.
+        extends: whether further classes of the field are added to a fixed scheme all of whose own occur.
+        fewest_classes: that have to occur.
 
     Raises:
         LabelError: as ``read_shapes``; there is one class only; or a value is no class of the scheme.
     """
     shapes = read_shapes(path, class_field, grid, layer)
     scheme, notes = _scheme_of(shapes.texts.tolist(), entries, class_scheme, scheme)
+    if extends:
+        scheme, notes = extended_scheme(scheme, shapes.texts.tolist())
     lookup = match_classes(scheme, shapes.texts)
     class_index = np.array([lookup[text] for text in shapes.texts], np.int16)
     present = np.unique(class_index)
-    if len(present) < 2:
+    if len(present) < fewest_classes:
         where = f"; {listed(shapes.texts_outside)} lie outside it" if shapes.texts_outside else ""
         raise LabelError(
             f"All labels of '{path}' inside the scene are of one class, '{scheme.classes[present[0]].name}'{where}.",

@@ -183,6 +183,22 @@ def match_classes(scheme: ClassScheme, texts: Iterable[str]) -> dict[str, int]:
     return {text: index for text, index in found.items() if index is not None}
 
 
+def extended_scheme(scheme: ClassScheme, texts: Iterable[str]) -> tuple[ClassScheme, tuple[str, ...]]:
+    """A scheme with further classes for the texts that it has none for, and a sentence that says so. Where one of its own
+    classes does not occur it stays as it is: then one of the texts is more likely to be another name of that class.
+    """
+    found = {text: find_class(scheme, text) for text in sorted(set(texts))}
+    unknown, _ = _joined_spellings({text for text, index in found.items() if index is None})
+    free = [code for code in range(MOST_CLASSES, 0, -1) if code not in scheme.codes]
+    if not unknown or len(set(found.values()) - {None}) < len(scheme) or len(unknown) > len(free):
+        return scheme, ()
+    colours = colours_for(unknown, [entry.colour for entry in scheme.classes])
+    codes = sorted(free[: len(unknown)])
+    added = [LandCoverClass(code, text, colour, text) for code, text, colour in zip(codes, unknown, colours, strict=True)]
+    note = f"The reference has classes that the map has not, each of them an error where it occurs: {listed(unknown)}."
+    return ClassScheme(scheme.name, (*scheme.classes, *added)), (note,)
+
+
 @dataclass(frozen=True)
 class ResolvedScheme:
     """A class scheme and what was decided on the way to it, as sentences for the user."""

@@ -91,6 +91,7 @@ def _codes_of(file: RasterFile) -> list[int]:
         )
     found: set[int] = set()
     with open_raster(file.path) as dataset:
+        nodata = dataset.nodata
         for _, block in dataset.block_windows(1):
             window = Window(int(block.col_off), int(block.row_off), int(block.width), int(block.height))
             values = np.unique(read_stored(dataset, [1], window))
@@ -102,6 +103,11 @@ def _codes_of(file: RasterFile) -> list[int]:
                     "A class raster holds whole numbers from 1 to 255, and 0 for nodata.",
                 )
             found.update(int(value) for value in values)
+    if 0 in found and nodata not in (None, 0):
+        raise RasterError(
+            f"The map '{file.path}' has the code 0 where it has data, and {nodata:g} where it has none; 0 is no class here.",
+            "Give the class another code from 1 to 255 with a raster calculator, or declare 0 as nodata if it is none.",
+        )
     found.discard(0)
     if not found:
         raise RasterError(f"The map '{file.path}' holds nodata only.", "Give a map in which something was mapped.")

@@ -33,12 +33,14 @@ class Zones:
         geometries: (Z,) as the file has them; None where missing.
         crs: of the geometries.
         projected: (Z,) valid polygons in the map's system; empty where there is nothing to measure.
+        repaired: (Z,) bool, those that cross themselves.
     """
 
     identities: NDArray[Any]
     geometries: NDArray[Any]
     crs: str
     projected: NDArray[Any]
+    repaired: NDArray[np.bool_]
 
 
 def read_zones(path: str, layer: str | None, id_field: str, grid: Grid) -> Zones:
@@ -60,7 +62,14 @@ def read_zones(path: str, layer: str | None, id_field: str, grid: Grid) -> Zones
     geometries = shapely.from_wkb(shapes, on_invalid="ignore")
     if not (shapely.get_dimensions(geometries) == 2).any():
         raise LabelError(f"The zones '{path}' hold no polygon.", "Give a layer of polygons.")
-    return Zones(columns[0], geometries, info["crs"], _projected(path, geometries, info["crs"], grid.crs))
+    repaired = (shapely.get_dimensions(geometries) == 2) & ~shapely.is_valid(geometries)
+    projected = _projected(path, _made_valid(geometries), info["crs"], grid.crs)
+    return Zones(columns[0], geometries, info["crs"], projected, repaired)
+
+
+def _made_valid(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Before anything else: to densify a polygon that crosses itself loses parts of it."""
+    return np.asarray(shapely.make_valid(shapes, method="structure", keep_collapsed=False), dtype=object)
 
 
 def _projected(path: str, geometries: NDArray[Any], source_crs: str, target_crs: str) -> NDArray[Any]:
@@ -78,7 +87,7 @@ def _projected(path: str, geometries: NDArray[Any], source_crs: str, target_crs:
         shapes = np.asarray(shapely.transform(shapes, transformer.transform, interleaved=False), dtype=object)
     usable = (shapely.get_dimensions(shapes) == 2) & np.isfinite(shapely.bounds(shapes)).all(axis=1)
     shapes[~usable] = shapely.Polygon()
-    return np.asarray(shapely.make_valid(shapes, method="structure", keep_collapsed=False), dtype=object)
+    return _made_valid(shapes)
 
 
 def zone_areas(raster: ClassRaster, zones: Zones, progress: Progress) -> NDArray[np.float64]:

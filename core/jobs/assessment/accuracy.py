@@ -59,7 +59,8 @@ def run_accuracy(job: AccuracyJob, context: JobContext) -> dict[str, Any]:
     check_outputs(job, [path for path in (job.map, job.reference.path, job.strata) if path])
     context.progress(0.0, "Reading the map and the reference")
     raster = open_class_raster(job.map)
-    labels = read_job_labels(job.reference, raster.grid, raster.scheme)
+    labels = read_job_labels(job.reference, raster.grid, raster.scheme, extends=True, fewest_classes=1)
+    raster = replace(raster, scheme=labels.scheme)
     strata_field = strata_field_of(job)
     if strata_field is None:
         found = _compare_pixels(job, raster, labels, context)
@@ -110,7 +111,12 @@ def _compare_pixels(job: AccuracyJob, raster: ClassRaster, labels: LabelSet, con
     warnings = list(labels.report.remarks())
     if missed:
         warnings.append(f"{missed} reference pixels lie where the map has no data; they do not count.")
-    if not are_points:
+    if are_points:
+        warnings.append(
+            "The points are taken for a simple random sample of the map. Where they were drawn in strata, name these; where "
+            "they were placed by hand, the intervals are too sure of themselves."
+        )
+    else:
         warnings.append(
             "The reference is made of polygons: their pixels are no probability sample, so the area-adjusted numbers "
             "and their intervals are too sure of themselves. Draw a stratified random sample of points for numbers to publish "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from core.assessment.drawing import CANDIDATES_A_UNIT, DrawnPixels, RowCounts, apart, count_rows, draw_pixels
 from core.assessment.sample_layer import StratumRow, class_label, write_sample
-from core.assessment.sample_size import FEWEST_UNITS, allocate, expected_standard_error, needed_size
+from core.assessment.sample_size import FEWEST_UNITS, allocate, expected_standard_error, needed_for_allocation, needed_size
 from core.errors import LabelError, UsageError
 from core.jobs.events import JobContext
 from core.jobs.outputs import Staging, check_outputs
@@ -23,6 +23,9 @@ from core.mapping.class_raster import ClassRaster, open_class_raster
 
 DEFAULT_ACCURACY = 0.8
 """Expected user's accuracy of the classes for which nothing is said."""
+
+SHORT_OF_TARGET = 1.02
+"""A larger expected error than this many times the one asked for is told."""
 
 UNEVEN_PIXELS = 1.05
 """Where the largest pixel covers more ground than this many times the smallest, it is told."""
@@ -46,6 +49,11 @@ def run_sampling_design(job: SamplingDesignJob, context: JobContext) -> dict[str
             "Choose a shorter distance.",
         )
     error = expected_standard_error(sizes, rows.pixels, weights, expected)
+    if job.size is None and error > SHORT_OF_TARGET * job.target_standard_error:
+        context.warning(
+            f"The expected standard error is {error:.4f}, and {job.target_standard_error:g} was asked for: the points that "
+            "could not be placed are missing."
+        )
     strata = [
         StratumRow(int(code), int(pixels), float(area), int(size), float(accuracy))
         for code, pixels, area, size, accuracy in zip(rows.codes, rows.pixels, rows.hectares, sizes, expected, strict=True)
@@ -131,7 +139,10 @@ def _planned_units(
         )
         if size < least:
             context.info(f"At least {minimum} points in each class make {least}.")
-            size = least
+        shared = needed_for_allocation(weights, rows.pixels, expected, job.target_standard_error, job.allocation, minimum)
+        if shared > max(size, least):
+            context.info(f"That is for the optimal shares; with the allocation '{job.allocation}' it takes {shared} points.")
+        size = max(size, shared)
     else:
         size = job.size
         if size < FEWEST_UNITS * len(expected):

@@ -15,7 +15,7 @@ from rasterio.features import shapes as outlines
 from scipy.linalg import solve_triangular
 
 from core.assessment.suggestions import Units, candidates, choose_places, doubt, joined, reason
-from core.errors import ModelFileError, RasterError
+from core.errors import ModelFileError, NothingInsideError, RasterError
 from core.jobs.devices import choose_device, describe_device
 from core.jobs.events import JobContext
 from core.jobs.inputs import raster_paths
@@ -56,7 +56,13 @@ def run_suggest_labels(job: SuggestLabelsJob, context: JobContext) -> dict[str, 
     scene, model, card = model_on_scene(model, card, job.inputs, context, card.allows_missing)
     novelty = required_novelty(job.model, card, "Train it again.")
     known = job.existing_labels
-    labels = pixel_shapes(read_shapes(known, None, scene.grid), scene.grid) if known else None
+    labels = None
+    if known:
+        try:
+            labels = pixel_shapes(read_shapes(known, None, scene.grid), scene.grid)
+        except NothingInsideError as error:
+            # As with a model that was trained elsewhere: there is nothing to keep away from.
+            context.warning(f"{error.message} All places of the scene may be suggested.")
     engine = MappingEngine(
         model.to(device), card, scene, device, allows_missing=card.allows_missing, novelty=novelty.to(device)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,15 @@ def table_text(names: Sequence[str], columns: Sequence[NDArray[Any]]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)
     for row in zip(*columns, strict=True):
-        writer.writerow([row[0], *(f"{value:.4f}" for value in row[1:])])
+        writer.writerow([_identity_text(row[0]), *(f"{value:.4f}" for value in row[1:])])
     return stream.getvalue()
+
+
+def _identity_text(value: Any) -> Any:
+    """A zone's name for a table; whole numbers became fractions where some are missing."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else int(value) if value.is_integer() else value
+    return "" if value is None else value
 
 
 def _multipolygons(geometries: NDArray[Any]) -> NDArray[Any]:
@@ -91,13 +99,22 @@ def _multipolygons(geometries: NDArray[Any]) -> NDArray[Any]:
 
 def _tell(zones: Zones, grid: Grid, hectares: NDArray[np.float64], context: JobContext) -> None:
     apart, partly = outside(zones, grid)
+    is_empty = shapely.is_empty(zones.projected)
+    for concerned, told in (
+        (is_empty, "have no polygon that the map's system could hold, and all their areas are zero"),
+        (zones.repaired, "cross themselves, and were repaired"),
+    ):
+        if concerned.any():
+            names = listed(zones.identities[concerned].tolist(), most=5)
+            context.warning(f"{int(concerned.sum())} zones {told}: {names}.")
+    apart &= ~is_empty
     if apart.any():
         names = listed(zones.identities[apart].tolist(), most=5)
         context.warning(f"{int(apart.sum())} zones lie outside the map, and all their areas are zero: {names}.")
     if partly.any():
         names = listed(zones.identities[partly].tolist(), most=5)
         context.warning(f"{int(partly.sum())} zones lie on the map in part; what is beyond it is not counted: {names}.")
-    too_small = ~apart & (hectares.sum(axis=1) == 0)
+    too_small = ~apart & ~is_empty & (hectares.sum(axis=1) == 0)
     if too_small.any():
         names = listed(zones.identities[too_small].tolist(), most=5)
         context.warning(f"{int(too_small.sum())} zones hold no pixel's centre, and all their areas are zero: {names}.")

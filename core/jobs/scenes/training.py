@@ -31,6 +31,7 @@ from core.jobs.provenance import creation_time, input_names, software
 from core.jobs.schemas import ClassifyScenesJob, Labels
 from core.labels.blocks import Split, spatial_split
 from core.labels.scene_labels import SceneLabels, Units, read_scene_labels
+from core.labels.schemes import listed
 from core.labels.style import entries_for
 from core.mapping.unit_descriptors import UnitDescriptors
 from core.models.architectures import title_of
@@ -112,6 +113,11 @@ def start_scenes(job: ClassifyScenesJob, training: Labels, context: JobContext) 
         class_scheme=training.class_scheme,
         multi_label=job.multi_label,
     )
+    if labels.separator == "," and job.multi_label == "auto":
+        context.warning(
+            f"Commas in '{training.class_field}' were taken to separate classes: {listed(list(labels.scheme.names))}. If they "
+            "belong to the names, say that polygons have one class (--multi-label no)."
+        )
     specification = specify_model(scene, "unet_early", len(labels.scheme)) if base is None else found
     changed = {
         "head": "scene",

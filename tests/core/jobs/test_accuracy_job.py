@@ -171,6 +171,37 @@ def test_a_class_that_the_map_lacks_is_named(codes, tmp_path):
     check_refused({"kind": "accuracy", "map": path, "reference": reference}, tmp_path, "'9'", "'1 1', '2 2', '3 3'")
 
 
+def test_further_classes_of_a_reference_that_has_all_of_the_map_are_errors_of_the_map(codes, tmp_path):
+    path = write_map(tmp_path / "map.tif", codes)
+    shapes = [cell(1, 1), cell(12, 2), cell(3, 16), cell(12, 3)]
+    reference = write_reference(tmp_path / "r.gpkg", shapes, [1, 2, 3, 9])
+    told = run_here({"kind": "accuracy", "map": path, "reference": reference, "report": str(tmp_path / "r.html")})
+    assert told.code == 0, told.last
+    assert told.outputs["OVERALL_ACCURACY"] == 0.75
+    assert "classes that the map has not, each of them an error where it occurs: '9'" in told.texts("warning")
+    assert "9" in [entry["name"] for entry in report_data(tmp_path / "r.html")["classes"]]
+
+
+def test_a_reference_of_one_class(codes, tmp_path):
+    path = write_map(tmp_path / "map.tif", codes)
+    reference = write_reference(tmp_path / "r.gpkg", [cell(12, 2), cell(12, 3), cell(1, 1)], [2, 2, 2])
+    told = run_here({"kind": "accuracy", "map": path, "reference": reference, "report": str(tmp_path / "r.html")})
+    assert told.code == 0, told.last
+    assert told.outputs["OVERALL_ACCURACY"] == pytest.approx(2 / 3, abs=1e-4)
+
+
+def test_a_map_whose_zero_is_a_class_is_refused(codes, tmp_path):
+    plain = write_map(tmp_path / "map.tif", codes)
+    with rasterio.open(plain) as source:
+        profile = {**source.profile, "nodata": 255}
+    values = np.where(codes == 0, 255, np.where(codes == 3, 0, codes)).astype(codes.dtype)
+    with rasterio.open(tmp_path / "zero.tif", "w", **profile) as dataset:
+        dataset.write(values, 1)
+    reference = write_reference(tmp_path / "r.gpkg", [cell(1, 1), cell(12, 2)], [1, 2])
+    job = {"kind": "accuracy", "map": str(tmp_path / "zero.tif"), "reference": reference}
+    check_refused(job, tmp_path, "zero.tif", "code 0 where it has data", "255 where it has none")
+
+
 def test_a_reference_on_nothing_but_nodata(codes, tmp_path):
     path = write_map(tmp_path / "map.tif", codes)
     reference = write_reference(tmp_path / "r.gpkg", [cell(1, 0), cell(12, 0)], [1, 2])

@@ -146,6 +146,10 @@ def test_size_expectation_and_minimum(job):
     told = run_here({**job, "size": 100, "minimum": 60})
     assert layer(job["output"], "strata")["sample_size"].sum() == 100
     assert "100 points do not suffice for 60 in each class" in told.texts("warning")
+    # Where the shares are not the optimal ones, there are as many points as these take.
+    for allocation in ("balanced", "equal", "proportional"):
+        told = run_here({**job, "target_standard_error": 0.01, "allocation": allocation, "expected_accuracy": "0.8,1=0.99"})
+        assert told.outputs["EXPECTED_STANDARD_ERROR"] <= 0.01
     told = run_here({**job, "target_standard_error": 0.2})
     assert told.outputs["SAMPLE_SIZE"] == 150
 

@@ -7,6 +7,7 @@ import csv
 import geopandas
 import numpy as np
 import pytest
+import shapely
 from affine import Affine
 from shapely.geometry import Polygon, box
 
@@ -107,6 +108,27 @@ def test_strips_and_neighbours_lose_no_pixel(tmp_path, monkeypatch):
     monkeypatch.setattr(zones_module, "strips", lambda grid: strips(grid, 40 * 3))
     run_here(job)
     assert rows_of(job["output"]) == whole
+
+
+def test_zones_that_cross_themselves_have_all_of_their_parts_in_any_system(job, tmp_path):
+    """Two lobes of different size; where it is densified before it is repaired, one of them is lost."""
+    write_codes(tmp_path / "large.tif", np.full((100, 100), 2, np.uint8) - (np.arange(100) < 50).astype(np.uint8))
+    x, y = LEFT + 100, TOP - 900
+    crossed = shapely.Polygon([(x, y), (x + 500, y + 400), (x + 400, y), (x, y + 300)])
+    whole = shapely.make_valid(crossed).area / 10_000
+    for crs in ("EPSG:32633", "EPSG:4326"):
+        zones = zones_file(tmp_path / "crossed.gpkg", [crossed], ["bow tie"], crs)
+        told = run_here({**job, "map": str(tmp_path / "large.tif"), "zones": zones})
+        assert told.code == 0, told.last
+        assert told.outputs["TOTAL_HECTARES"] == pytest.approx(whole, rel=0.02)
+        assert "1 zones cross themselves, and were repaired: 'bow tie'" in told.texts("warning")
+
+
+def test_numbers_of_zones_stay_whole_where_one_is_missing(job, tmp_path):
+    zones = zones_file(tmp_path / "numbers.gpkg", [cell(0, 0), cell(1, 0), shapely.Polygon()], [1001, None, 1003])
+    told = run_here({**job, "zones": zones})
+    assert [row["district"] for row in rows_of(job["output"])] == ["1001", "", "1003"]
+    assert "1 zones have no polygon" in told.texts("warning")
 
 
 def test_names_that_a_table_cannot_have_twice(job, tmp_path):
