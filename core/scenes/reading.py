@@ -141,12 +141,12 @@ class SceneReader:
         """
         if self._bounds_in(source, target.crs).intersection(target.bounds) is None:
             return
-        if not any(np.isnan(out[place]).any() for place in bands):
-            return
         if len(bands) * target.width * target.height > VALUES_AT_ONCE and max(target.shape) > 1:
             for half in _halves(target):
                 rows, columns = half.slices_within(target.window)
                 self._fill_in(source, bands, target.crop(half), out[:, rows, columns])
+            return
+        if not any(np.isnan(out[place]).any() for place in bands):
             return
         values = np.empty((len(bands), *target.shape), np.float32)
         self._read_source(source, list(bands.values()), target, values)
