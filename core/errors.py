@@ -17,8 +17,10 @@ class RsfusionError(Exception):
 
     @property
     def kind(self) -> str:
-        """The name that is told to whoever asked for the job."""
-        return type(self).__name__
+        """The name that is told to whoever asked for the job: that of the class right below the base. What stands below it is
+        told apart inside the program alone."""
+        names = [cls.__name__ for cls in type(self).__mro__ if issubclass(cls, RsfusionError)]
+        return names[-2] if len(names) > 1 else names[0]
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -46,11 +48,6 @@ class RasterError(RsfusionError):
 class ReadError(RasterError):
     """Pixels that cannot be read now: a damaged file, or a disk or network that fails for a while."""
 
-    @property
-    def kind(self) -> str:
-        """To users it is one of the errors of rasters."""
-        return RasterError.__name__
-
 
 class GridError(RsfusionError):
     """Grids, extents or coordinate reference systems that do not fit together."""
@@ -66,11 +63,6 @@ class LabelError(RsfusionError):
 
 class NothingInsideError(LabelError):
     """Shapes that all lie elsewhere."""
-
-    @property
-    def kind(self) -> str:
-        """To users it is one of the errors of labels."""
-        return LabelError.__name__
 
 
 class ModelFileError(RsfusionError):

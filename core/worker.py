@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +95,10 @@ def _hello(protocol: int, version: str) -> dict[str, Any]:
 def _watch_stdin(stop: Callable[[bool], object]) -> None:
     """Stops the job when stdin says so or closes; ``stop`` is told whether the job may go on later."""
     said = b""
-    try:
-        while CANCEL not in said.splitlines():
-            read = os.read(0, 4096)
-            if not read:
-                break
+    # A stdin that was never open says the same as one that closes.
+    with suppress(OSError):
+        while CANCEL not in said.splitlines() and (read := os.read(0, 4096)):
             said += read
-    except OSError:
-        # A stdin that was never open says the same as one that closes.
-        pass
     stop(CANCEL not in said.splitlines())
 
 

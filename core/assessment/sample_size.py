@@ -51,8 +51,7 @@ def needed_for_allocation(
 
     The error falls with the number of units, all but for the rounding to whole ones.
     """
-    least = int(np.minimum(max(minimum if allocation == "balanced" else FEWEST_UNITS, FEWEST_UNITS), pixels).sum())
-    low, high = least, int(pixels.sum())
+    low, high = int(smallest_shares(pixels, allocation, minimum).sum()), int(pixels.sum())
 
     def suffices(size: int) -> bool:
         units = allocate(size, pixels, weights, users_accuracies, allocation, minimum)
@@ -87,8 +86,14 @@ def allocate(
         "equal": np.ones(len(weights)),
         "optimal": weights * np.sqrt(users_accuracies * (1.0 - users_accuracies)),
     }[allocation]
+    return _shared(size, scores, smallest_shares(pixels, allocation, minimum), pixels)
+
+
+def smallest_shares(pixels: IntArray, allocation: Allocation, minimum: int) -> IntArray:
+    """Units that each stratum gets in any case, (H,); see ``allocate``."""
     lowest = minimum if allocation == "balanced" else FEWEST_UNITS
-    return _shared(size, scores, np.minimum(max(lowest, FEWEST_UNITS), pixels), pixels)
+    shares: IntArray = np.minimum(max(lowest, FEWEST_UNITS), pixels)
+    return shares
 
 
 def _shared(size: int, scores: FloatArray, lower: IntArray, upper: IntArray) -> IntArray:

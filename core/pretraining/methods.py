@@ -45,6 +45,10 @@ class Method:
     paper_size: SizeName | None = None
     paper_patch: int | None = None
 
+    def encoder_size(self, setting: SettingName) -> SizeName | None:
+        """Of the encoder in a setting; None for the architecture's own."""
+        return (self.paper_size if setting == "paper" else None) or self.size
+
 
 METHODS: dict[MethodName, Method] = {
     entry.name: entry

@@ -457,6 +457,21 @@ def processor() -> str:
     return platform.processor()
 
 
+def answer(measure: Callable[[str, Path], dict[str, Any]], row: str, folder: str) -> None:
+    """Measures a row on rasters that are there, and prints what was found; for ``measured_apart``."""
+    begin()
+    with raster_environment():
+        print(json.dumps(measure(row, Path(folder))))
+
+
+def measured_apart(script: str, row: str, folder: str) -> dict[str, Any]:
+    """What a row of a script gives, in a process of its own, and on which machine."""
+    command = [sys.executable, script, "--one", row, folder]
+    told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found: dict[str, Any] = json.loads(told.splitlines()[-1])
+    return found | {"machine": processor()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
@@ -471,9 +486,7 @@ def main() -> None:
         save_model(Path(options.fit[1]), fitted, card_of(fitted.specification))
         return
     if options.one:
-        begin()
-        with raster_environment():
-            print(json.dumps(measure(options.one[0], Path(options.one[1]))))
+        answer(measure, *options.one)
         return
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     for side in options.sides:
@@ -484,10 +497,7 @@ def main() -> None:
                 known = [r for r in read(lines) if (r["row"], r["width"], r["height"]) == (row, width, height)]
                 if known and not options.anew:
                     continue
-                told = subprocess.run(
-                    [sys.executable, __file__, "--one", row, name], stdout=subprocess.PIPE, text=True, check=True
-                ).stdout
-                found = json.loads(told.splitlines()[-1]) | {"threads": torch.get_num_threads(), "machine": processor()}
+                found = measured_apart(__file__, row, name) | {"threads": torch.get_num_threads()}
                 rest = [r for r in read(lines) if r not in known]
                 lines.write_text("".join(json.dumps(r) + "\n" for r in [*rest, found]))
                 print(row, side, found["megapixels_a_second"], "Mpx/s", found["mib"], "MiB", flush=True)

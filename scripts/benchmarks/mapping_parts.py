@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -32,10 +30,11 @@ from mapping import (
     NOTHING,
     SIXTEEN,
     Nothing,
+    answer,
     card_of,
     forest_of,
+    measured_apart,
     open_rasters,
-    processor,
     tiles_of,
     write_map,
     write_rasters,
@@ -43,9 +42,7 @@ from mapping import (
 from pages import read
 
 from core.jobs.mapping.assembly import MapAssembly
-from core.jobs.process import begin
 from core.mapping.engine import MappingEngine
-from core.mapping.rasters import raster_environment
 from core.mapping.strip_reader import StripReader
 from core.models.estimator_model import EstimatorModel
 from core.models.registry import build_model
@@ -154,19 +151,15 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("ROW", "FOLDER"), help="measure one row on rasters that are there")
     options = parser.parse_args()
     if options.one:
-        begin()
-        with raster_environment():
-            print(json.dumps(measure(options.one[0], Path(options.one[1]))))
+        answer(measure, *options.one)
         return
     lines, page = options.output.with_suffix(".jsonl"), options.output.with_suffix(".md")
     with tempfile.TemporaryDirectory() as name:
         write_rasters(Path(name), *(int(part) for part in options.side.split("x")))
         for row in options.rows:
-            command = [sys.executable, __file__, "--one", row, name]
-            told = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-            found = json.loads(told.splitlines()[-1]) | {"note": options.note, "machine": processor()}
-            key = [found[part] for part in ("row", "width", "height", "note")]
-            rest = [each for each in read(lines) if [each[part] for part in ("row", "width", "height", "note")] != key]
+            found = measured_apart(__file__, row, name) | {"note": options.note}
+            key = {part: found[part] for part in ("row", "width", "height", "note")}
+            rest = [each for each in read(lines) if not key.items() <= each.items()]
             lines.write_text("".join(json.dumps(each) + "\n" for each in [*rest, found]))
             print(row, found["megapixels_a_second"], "Mpx/s", found["parts"], flush=True)
     page.write_text(table(read(lines)))

@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from core.assessment.drawing import CANDIDATES_A_UNIT, DrawnPixels, RowCounts, apart, count_rows, draw_pixels
 from core.assessment.sample_layer import StratumRow, class_label, write_sample
-from core.assessment.sample_size import FEWEST_UNITS, allocate, expected_standard_error, needed_for_allocation, needed_size
+from core.assessment.sample_size import (
+    FEWEST_UNITS,
+    allocate,
+    expected_standard_error,
+    needed_for_allocation,
+    needed_size,
+    smallest_shares,
+)
 from core.errors import LabelError, UsageError
 from core.jobs.events import JobContext
 from core.jobs.outputs import Staging, check_outputs
@@ -130,7 +137,7 @@ def _planned_units(
 ) -> NDArray[np.int64]:
     """Points of each stratum, (H,)."""
     minimum = job.minimum if job.allocation == "balanced" else FEWEST_UNITS
-    least = int(np.minimum(max(minimum, FEWEST_UNITS), rows.pixels).sum())
+    least = int(smallest_shares(rows.pixels, job.allocation, minimum).sum())
     if job.size is None:
         size = needed_size(weights, rows.pixels, expected, job.target_standard_error)
         context.info(

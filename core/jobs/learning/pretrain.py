@@ -164,12 +164,12 @@ def _prepare(
     if job.initial_model is None:
         scenes = tuple(scene_of(inputs, context) for inputs in job.scenes)
         method = METHODS[job.method]
-        is_its_own, is_published = not (job.architecture or job.encoder), job.setting == "paper"
-        size = job.size or ((is_published and method.paper_size) or method.size if is_its_own else None)
+        is_its_own = not (job.architecture or job.encoder)
+        size = job.size or (method.encoder_size(job.setting) if is_its_own else None)
         architecture = job.architecture or method.architecture
         specification, scenes = specify_for_scenes(scenes, architecture, encoder=job.encoder, size=size)
         specification = recipe.specification(specification)
-        if is_its_own and is_published and method.paper_patch:
+        if is_its_own and job.setting == "paper" and method.paper_patch:
             specification = specification.model_copy(update={"finest": method.paper_patch})
         if receptive_radius(specification) is None:
             # It is used with windows of the size that it was trained on, whole steps of the model.

@@ -19,7 +19,7 @@ def methods_data() -> dict[str, Any]:
                 "switches": asdict(make_recipe(method.name)),
                 "switches_as_published": asdict(make_recipe(method.name, "paper")),
                 "settings": asdict(make_recipe(method.name).settings("small")),
-                "size_as_published": method.paper_size or method.size or ARCHITECTURES[method.architecture].size,
+                "size_as_published": method.encoder_size("paper") or ARCHITECTURES[method.architecture].size,
                 "settings_as_published": asdict(make_recipe(method.name, "paper").settings("paper")),
             }
             for method in METHODS.values()

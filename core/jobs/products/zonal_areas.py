@@ -100,22 +100,15 @@ def _multipolygons(geometries: NDArray[Any]) -> NDArray[Any]:
 def _tell(zones: Zones, grid: Grid, hectares: NDArray[np.float64], context: JobContext) -> None:
     apart, partly = outside(zones, grid)
     is_empty = shapely.is_empty(zones.projected)
+    has_nothing = hectares.sum(axis=1) == 0
     for concerned, told in (
         (is_empty, "have no polygon that the map's system could hold, and all their areas are zero"),
         (zones.repaired, "cross themselves, and were repaired"),
+        (apart & ~is_empty, "lie outside the map, and all their areas are zero"),
+        (partly, "lie on the map in part; what is beyond it is not counted"),
+        (~apart & has_nothing, "hold no pixel's centre, and all their areas are zero"),
     ):
         if concerned.any():
             names = listed(zones.identities[concerned].tolist(), most=5)
             context.warning(f"{int(concerned.sum())} zones {told}: {names}.")
-    apart &= ~is_empty
-    if apart.any():
-        names = listed(zones.identities[apart].tolist(), most=5)
-        context.warning(f"{int(apart.sum())} zones lie outside the map, and all their areas are zero: {names}.")
-    if partly.any():
-        names = listed(zones.identities[partly].tolist(), most=5)
-        context.warning(f"{int(partly.sum())} zones lie on the map in part; what is beyond it is not counted: {names}.")
-    too_small = ~apart & ~is_empty & (hectares.sum(axis=1) == 0)
-    if too_small.any():
-        names = listed(zones.identities[too_small].tolist(), most=5)
-        context.warning(f"{int(too_small.sum())} zones hold no pixel's centre, and all their areas are zero: {names}.")
     context.info(f"{len(apart)} zones, {hectares[:, 1:].sum():.2f} ha mapped and {hectares[:, 0].sum():.2f} ha not.")
